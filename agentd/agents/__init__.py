@@ -1,0 +1,1 @@
+"""The domain: profiles, terminals, states, couriers, the registry and teams."""

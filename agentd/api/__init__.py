@@ -1,0 +1,1 @@
+"""What may be asked: one function per call, grouped by noun."""

@@ -1,0 +1,259 @@
+"""Every setting: its default, its check and where its value came from."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from agentd.errors import InvalidValue
+
+MAX_FRAME_LIMIT_BYTES = 16 * 1024 * 1024  # rpc.md: a client may be allowed up to this
+
+
+def _setting(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": tuple(choices)})
+
+
+@dataclass(frozen=True, slots=True)
+class AgentsConfig:
+    """Limits on agents."""
+
+    max: int = _setting(1000, "most agents alive at once", low=1, high=4000)
+    keep_stopped: int = _setting(1000, "ended agents that stay listed", low=0, high=100_000)
+    stop_timeout_s: float = _setting(5.0, "time from asking an agent to end until it is killed", low=0.1, high=300)
+
+
+@dataclass(frozen=True, slots=True)
+class CourierConfig:
+    """How messages are typed into agents."""
+
+    batch_messages: int = _setting(100, "most messages in one paste", low=1, high=1000)
+    batch_bytes: int = _setting(32_768, "most bytes in one paste", low=256, high=65_536)
+    lease_s: float = _setting(30.0, "how long a delivery may take before it is offered again", low=1, high=3600)
+    max_attempts: int = _setting(5, "attempts before a message is dead", low=1, high=100)
+    backoff_s: float = _setting(1.0, "wait after a failed attempt, doubled each time", low=0.01, high=300)
+    confirm_s: float = _setting(5.0, "wait for a paste or an Enter to show on the screen", low=0.1, high=60)
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """What the daemon writes down."""
+
+    level: str = _setting("info", "least important level kept", choices=("debug", "info", "warning", "error"))
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxConfig:
+    """Where messages are kept."""
+
+    shards: int = _setting(2, "files the inboxes are spread over; fixed when the mailbox is created", low=1, high=16)
+    max_body_bytes: int = _setting(262_144, "largest message body", low=1024, high=1_000_000)
+    max_inbox_messages: int = _setting(100_000, "most undelivered messages of one inbox", low=10, high=10_000_000)
+    reserve_mb: int = _setting(64, "free disk space kept for acks; sends are refused below it", low=0, high=100_000)
+    key_window_s: float = _setting(86_400.0, "how long an idempotency key is remembered, at least", low=1, high=864_000)
+    journal: bool = _setting(default=True, doc="keep the unsynced second copy that a damaged shard is rebuilt from")
+
+
+@dataclass(frozen=True, slots=True)
+class RpcConfig:
+    """Limits of the socket."""
+
+    max_frame_bytes: int = _setting(
+        1_048_576, "largest frame a client may send", low=65_536, high=MAX_FRAME_LIMIT_BYTES
+    )
+    max_connections: int = _setting(10_000, "most connections at once", low=16, high=60_000)
+    max_in_flight: int = _setting(1024, "most calls of one connection in flight", low=1, high=65_536)
+    max_output_bytes: int = _setting(
+        16 * 1024 * 1024, "unread output before a connection is cut", low=262_144, high=1 << 30
+    )
+    frame_timeout_s: float = _setting(30.0, "how long half a frame may stay unfinished", low=0.1, high=3600)
+    drain_s: float = _setting(5.0, "time calls get to finish when the daemon stops", low=0.1, high=60)
+
+
+@dataclass(frozen=True, slots=True)
+class TmuxConfig:
+    """Our own tmux server."""
+
+    binary: str = _setting("tmux", "program name or path")
+    width: int = _setting(200, "columns of an agent's pane", low=20, high=1000)
+    height: int = _setting(50, "lines of an agent's pane", low=5, high=500)
+    history_limit: int = _setting(500, "lines of scrollback kept by tmux for each pane", low=0, high=100_000)
+    command_timeout_s: float = _setting(5.0, "longest wait for tmux to answer a command", low=0.1, high=300)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of one daemon."""
+
+    agents: AgentsConfig = field(default_factory=AgentsConfig)
+    courier: CourierConfig = field(default_factory=CourierConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    mailbox: MailboxConfig = field(default_factory=MailboxConfig)
+    rpc: RpcConfig = field(default_factory=RpcConfig)
+    tmux: TmuxConfig = field(default_factory=TmuxConfig)
+    origins: Mapping[str, str] = field(default_factory=dict)  # "tmux.width" -> where its value came from
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per setting: key, value, default, origin, doc."""
+        rows = []
+        for section in _SECTIONS:
+            part = getattr(self, section)
+            for item in fields(part):
+                key = f"{section}.{item.name}"
+                rows.append(
+                    {
+                        "key": key,
+                        "value": getattr(part, item.name),
+                        "default": item.default,
+                        "origin": self.origins.get(key, "default"),
+                        "doc": item.metadata["doc"],
+                    }
+                )
+        return rows
+
+
+_SECTIONS: dict[str, type] = {
+    "agents": AgentsConfig,
+    "courier": CourierConfig,
+    "log": LogConfig,
+    "mailbox": MailboxConfig,
+    "rpc": RpcConfig,
+    "tmux": TmuxConfig,
+}
+
+
+def load(path: str, environ: Mapping[str, str], overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration from defaults, the file, AGENTD_SECTION__KEY variables and `--set key=value`, later ones win.
+
+    A missing file is an empty one. Raises InvalidValue with one line: which key, from where, and what is allowed.
+    """
+    values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    origins: dict[str, str] = {}
+    for key, value, origin in [*_from_file(path), *_from_environ(environ), *_from_overrides(overrides)]:
+        section, name = _split(key, origin)
+        values[section][name] = _checked(section, name, value, origin)
+        origins[key] = origin
+    parts = {section: cls(**values[section]) for section, cls in _SECTIONS.items()}
+    return Config(**parts, origins=origins)
+
+
+def _from_file(path: str) -> list[tuple[str, Any, str]]:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  the caller has a string
+            tables = tomllib.load(file)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InvalidValue(f"cannot read {path}: {error.strerror}", hint="check its permissions") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"{path} is not TOML: {error}", hint="mend the file; no setting was taken from it") from None
+    found = []
+    for section, table in tables.items():
+        if not isinstance(table, dict):
+            raise InvalidValue(
+                f"{path}: `{section}` stands outside a section", hint="write it below a line like [tmux]"
+            )
+        found += [(f"{section}.{name}", value, path) for name, value in table.items()]
+    return found
+
+
+def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    found = []
+    for variable in sorted(environ):
+        if variable.startswith("AGENTD_") and "__" in variable:
+            section, _, name = variable.removeprefix("AGENTD_").partition("__")
+            found.append((f"{section.lower()}.{name.lower()}", environ[variable], f"${variable}"))
+    return found
+
+
+def _from_overrides(overrides: Sequence[str]) -> list[tuple[str, Any, str]]:
+    found = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidValue(f"--set {text}: it has no `=`", hint="write --set section.key=value")
+        found.append((key.strip(), value.strip(), f"--set {key.strip()}"))
+    return found
+
+
+def _split(key: str, origin: str) -> tuple[str, str]:
+    section, _, name = key.partition(".")
+    if section not in _SECTIONS:
+        raise InvalidValue(
+            f"{origin}: no section `{section}` in the configuration", hint=f"sections: {', '.join(_SECTIONS)}"
+        )
+    known = [item.name for item in fields(_SECTIONS[section])]
+    if name not in known:
+        raise InvalidValue(f"{origin}: no setting `{key}`", hint=f"[{section}] has {', '.join(known)}")
+    return section, name
+
+
+def _checked(section: str, name: str, value: Any, origin: str) -> Any:
+    item = next(item for item in fields(_SECTIONS[section]) if item.name == name)
+    wanted = type(item.default)
+    typed = _typed(value, wanted)
+    low, high, choices = (item.metadata[k] for k in ("low", "high", "choices"))
+    if typed is None:
+        allowed = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[wanted]
+    elif choices and typed not in choices:
+        allowed = f"one of {', '.join(choices)}"
+    elif (low is not None and typed < low) or (high is not None and typed > high):
+        allowed = f"from {low:g} to {high:g}"
+    else:
+        return typed
+    raise InvalidValue(
+        f"{origin}: {section}.{name} is {value!r}; it must be {allowed}",
+        hint="correct it; nothing was started",
+    )
+
+
+def _typed(value: Any, wanted: type) -> Any:
+    """Return the value as the wanted type, from TOML's own types or from text; None when it cannot be."""
+    if isinstance(value, str) and wanted is not str:
+        return _from_text(value, wanted)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value if type(value) is wanted else None
+
+
+def _from_text(text: str, wanted: type) -> Any:
+    if wanted is bool:
+        return {
+            "true": True,
+            "1": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "0": False,
+            "no": False,
+            "off": False,
+        }.get(text.lower())
+    try:
+        number = wanted(text)
+    except ValueError:
+        return None
+    return None if number != number else number
+
+
+def template(config: Config | None = None) -> str:
+    """Return a configuration file with every setting commented out at its default."""
+    lines = ["# agentd configuration. Every line below is a default; remove the # to change it.", ""]
+    section = ""
+    for row in (config or Config()).rows():
+        head, _, name = row["key"].partition(".")
+        if head != section:
+            lines += ["", f"[{head}]"] if section else [f"[{head}]"]
+            section = head
+        value = f'"{row["default"]}"' if isinstance(row["default"], str) else str(row["default"]).lower()
+        lines += [f"# {row['doc']}", f"#{name} = {value}"]
+    return os.linesep.join(lines) + os.linesep

@@ -1,0 +1,1 @@
+"""Durable inboxes: sharded files, one writer each, group commit."""

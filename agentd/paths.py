@@ -1,0 +1,157 @@
+"""Where state, socket, logs and configuration live: AGENTD_DIR for everything, else the XDG directories.
+
+Imported by the thin client: `os` and `stat` only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from agentd.errors import InvalidValue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SOCKET_PATH_MAX_BYTES = 103 if os.uname().sysname == "Darwin" else 107  # sun_path less its NUL
+
+
+class Paths:
+    """The places of one instance."""
+
+    __slots__ = ("config_dir", "one_dir", "runtime_dir", "state_dir")
+
+    def __init__(self, state_dir: str, runtime_dir: str, config_dir: str, *, one_dir: bool = False) -> None:
+        self.state_dir = state_dir
+        self.runtime_dir = runtime_dir
+        self.config_dir = config_dir
+        self.one_dir = one_dir
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str]) -> Paths:
+        """Return the places that the environment names; nothing is created or looked at."""
+        one = environ.get("AGENTD_DIR")
+        if one:
+            root = os.path.abspath(one)
+            return cls(root, root, root, one_dir=True)
+        home = environ.get("HOME") or _home_of_this_uid()
+        state = environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+        config = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+        runtime = environ.get("XDG_RUNTIME_DIR")
+        runtime_dir = os.path.join(runtime, "agentd") if runtime else f"/tmp/agentd-{os.getuid()}"  # noqa: S108  checked by private_dir
+        return cls(os.path.join(state, "agentd"), runtime_dir, os.path.join(config, "agentd"))
+
+    @property
+    def socket(self) -> str:
+        """Return the path of the RPC socket."""
+        return os.path.join(self.runtime_dir, "agentd.sock")
+
+    @property
+    def tmux_socket(self) -> str:
+        """Return the path of our tmux server's socket."""
+        return os.path.join(self.runtime_dir, "tmux.sock")
+
+    @property
+    def tmux_conf(self) -> str:
+        """Return the path of the tmux configuration we write."""
+        return os.path.join(self.runtime_dir, "tmux.conf")
+
+    @property
+    def config_file(self) -> str:
+        """Return the path of the user's configuration file."""
+        return os.path.join(self.config_dir, "config.toml")
+
+    @property
+    def profiles_dir(self) -> str:
+        """Return the directory of the user's own profiles."""
+        return os.path.join(self.config_dir, "profiles")
+
+    @property
+    def mailbox_dir(self) -> str:
+        """Return the directory of the shards."""
+        return os.path.join(self.state_dir, "mailbox")
+
+    @property
+    def registry_file(self) -> str:
+        """Return the path of the registry of agents."""
+        return os.path.join(self.state_dir, "registry.db")
+
+    @property
+    def agents_dir(self) -> str:
+        """Return the directory under which each agent has its private one."""
+        return os.path.join(self.state_dir, "agents")
+
+    @property
+    def log_file(self) -> str:
+        """Return the path of the daemon's log."""
+        return os.path.join(self.state_dir, "agentd.log")
+
+    @property
+    def lock_files(self) -> tuple[str, ...]:
+        """Return the locks that make the daemon the only one of its state and of its runtime directory."""
+        state = os.path.join(self.state_dir, "state.lock")
+        return (state, os.path.join(self.runtime_dir, "run.lock"))
+
+
+def socket_path(environ: Mapping[str, str]) -> str:
+    """Return where a client finds the daemon: AGENTD_SOCKET, else the instance's own."""
+    return environ.get("AGENTD_SOCKET") or Paths.find(environ).socket
+
+
+def check_socket_path(path: str) -> str:
+    """Return the path, or raise InvalidValue when the system could not bind it."""
+    size = len(os.fsencode(path))
+    if size > SOCKET_PATH_MAX_BYTES:
+        raise InvalidValue(
+            f"the socket path is {size} bytes long and the system allows {SOCKET_PATH_MAX_BYTES}: {path}",
+            hint="set AGENTD_DIR (or XDG_RUNTIME_DIR) to a shorter directory",
+        )
+    return path
+
+
+def private_dir(path: str) -> str:
+    """Create the directory with mode 0700, or check that it is a real one, ours and private.
+
+    Raises InvalidValue naming what is wrong; nothing is repaired that somebody else may own.
+    """
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        info = os.lstat(path)
+    except OSError as error:
+        raise InvalidValue(f"cannot make the directory {path}: {error.strerror}", hint="check its parent") from None
+    problem = _why_not_private(path, info)
+    if problem:
+        raise InvalidValue(f"{path} {problem}", hint="remove it, or choose another place with AGENTD_DIR")
+    return path
+
+
+def _why_not_private(path: str, info: os.stat_result) -> str:
+    if not stat.S_ISDIR(info.st_mode):
+        return "is not a directory (a symlink is not accepted)"
+    if info.st_uid != os.getuid():
+        return f"belongs to uid {info.st_uid}, not to you"
+    if info.st_mode & 0o077:
+        return f"has mode {stat.S_IMODE(info.st_mode):04o}, others may enter; it must be 0700"
+    parent = os.stat(os.path.dirname(path) or "/")
+    if parent.st_mode & 0o002 and not parent.st_mode & stat.S_ISVTX:
+        return "lies in a directory that everybody may write to and that has no sticky bit"
+    return ""
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file of ours without following a symlink, created with mode 0600; returns the descriptor."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        why = "it is a symlink" if os.path.islink(path) else error.strerror
+        raise InvalidValue(f"cannot open {path}: {why}; it was left alone", hint="move it away and try again") from None
+
+
+def _home_of_this_uid() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise InvalidValue("HOME is not set and this uid has no home directory", hint="set AGENTD_DIR") from None

@@ -1,0 +1,1 @@
+"""The only rooms that know tmux: notation, one control connection, the dozen operations we use."""
