@@ -133,7 +133,7 @@ _SECTIONS: dict[str, type] = {
 
 
 def load(path: str, environ: Mapping[str, str], overrides: Sequence[str] = ()) -> Config:
-    """Return the configuration from defaults, the file, AGENTD_SECTION__KEY variables and `--set key=value`, later ones win.
+    """Return the configuration from defaults, the file, AGENTD_SECTION__KEY variables and `--set`, later ones win.
 
     A missing file is an empty one. Raises InvalidValue with one line: which key, from where, and what is allowed.
     """

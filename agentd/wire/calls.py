@@ -1,0 +1,282 @@
+"""Every call: its parameters, its answer, who may make it. RPC, `agentd call` and `schema` are made from this table.
+
+Parameters refuse unknown fields (a typo is caught); answers may grow. Daemon side only: the thin client sends maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,47}$", description="agent or team name")]
+Target = Annotated[
+    str,
+    Meta(min_length=1, max_length=100, description="name, id or its unique start, @team, @team/role, %profile, all"),
+]
+Body = Annotated[str, Meta(max_length=1_000_000)]
+Count = Annotated[int, Meta(ge=1, le=10_000)]
+Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
+Path = Annotated[str, Meta(max_length=4096)]
+Priority = Literal["high", "normal", "low"]
+Json = dict[str, Any]
+
+
+class Params(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base of every call's parameters."""
+
+
+class Nothing(Params):
+    """No parameters."""
+
+
+class Shutdown(Params):
+    """agents: keep them running (default) or stop them first."""
+
+    agents: Literal["keep", "stop"] = "keep"
+
+
+class Spawn(Params):
+    """Start n agents of a profile; the answer comes when tmux has them, readiness follows as events."""
+
+    profile: Annotated[str, Meta(min_length=1, max_length=48)]
+    n: Annotated[int, Meta(ge=1, le=1000)] = 1
+    name: Name | None = None
+    team: Name | None = None
+    role: Name | None = None
+    cwd: Path | None = None
+    env: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    prompt: Body | None = None
+    cold: bool = False
+    key: Annotated[str, Meta(max_length=200)] | None = None
+
+
+class AgentsList(Params):
+    """Which agents; without a target all that are not stopped."""
+
+    target: Target | None = None
+    state: Literal["starting", "idle", "working", "waiting", "stopped", "failed"] | None = None
+
+
+class OneTarget(Params):
+    """One agent."""
+
+    target: Target
+
+
+class Stop(Params):
+    """Which agents to end; force kills at once."""
+
+    targets: Annotated[list[Target], Meta(min_length=1, max_length=1000)]
+    force: bool = False
+
+
+class Keys(Params):
+    """Key names as tmux knows them (Enter, Escape, C-c, Up) or single characters."""
+
+    target: Target
+    keys: Annotated[list[Annotated[str, Meta(min_length=1, max_length=32)]], Meta(min_length=1, max_length=100)]
+
+
+class Capture(Params):
+    """The last `lines` of the screen and its scrollback; raw keeps colours."""
+
+    target: Target
+    lines: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    raw: bool = False
+
+
+class AgentsWait(Params):
+    """Wait until the agent reaches a state, exits, or answers."""
+
+    target: Target
+    until: Literal["starting", "idle", "working", "waiting", "stopped", "failed", "exit", "reply"]
+    timeout_s: Seconds = 300.0
+
+
+class Send(Params):
+    """One message to every agent that the target names."""
+
+    to: Target
+    body: Body
+    key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    priority: Priority = "normal"
+    ttl_s: Annotated[float, Meta(gt=0, le=31_536_000)] | None = None
+    reply_to: Annotated[str, Meta(max_length=32)] | None = None
+    headers: Annotated[dict[str, str], Meta(max_length=32)] = {}
+
+
+class SendBatch(Params):
+    """Many messages, one durable commit; each item is checked for itself, a bad one never stops the others."""
+
+    messages: Annotated[list[Json], Meta(max_length=10_000)]
+
+
+class OneMessage(Params):
+    """One message."""
+
+    id: Annotated[str, Meta(min_length=2, max_length=32)]
+
+
+class MessagesWait(Params):
+    """Wait until the message reaches a state, or is answered."""
+
+    id: Annotated[str, Meta(min_length=2, max_length=32)]
+    until: Literal["accepted", "delivered", "acked", "reply"]
+    timeout_s: Seconds = 300.0
+
+
+class Inbox(Params):
+    """The caller's inbox, or (operator) an agent's; reading one's own marks it delivered. all: ended ones too."""
+
+    target: Target | None = None
+    all: bool = False
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
+class Ids(Params):
+    """Message ids."""
+
+    ids: Annotated[list[Annotated[str, Meta(min_length=2, max_length=32)]], Meta(min_length=1, max_length=10_000)]
+
+
+class Nack(Params):
+    """Give messages back; they are offered again after the delay."""
+
+    ids: Annotated[list[Annotated[str, Meta(min_length=2, max_length=32)]], Meta(min_length=1, max_length=10_000)]
+    delay_s: Seconds = 0.0
+    detail: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Dead(Params):
+    """Dead letters of one inbox or of all."""
+
+    target: Target | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
+class TeamUp(Params):
+    """A team file as data; cwd is the directory that relative paths start from."""
+
+    team: Json
+    agents: Annotated[list[Json], Meta(min_length=1, max_length=1000)]
+    cwd: Path
+
+
+class OneTeam(Params):
+    """One team."""
+
+    team: Name
+
+
+class OneProfile(Params):
+    """One profile."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=48)]
+
+
+class OneSession(Params):
+    """One tmux session of ours, by id or name."""
+
+    session: Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class EventsList(Params):
+    """Kept events after an id."""
+
+    since: Annotated[int, Meta(ge=0)] = 0
+    types: Annotated[list[str], Meta(max_length=50)] = []
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+
+
+class EventsFollow(Params):
+    """Events as they happen, after those kept since an id; types may end in .* to mean a noun."""
+
+    since: Annotated[int, Meta(ge=0)] | None = None
+    types: Annotated[list[str], Meta(max_length=50)] = []
+
+
+class AgentsFollow(Params):
+    """What the agent prints, as it prints it."""
+
+    target: Target
+    raw: bool = False
+
+
+class MessagesFollow(Params):
+    """Changes of messages: of one inbox, of one sender's messages, or of all."""
+
+    target: Target | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One row of the table."""
+
+    name: str
+    params: type[Params]
+    doc: str
+    agent_may: bool = False  # an agent's token suffices; otherwise the operator only
+    writes: bool = True
+    stream: bool = False
+
+
+_TABLE = (
+    Call("daemon.status", Nothing, "Say how the daemon is.", agent_may=True, writes=False),
+    Call("daemon.shutdown", Shutdown, "Stop the daemon."),
+    Call("daemon.metrics", Nothing, "Return counters and gauges.", writes=False),
+    Call("config.show", Nothing, "Return each setting, its value and where it came from.", writes=False),
+    Call("agents.spawn", Spawn, "Start agents."),
+    Call("agents.list", AgentsList, "List agents.", agent_may=True, writes=False),
+    Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
+    Call("agents.explain", OneTarget, "Say why an agent is thought to be in its state.", agent_may=True, writes=False),
+    Call("agents.stop", Stop, "Stop agents."),
+    Call("agents.respawn", OneTarget, "Start an ended agent again under its identity."),
+    Call("agents.keys", Keys, "Press keys in an agent's terminal."),
+    Call("agents.interrupt", OneTarget, "Interrupt what an agent is doing."),
+    Call("agents.capture", Capture, "Return what is on an agent's screen.", writes=False),
+    Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
+    Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),
+    Call("agents.follow", AgentsFollow, "Stream what an agent prints.", writes=False, stream=True),
+    Call("messages.send", Send, "Send a message; the answer means it is on disk.", agent_may=True),
+    Call("messages.send_batch", SendBatch, "Send many messages in one durable commit.", agent_may=True),
+    Call("messages.get", OneMessage, "Return a message and every state it went through.", agent_may=True, writes=False),
+    Call("messages.wait", MessagesWait, "Wait for a message's state or its answer.", agent_may=True, writes=False),
+    Call("messages.inbox", Inbox, "List an inbox.", agent_may=True),
+    Call("messages.ack", Ids, "Say that messages were dealt with.", agent_may=True),
+    Call("messages.nack", Nack, "Give messages back.", agent_may=True),
+    Call("messages.dead", Dead, "List dead letters.", writes=False),
+    Call("messages.retry", Ids, "Offer dead letters again."),
+    Call("messages.drop", Ids, "Delete dead letters."),
+    Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
+    Call("sessions.list", Nothing, "List our tmux sessions.", writes=False),
+    Call("sessions.get", OneSession, "Return one tmux session.", writes=False),
+    Call("teams.up", TeamUp, "Bring a team up; what runs stays."),
+    Call("teams.list", Nothing, "List teams.", agent_may=True, writes=False),
+    Call("teams.get", OneTeam, "Return one team and its agents.", agent_may=True, writes=False),
+    Call("teams.down", OneTeam, "Stop a team's agents."),
+    Call("profiles.list", Nothing, "List profiles.", agent_may=True, writes=False),
+    Call("profiles.get", OneProfile, "Return one profile.", agent_may=True, writes=False),
+    Call("events.list", EventsList, "Return kept events.", writes=False),
+    Call("events.follow", EventsFollow, "Stream events.", writes=False, stream=True),
+)
+
+CALLS: dict[str, Call] = {call.name: call for call in _TABLE}
+
+
+def schema() -> dict[str, Any]:
+    """Return the whole table with the types of its parameters as JSON Schema."""
+    schemas, components = msgspec.json.schema_components([call.params for call in _TABLE])
+    rows = {
+        call.name: {
+            "doc": call.doc,
+            "params": shape,
+            "agent_may": call.agent_may,
+            "writes": call.writes,
+            "stream": call.stream,
+        }
+        for call, shape in zip(_TABLE, schemas, strict=True)
+    }
+    return {"protocol": 1, "calls": rows, "components": components}
