@@ -1,0 +1,253 @@
+"""Frames: bytes <-> msgpack arrays, sans-I/O; the thin client, the door and the tests share it.
+
+frame   := length (u32, big-endian) body        length is checked before a byte is kept
+body    := one msgpack array, its first entry says what it is:
+
+HELLO   [0, map]                                first, either way
+CALL    [1, id, method, params, options?]
+RESULT  [2, id, result]                         the answer, also the end of a stream
+ERROR   [3, id, code, message, data?]           id 0: about the connection, which then closes
+ITEM    [4, id, seq, payload]                   of a stream
+CREDIT  [5, id, n]                              n more items may be sent
+CANCEL  [6, id]
+NOTE    [7, method, params]                     either way, no answer
+PING    [8, x] -> PONG [9, x]
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from msgpack import packb, unpackb  # type: ignore[import-untyped]
+
+from agentd.errors import InvalidValue, OverLimit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Buffer = bytes | bytearray | memoryview
+
+PROTOCOL = 1
+MAX_FRAME_BYTES = 1024 * 1024
+MAX_REPLY_BYTES = 16 * 1024 * 1024  # what a client accepts from its daemon
+MAX_DEPTH = 32
+MAX_ENTRIES = 65_536  # of one array or map
+_BYTES_PER_VALUE = 8  # a frame may hold one value for every 8 bytes of the limit,
+_BYTES_PER_CONTAINER = 32  # and one array or map for every 32: what they grow to in memory stays bounded
+
+HELLO, CALL, RESULT, ERROR, ITEM, CREDIT, CANCEL, NOTE, PING, PONG = range(10)
+_SHAPES: dict[int, tuple[int, tuple[type, ...]]] = {  # kind -> least entries, types of the first ones
+    HELLO: (2, (int, dict)),
+    CALL: (4, (int, int, str)),
+    RESULT: (3, (int, int)),
+    ERROR: (4, (int, int, str, str)),
+    ITEM: (4, (int, int, int)),
+    CREDIT: (3, (int, int, int)),
+    CANCEL: (2, (int, int)),
+    NOTE: (3, (int, str)),
+    PING: (2, (int,)),
+    PONG: (2, (int,)),
+}
+_LENGTH = Struct(">I")
+
+
+class ProtocolError(InvalidValue):
+    """Raised when a peer's bytes are no frames; nothing after them can be understood.
+
+    `frames` are the whole ones that came before the fault in the same bytes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="the connection is closed; see the protocol's limits")
+        self.frames: list[list[Any]] = []
+
+
+def encode(body: list[Any], max_frame_bytes: int = MAX_FRAME_BYTES) -> bytes:
+    """Return the body as one frame; raises OverLimit when it is too large and InvalidValue when it is not data."""
+    packed = pack(body)
+    if len(packed) > max_frame_bytes:
+        raise OverLimit(
+            f"the request is {len(packed)} bytes long and {max_frame_bytes} are allowed", hint="send it in parts"
+        )
+    return _LENGTH.pack(len(packed)) + packed
+
+
+def pack(value: Any) -> bytes:
+    """Return a value as msgpack; raises InvalidValue when it is not made of maps, lists, texts, numbers."""
+    try:
+        packed: bytes = packb(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidValue(f"a value cannot be sent: {error}", hint="send maps, lists, texts and numbers") from None
+    return packed
+
+
+class FrameReader:
+    """Cuts a stream of bytes into checked frames; after a ProtocolError it gives that error for ever."""
+
+    __slots__ = ("_buffer", "_error", "max_frame_bytes")
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self.max_frame_bytes = max_frame_bytes
+        self._buffer = bytearray()
+        self._error: ProtocolError | None = None
+
+    def feed(self, data: bytes, most: int | None = None) -> list[list[Any]]:
+        """Return the frames that are whole now, at most `most`; the others come with the next feed, of b'' too."""
+        if self._error is not None:
+            raise self._error
+        if self._buffer:
+            self._buffer += data
+            frames, used = self._cut(self._buffer, most)
+            del self._buffer[:used]
+        else:
+            frames, used = self._cut(data, most)
+            self._buffer += data[used:]
+        return frames
+
+    @property
+    def pending_bytes(self) -> int:
+        """Return how many bytes wait for the rest of their frame."""
+        return len(self._buffer)
+
+    @property
+    def more(self) -> bool:
+        """Tell whether a whole frame waits, because `most` stopped the last feed."""
+        return len(self._buffer) >= 4 and len(self._buffer) - 4 >= _LENGTH.unpack_from(self._buffer)[0]
+
+    def _cut(self, source: bytes | bytearray, most: int | None) -> tuple[list[list[Any]], int]:
+        frames: list[list[Any]] = []
+        start, size = 0, len(source)
+        try:
+            while size - start >= 4 and len(frames) != most:
+                (length,) = _LENGTH.unpack_from(source, start)
+                if length > self.max_frame_bytes:
+                    raise ProtocolError(f"a frame of {length} bytes; at most {self.max_frame_bytes} are allowed")
+                end = start + 4 + length
+                if end > size:
+                    break
+                frames.append(_decode(source, start + 4, end, self.max_frame_bytes))
+                start = end
+        except ProtocolError as error:
+            error.frames = frames
+            self._error = error
+            self._buffer = bytearray()
+            raise
+        return frames, start
+
+
+_SMALL_BYTES = 4096
+_OPENING = {*range(0x80, 0xA0), *range(0xC4, 0xCA), *range(0xD4, 0xD9), *range(0xDC, 0xE0)}
+_PLAIN = bytes(sorted({*range(256)} - _OPENING))  # what cannot begin an array, a map, binary or an extension
+
+
+def _decode(source: bytes | bytearray, start: int, end: int, max_frame_bytes: int) -> list[Any]:
+    if end - start <= _SMALL_BYTES:
+        body = source[start:end]
+        # No more such bytes than MAX_DEPTH: neither too deep nor too many, without a look at the structure.
+        if len(body.translate(None, _PLAIN)) > MAX_DEPTH:
+            _check_structure(body, max_frame_bytes)
+        return _checked(_unpack(body))
+    with memoryview(source) as whole, whole[start:end] as view:
+        _check_structure(view, max_frame_bytes)
+        return _checked(_unpack(view))
+
+
+def _unpack(body: Buffer) -> Any:
+    try:
+        return unpackb(
+            body, object_pairs_hook=_map, ext_hook=_no_ext, max_array_len=MAX_ENTRIES, max_map_len=MAX_ENTRIES
+        )
+    except ValueError as error:
+        raise ProtocolError(f"a frame is not msgpack as agreed: {error or type(error).__name__}") from None
+
+
+def _map(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ProtocolError("a map names a key twice")
+    try:
+        "".join(values)  # the quickest way to see that every key is a str
+    except TypeError:
+        raise ProtocolError("a map has a key that is not a text") from None
+    return values
+
+
+def _no_ext(code: int, _data: bytes) -> Any:
+    raise ProtocolError(f"extension types are not used here (type {code})")
+
+
+def _checked(body: Any) -> list[Any]:
+    if type(body) is not list or not body or type(body[0]) is not int:
+        raise ProtocolError("a frame is an array that begins with its kind")
+    least, types = _SHAPES.get(body[0], (0, ()))
+    if len(body) < least or tuple(map(type, body[: len(types)])) != types or not types:
+        raise ProtocolError(f"a frame of kind {body[0]} does not look like this")
+    if len(types) > 1 and types[1] is int and body[1] < 0:
+        raise ProtocolError("ids are unsigned")
+    return body
+
+
+def _steps() -> list[int]:
+    """Return by first byte how long a value is, 0 where that is not all there is to say."""
+    steps = [1] * 256
+    for byte in range(0x80, 0xA0):
+        steps[byte] = 0
+    for length in range(32):
+        steps[0xA0 + length] = 1 + length
+    for byte in (0xC1, *range(0xC4, 0xCA), *range(0xD4, 0xE0)):
+        steps[byte] = 0
+    for byte, step in zip(range(0xCA, 0xD4), (5, 9, 2, 3, 5, 9, 2, 3, 5, 9), strict=True):
+        steps[byte] = step
+    return steps
+
+
+_STEPS = _steps()
+_LONG = {  # first byte -> bytes of the length that follows, values per entry (0: it counts bytes)
+    0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0),  # binary
+    0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),  # text
+    0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2),  # arrays, maps
+}  # fmt: skip
+
+
+def _check_structure(body: Buffer, max_frame_bytes: int) -> None:
+    """Refuse what is too deep or would grow too much, from its bytes alone: nothing is built before it is known."""
+    position, left, size = 0, 1, len(body)
+    values = containers = 0
+    outer: list[int] = []  # how many values are left to come in each array or map around this one
+    while True:
+        while not left:
+            if not outer:
+                return
+            left = outer.pop()
+        if position >= size:
+            raise ProtocolError("a frame ends within a value")
+        left -= 1
+        step = _STEPS[body[position]]
+        if step:
+            position += step
+            continue
+        position, inside = _open(body, position)
+        if inside < 0:
+            continue
+        values += inside
+        containers += 1
+        if values > max_frame_bytes // _BYTES_PER_VALUE or containers > max_frame_bytes // _BYTES_PER_CONTAINER:
+            raise ProtocolError("a frame holds too many values")
+        outer.append(left)
+        left = inside
+        if len(outer) > MAX_DEPTH:
+            raise ProtocolError(f"a frame is nested deeper than {MAX_DEPTH}")
+
+
+def _open(body: Buffer, position: int) -> tuple[int, int]:
+    """Return where to go on, and how many values the array or map here holds, -1 for what holds none."""
+    first = body[position]
+    if first < 0xA0:
+        return position + 1, first & 15 if first >= 0x90 else 2 * (first & 15)
+    if first not in _LONG:
+        raise ProtocolError(f"extension types are not used here (byte {first:#04x})")
+    width, per_entry = _LONG[first]
+    after = position + 1 + width
+    length = int.from_bytes(body[position + 1 : after], "big")
+    return (after, per_entry * length) if per_entry else (after + length, -1)
