@@ -1,0 +1,46 @@
+"""Whether a text stands in an agent's composer: typed, and not yet submitted."""
+
+from __future__ import annotations
+
+from agentd.agents.profile import Profile
+from agentd.agents.screen import Verdict
+from agentd.records import AgentState
+from agentd.tmux.tmux import Look
+
+TAIL_CHARS = 60  # of the text's end; enough to know it by, short enough to be on one screen
+
+
+def holds(profile: Profile, look: Look, verdict: Verdict, text: str) -> bool:
+    """Tell whether the text stands in the composer.
+
+    Where the profile can cut the composer out of the screen that decides; a program that folds a long paste is known
+    by its placeholder. Elsewhere (a shell editing several lines) the screen must end with the text at the cursor.
+    """
+    if look.dead or verdict.state is AgentState.WAITING:
+        return False
+    if verdict.composer is not None:
+        return _in_composer(profile, verdict.composer, text) or (
+            "\n" in text and verdict.draft and _at_cursor(look, text)
+        )
+    return _at_cursor(look, text)
+
+
+def _in_composer(profile: Profile, composer: str, text: str) -> bool:
+    placeholder = profile.input.placeholder
+    if placeholder is not None and placeholder.search(composer):
+        return True
+    shown = _squeezed(composer)
+    return bool(shown) and shown.endswith(_squeezed(text)[-TAIL_CHARS:])
+
+
+def _at_cursor(look: Look, text: str) -> bool:
+    # Counted from the bottom: joining wrapped lines changes the row numbers above the cursor, never below it.
+    lines = look.text.split("\n")
+    end = len(lines) - (look.height - look.cursor_y) + 1
+    if not 0 < end <= len(lines) or not lines[end - 1].strip():
+        return False
+    return _squeezed("\n".join(lines[:end])).endswith(_squeezed(text)[-TAIL_CHARS:])
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())

@@ -1,0 +1,111 @@
+"""The courier: moves one agent's inbox into its terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import anyio
+
+from agentd.agents.composer import holds
+from agentd.agents.profile import Profile
+from agentd.agents.screen import Verdict
+from agentd.agents.terminal import Attempt, Outcome, Terminal
+from agentd.agents.text import render
+from agentd.config import CourierConfig
+from agentd.errors import AgentGone, StaleTarget
+from agentd.failpoint import failpoint
+from agentd.mailbox.mailbox import Mailbox
+from agentd.metrics import Metrics
+from agentd.records import Delivery
+from agentd.tmux.tmux import Look
+
+RETRY_TYPING_S = 0.5  # after an agent turned out not to be ready at the last look
+
+
+class Courier:
+    """Takes what waits, types it as one prompt, and says what became of it."""
+
+    def __init__(
+        self,
+        inbox: str,
+        profile: Profile,
+        terminal: Terminal,
+        mailbox: Mailbox,
+        config: CourierConfig,
+        display: Callable[[str], str],
+        metrics: Metrics,
+    ) -> None:
+        self._inbox = inbox
+        self._profile = profile
+        self._terminal = terminal
+        self._mailbox = mailbox
+        self._config = config
+        self._display = display
+        self._metrics = metrics
+        self._not_before_s = 0.0
+        self._unsure: Sequence[Delivery] = ()  # typed, and not seen to be submitted
+
+    def due_in_s(self) -> float | None:
+        """Return when to try again without being woken; None when nothing waits."""
+        if self._profile.delivery == "pull" or not self._mailbox.depth(self._inbox):
+            return None
+        pause_s = self._not_before_s - anyio.current_time()
+        due_s = self._mailbox.next_due(self._inbox)
+        return max(pause_s, due_s or 0.0, RETRY_TYPING_S if due_s is None else 0.0)
+
+    async def deliver(self) -> bool:
+        """Deliver one batch; tell whether it was submitted, so that the next may follow at once."""
+        if self.due_in_s() is None or anyio.current_time() < self._not_before_s:
+            return False
+        deliveries = await self._mailbox.reserve(
+            self._inbox, self._batch_messages, self._config.batch_bytes, self._config.lease_s
+        )
+        if not deliveries:
+            return False
+        failpoint("deliver.after_claim")
+        prompt = render(self._profile, [delivery.message for delivery in deliveries], self._display)
+        try:
+            attempt = await self._terminal.submit(prompt.text)
+        except (AgentGone, StaleTarget):
+            await self._mailbox.release(deliveries)
+            raise
+        failpoint("deliver.after_paste")
+        await self._settle(deliveries, attempt)
+        failpoint("deliver.after_commit")
+        return attempt.outcome is Outcome.SUBMITTED
+
+    async def take_over(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back what the last daemon was delivering; its text may still stand in the composer."""
+        self._unsure = deliveries
+        await self._mailbox.release(deliveries)
+
+    async def tidy(self, look: Look, verdict: Verdict) -> bool:
+        """Take our own unsubmitted text out of the composer; a person's draft is never touched."""
+        if not (verdict.draft and self._unsure and self._ours(look, verdict)):
+            return False
+        self._unsure = ()
+        await self._terminal.clear()
+        return True
+
+    def _ours(self, look: Look, verdict: Verdict) -> bool:
+        messages = [delivery.message for delivery in self._unsure]
+        text = render(self._profile, messages, self._display).text
+        shown = verdict.composer or ""
+        return holds(self._profile, look, verdict, text) or any(message.id in shown for message in messages)
+
+    @property
+    def _batch_messages(self) -> int:
+        return self._config.batch_messages if self._profile.input.envelope == "header" else 1
+
+    async def _settle(self, deliveries: Sequence[Delivery], attempt: Attempt) -> None:
+        self._metrics.add(f"deliveries_{attempt.outcome.replace(' ', '_')}_total", len(deliveries))
+        match attempt.outcome:
+            case Outcome.SUBMITTED:
+                await self._mailbox.deliver(deliveries, attempt.detail)
+            case Outcome.NOT_TYPED:
+                self._not_before_s = anyio.current_time() + RETRY_TYPING_S
+                await self._mailbox.release(deliveries)
+            case Outcome.UNCONFIRMED:
+                self._unsure = deliveries
+                delay_s = self._config.backoff_s * 2 ** (max(d.attempt for d in deliveries) - 1)
+                await self._mailbox.nack(deliveries, delay_s, attempt.detail, self._config.max_attempts)

@@ -1,0 +1,411 @@
+"""The crew: starts, adopts, watches and ends agents."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from agentd.agents import survivors
+from agentd.agents.courier import Courier
+from agentd.agents.directory import Directory
+from agentd.agents.ids import id_of_session, new_agent_id, new_token, session_name
+from agentd.agents.live import Ended, LiveAgent
+from agentd.agents.places import Places
+from agentd.agents.profile import Profile, Profiles
+from agentd.agents.registry import Entry, Registry, digest
+from agentd.agents.status import Opinion, Status
+from agentd.agents.terminal import Terminal
+from agentd.config import Config
+from agentd.errors import AgentdError, Conflict, OverLimit
+from agentd.events import Events
+from agentd.failpoint import failpoint
+from agentd.logs import Log
+from agentd.mailbox.mailbox import Mailbox
+from agentd.metrics import Metrics
+from agentd.records import Agent, AgentState, Change, Delivery, MessageState, PaneRef
+from agentd.tmux.tmux import Output, PaneDied, PaneInfo, ServerGone, Tmux, TmuxEvent
+
+SPAWNS_AT_ONCE = 16  # tmux-2.md §3: beyond this pipelining buys nothing on two cores
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnRequest:
+    """One agent to start; the name is free and valid."""
+
+    profile: Profile
+    name: str
+    team: str = ""
+    role: str = ""
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What a new daemon found of the old one's agents."""
+
+    adopted: Sequence[str] = ()
+    lost: Sequence[str] = ()
+    orphans: Sequence[str] = ()
+
+
+class Crew:
+    """Every live agent; the only part that writes the registry and the directory."""
+
+    def __init__(
+        self,
+        *,
+        tmux: Tmux,
+        mailbox: Mailbox,
+        registry: Registry,
+        directory: Directory,
+        profiles: Profiles,
+        events: Events,
+        metrics: Metrics,
+        config: Config,
+        places: Places,
+        instance: str,
+        log: Log,
+    ) -> None:
+        self._tmux = tmux
+        self._mailbox = mailbox
+        self._registry = registry
+        self._directory = directory
+        self._profiles = profiles
+        self._events = events
+        self._metrics = metrics
+        self._config = config
+        self._places = places
+        self._instance = instance
+        self._log = log
+        self._live: dict[str, LiveAgent] = {}
+        self._by_pane: dict[str, LiveAgent] = {}
+        self._stopping: set[str] = set()
+        self._spawns = anyio.CapacityLimiter(SPAWNS_AT_ONCE)
+        self._tasks: TaskGroup | None = None
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Keep the agents' tasks until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    @property
+    def count(self) -> int:
+        """Return how many agents are alive."""
+        return len(self._live)
+
+    def live(self, agent_id: str) -> LiveAgent | None:
+        """Return the live part of an agent, or None when its program has ended."""
+        return self._live.get(agent_id)
+
+    def pane_pids(self) -> dict[int, str]:
+        """Return the pid of each live agent's program, and whose it is."""
+        return {live.terminal.ref.pid: agent_id for agent_id, live in self._live.items()}
+
+    def on_tmux(self, event: TmuxEvent) -> None:
+        """Take in an event of our tmux server."""
+        match event:
+            case Output(pane_id=pane_id):
+                if live := self._by_pane.get(pane_id):
+                    live.screen_changed(event)
+            case PaneDied(pane_id=pane_id):
+                if live := self._by_pane.get(pane_id):
+                    live.died()
+            case ServerGone():
+                self._start(self._server_gone)
+
+    def on_changes(self, changes: Sequence[Change]) -> None:
+        """Take in committed changes of messages."""
+        for inbox in {change.to for change in changes if change.state is MessageState.ACCEPTED}:
+            if live := self._live.get(inbox):
+                live.inbox_changed()
+
+    # -- starting
+
+    async def spawn(self, requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
+        """Start agents, in order of the requests; a failed one leaves nothing behind.
+
+        Each is on disk, with its token, before tmux is asked; so whatever a crash leaves is adopted or removed.
+        """
+        self._check_room(len(requests))
+        entries, tokens = [], []
+        for request in requests:
+            token = new_token()
+            tokens.append(token)
+            entries.append(Entry(_new_agent(request), digest(token)))
+            self._directory.put(entries[-1])
+        failpoint("spawn.before_db")
+        await self._registry.save(entries)
+        failpoint("spawn.before_tmux")
+        results: list[Agent | AgentdError] = [entry.agent for entry in entries]
+        async with anyio.create_task_group() as group:
+            for index, (entry, request) in enumerate(zip(entries, requests, strict=True)):
+                group.start_soon(self._start_one, entry, request.profile, tokens[index], results, index)
+        await self._keep([result for result in results if isinstance(result, Agent)])
+        failed = [e.agent.id for e, r in zip(entries, results, strict=True) if isinstance(r, AgentdError)]
+        await self._discard(failed)
+        return results
+
+    async def respawn(self, agent: Agent) -> Agent:
+        """Start an ended agent again: same id, same inbox, a new token."""
+        if agent.id in self._live:
+            raise Conflict(f"{agent.name} is running ({agent.state})", hint=f"stop it first: agentd stop {agent.name}")
+        profile = self._profiles.get(agent.profile)
+        token = new_token()
+        entry = Entry(
+            replace(agent, state=AgentState.STARTING, reason="started again", pane=None, exit_status=None),
+            digest(token),
+        )
+        self._directory.put(entry)
+        results: list[Agent | AgentdError] = [agent]
+        await self._start_one(entry, profile, token, results, 0)
+        result = results[0]
+        if isinstance(result, AgentdError):
+            self._directory.put(Entry(agent, entry.token))
+            raise result
+        await self._keep([result])
+        return result
+
+    async def _start_one(
+        self, entry: Entry, profile: Profile, token: str, results: list[Agent | AgentdError], index: int
+    ) -> None:
+        agent = entry.agent
+        try:
+            async with self._spawns:
+                self._places.write_token(agent.id, token)
+                pane = await self._tmux.spawn(
+                    session_name(agent.name, agent.id),
+                    profile.argv(),
+                    env=self._places.environment(agent, profile),
+                    cwd=agent.cwd or str(Path.home()),
+                    width=self._config.tmux.width,
+                    height=self._config.tmux.height,
+                )
+        except AgentdError as error:
+            results[index] = error
+            return
+        failpoint("spawn.after_tmux")
+        started = replace(agent, pane=pane)
+        self._directory.put(Entry(started, entry.token))
+        results[index] = started
+        self._watch(started, profile, pane)
+        self._events.emit("agent.spawned", **_brief(started))
+
+    def _watch(
+        self,
+        agent: Agent,
+        profile: Profile,
+        pane: PaneRef,
+        *,
+        started: bool = False,
+        recovered: Sequence[Delivery] = (),
+    ) -> None:
+        terminal = Terminal(self._tmux, pane, profile, self._config.courier.confirm_s)
+        live = LiveAgent(
+            agent.id,
+            profile,
+            terminal,
+            Courier(
+                agent.id, profile, terminal, self._mailbox, self._config.courier, self._directory.display, self._metrics
+            ),
+            Status(
+                settle_s=profile.boot.settle_ms / 1000,
+                boot_timeout_s=profile.boot.timeout_s,
+                now_s=anyio.current_time(),
+                started=started,
+            ),
+            on_opinion=self._on_opinion,
+            log=self._log,
+        )
+        self._live[agent.id] = live
+        self._by_pane[pane.pane_id] = live
+        self._start(live.run, recovered, self._on_end)
+
+    # -- coming back
+
+    async def adopt(self, recovered: Sequence[Delivery]) -> Adoption:
+        """Take over the agents that outlived the last daemon; say which are lost and end what nobody knows."""
+        panes = {agent_id: info for info in await self._tmux.panes() if (agent_id := id_of_session(info.session_name))}
+        adopted, lost = [], []
+        for agent in list(self._directory):
+            if agent.state is AgentState.STOPPED:
+                continue
+            info = panes.pop(agent.id, None)
+            if info is not None:
+                mine = [delivery for delivery in recovered if delivery.message.to == agent.id]
+                self._adopt_one(agent, info, mine)
+                adopted.append(agent.name)
+            elif agent.pane is not None or agent.state is not AgentState.FAILED:
+                lost.append(agent.name)
+                await self._keep([_ended(agent, AgentState.FAILED, "its pane was gone when agentd came back", None)])
+        known = {agent_id for agent_id in adopted if agent_id}
+        leftover = [d for d in recovered if self._directory.display(d.message.to) not in known]
+        if leftover:
+            await self._mailbox.release(leftover)
+        for info in panes.values():
+            await self._tmux.kill(info.ref, 0.5)
+        return Adoption(adopted, lost, [info.session_name for info in panes.values()])
+
+    def _adopt_one(self, agent: Agent, info: PaneInfo, recovered: Sequence[Delivery]) -> None:
+        profile = self._profiles.get(agent.profile)
+        started = agent.state is not AgentState.STARTING
+        kept = replace(agent, pane=info.ref)
+        self._directory.put(Entry(kept, self._directory.entry(agent.id).token))
+        self._watch(kept, profile, info.ref, started=started, recovered=recovered)
+
+    # -- ending
+
+    async def stop(self, agent: Agent, *, force: bool) -> Agent:
+        """End an agent's program and everything it started; what waits in its inbox is kept."""
+        live = self._live.get(agent.id)
+        if live is None:
+            if agent.state is AgentState.STOPPED:
+                return agent
+            return (await self._keep([_ended(agent, AgentState.STOPPED, agent.reason, agent.exit_status)]))[0]
+        self._stopping.add(agent.id)
+        try:
+            await self._tmux.kill(live.terminal.ref, 0.0 if force else self._config.agents.stop_timeout_s)
+        finally:
+            self._stopping.discard(agent.id)
+        self._forget_live(agent.id)
+        stopped = _ended(self._directory.entry(agent.id).agent, AgentState.STOPPED, "stopped on request", None)
+        return (await self._keep([stopped]))[0]
+
+    async def _on_end(self, agent_id: str, ended: Ended) -> None:
+        if agent_id in self._stopping or agent_id not in self._live:
+            return
+        live = self._forget_live(agent_id)
+        agent = self._directory.entry(agent_id).agent
+        self._places.write_last_screen(agent_id, ended.screen)
+        await self._give_back_unacked(agent_id, live.profile)
+        state = AgentState.STOPPED if ended.exit_status == 0 else AgentState.FAILED
+        await self._keep([_ended(agent, state, _how_it_ended(ended), ended.exit_status)])
+        if agent.pane is not None:
+            await self._bury(agent.pane)
+
+    async def _bury(self, pane: PaneRef) -> None:
+        try:
+            await self._tmux.kill(pane, self._config.agents.stop_timeout_s)
+        except AgentdError as error:
+            self._log.warning("could not remove a dead pane", pane=pane.pane_id, error=error.message)
+
+    async def _give_back_unacked(self, agent_id: str, profile: Profile) -> None:
+        """Offer again what was typed into a program that acknowledges and ended before it did."""
+        if not profile.acks:
+            return
+        unacked = await self._mailbox.list(agent_id, [MessageState.DELIVERED], 10_000)
+        if unacked:
+            ids = [message.id for message in unacked]
+            why = "the agent ended before it acknowledged"
+            await self._mailbox.nack(ids, 0.0, why, self._config.courier.max_attempts)
+
+    async def _server_gone(self) -> None:
+        """Every agent of a dead tmux server failed; what outlived the server is ended too."""
+        gone = list(self._live)
+        self._log.error("tmux server gone", agents=len(gone))
+        for agent_id in gone:
+            self._forget_live(agent_id)
+        agents = [self._directory.entry(agent_id).agent for agent_id in gone]
+        reason = "lost: its tmux server ended"
+        await self._keep([_ended(agent, AgentState.FAILED, reason, None) for agent in agents])
+        self._events.emit("tmux.gone", agents=len(gone))
+        ended = await anyio.to_thread.run_sync(survivors.end_all, self._instance)
+        if ended:
+            self._log.warning("ended programs that outlived their tmux server", pids=ended)
+
+    def _forget_live(self, agent_id: str) -> LiveAgent:
+        live = self._live.pop(agent_id)
+        self._by_pane.pop(live.terminal.ref.pane_id, None)
+        live.died()
+        return live
+
+    # -- keeping
+
+    async def _keep(self, agents: Sequence[Agent]) -> Sequence[Agent]:
+        """Put agents into the directory and on disk, and tell of the new state."""
+        entries = [Entry(agent, self._directory.entry(agent.id).token) for agent in agents]
+        for entry in entries:
+            self._directory.put(entry)
+        if entries:
+            await self._registry.save(entries)
+        for agent in agents:
+            if agent.pane is None:
+                self._events.emit("agent.state", **_brief(agent))
+        return agents
+
+    async def _discard(self, agent_ids: Sequence[str]) -> None:
+        if not agent_ids:
+            return
+        for agent_id in agent_ids:
+            self._directory.drop(agent_id)
+            self._places.remove(agent_id)
+        await self._registry.forget(agent_ids)
+
+    def _on_opinion(self, agent_id: str, opinion: Opinion) -> None:
+        entry = self._directory.entry(agent_id)
+        since_ns = time.time_ns() if entry.agent.state is not opinion.state else entry.agent.since_ns
+        agent = replace(entry.agent, state=opinion.state, reason=opinion.reason, since_ns=since_ns)
+        self._directory.put(Entry(agent, entry.token))
+        if agent.state is not entry.agent.state:
+            self._events.emit("agent.state", **_brief(agent))
+            if entry.agent.state is AgentState.STARTING:
+                self._start(self._registry.save, [self._directory.entry(agent_id)])
+
+    def _start(self, function: object, *args: object) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(function, *args)  # type: ignore[arg-type]
+
+    def _check_room(self, wanted: int) -> None:
+        room = self._config.agents.max - len(self._live)
+        if wanted > room:
+            raise OverLimit(
+                f"{len(self._live)} agents live and {wanted} more would pass agents.max = {self._config.agents.max}",
+                hint="stop some, or raise agents.max",
+            )
+
+
+def _new_agent(request: SpawnRequest) -> Agent:
+    now_ns = time.time_ns()
+    return Agent(
+        id=new_agent_id(),
+        name=request.name,
+        profile=request.profile.name,
+        state=AgentState.STARTING,
+        reason="being started",
+        team=request.team,
+        role=request.role,
+        cwd=request.cwd,
+        env=dict(request.env),
+        created_ns=now_ns,
+        since_ns=now_ns,
+    )
+
+
+def _ended(agent: Agent, state: AgentState, reason: str, exit_status: int | None) -> Agent:
+    return replace(agent, state=state, reason=reason, pane=None, exit_status=exit_status, since_ns=time.time_ns())
+
+
+def _how_it_ended(ended: Ended) -> str:
+    if ended.exit_signal:
+        return f"its program was killed by signal {_signal_name(ended.exit_signal)}"
+    if ended.exit_status is None:
+        return "its program ended"
+    return f"its program exited with status {ended.exit_status}"
+
+
+def _signal_name(number: str) -> str:
+    try:
+        return f"{number} ({signal.Signals(int(number)).name})"
+    except ValueError:
+        return number
+
+
+def _brief(agent: Agent) -> dict[str, object]:
+    return {"agent": agent.id, "name": agent.name, "team": agent.team, "state": agent.state, "reason": agent.reason}

@@ -1,0 +1,125 @@
+"""A live agent: one task that watches its screen and moves its inbox into its terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from agentd.agents.courier import Courier
+from agentd.agents.printed import Printed
+from agentd.agents.profile import Profile
+from agentd.agents.signal import Signal
+from agentd.agents.status import Opinion, Status
+from agentd.agents.terminal import Terminal
+from agentd.errors import AgentdError, AgentGone, StaleTarget
+from agentd.logs import Log
+from agentd.records import Delivery
+from agentd.tmux.tmux import Output
+
+IDLE_LOOK_S = 30.0  # a look without any event, in case one was lost
+FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
+SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an agent's program ended."""
+
+    exit_status: int | None
+    exit_signal: str = ""
+    screen: str = ""
+
+
+class LiveAgent:
+    """Owns one agent's state and deliveries; others only wake it."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        profile: Profile,
+        terminal: Terminal,
+        courier: Courier,
+        status: Status,
+        *,
+        on_opinion: Callable[[str, Opinion], None],
+        log: Log,
+    ) -> None:
+        self.id = agent_id
+        self.profile = profile
+        self.terminal = terminal
+        self.status = status
+        self.seen_ns = 0
+        self.printed = Printed()
+        self._courier = courier
+        self._on_opinion = on_opinion
+        self._log = log
+        self._wake = Signal()
+        self._pace_s = FASTEST_LOOK_S
+
+    def screen_changed(self, output: Output | None = None) -> None:
+        """Tell it that the program printed something."""
+        if output is not None and self.printed.followed:
+            self.printed.add(output.data)
+        self.terminal.changed.set()
+        self._wake.set()
+
+    def inbox_changed(self) -> None:
+        """Tell it that messages may wait."""
+        self._wake.set()
+
+    def died(self) -> None:
+        """Tell it that its program ended."""
+        self.printed.close()
+        self.screen_changed()
+
+    async def run(self, recovered: Sequence[Delivery], on_end: Callable[[str, Ended], Awaitable[None]]) -> None:
+        """Watch and deliver until the program ends; `recovered` is what the last daemon was delivering when it died."""
+        try:
+            if recovered:
+                await self._courier.take_over(recovered)
+            while (ended := await self._turn()) is None:
+                pass
+        except (AgentGone, StaleTarget) as error:
+            ended = Ended(None, screen=error.message)
+        await on_end(self.id, ended)
+
+    async def _turn(self) -> Ended | None:
+        try:
+            if ended := await self._observe():
+                return ended
+            if self.status.deliverable and await self._courier.deliver():
+                return None
+        except (AgentGone, StaleTarget):
+            raise
+        except AgentdError as error:  # tmux or the disk had a bad moment; the messages are kept, so try again
+            self._log.warning("agent turn failed", agent=self.id, code=error.code, error=error.message)
+            await anyio.sleep(SLOWEST_LOOK_S)
+        await self._rest()
+        return None
+
+    async def _observe(self) -> Ended | None:
+        look, verdict = await self.terminal.look()
+        if look.dead:
+            return Ended(look.exit_status, look.exit_signal, look.text)
+        self.seen_ns = time.time_ns()
+        if await self._courier.tidy(look, verdict):
+            return None
+        if self.status.see(verdict, anyio.current_time()):
+            self._pace_s = FASTEST_LOOK_S
+            self._on_opinion(self.id, self.status.opinion)
+        else:
+            self._pace_s = min(self._pace_s * 2, SLOWEST_LOOK_S)
+        return None
+
+    async def _rest(self) -> None:
+        waits = [IDLE_LOOK_S, self.status.look_again_in_s(anyio.current_time())]
+        if self.status.deliverable:
+            waits.append(self._courier.due_in_s())
+        timeout_s = min(wait for wait in waits if wait is not None)
+        if await self._wake.wait(timeout_s):
+            await anyio.sleep(self._pace_s)
+        else:
+            self._pace_s = FASTEST_LOOK_S

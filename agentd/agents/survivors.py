@@ -1,0 +1,35 @@
+"""Programs that outlived their tmux server: found by the instance in their environment, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+
+def end_all(instance: str) -> list[int]:
+    """Kill every program of ours that carries this instance's id; return their pids.
+
+    Reads /proc, so it finds nothing where there is none (macOS); the daemon itself never carries the variable.
+    """
+    mark = f"AGENTD_INSTANCE={instance}".encode()
+    ended = []
+    for pid in _pids():
+        if pid != os.getpid() and mark in _environment(pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+                ended.append(pid)
+    return ended
+
+
+def _pids() -> list[int]:
+    proc = Path("/proc")
+    return [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()] if proc.is_dir() else []
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it ended meanwhile, or belongs to somebody else
+        return []

@@ -1,0 +1,123 @@
+"""The only place that types into an agent."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from agentd.agents.composer import holds
+from agentd.agents.profile import Profile
+from agentd.agents.screen import Verdict, classify
+from agentd.agents.signal import Signal
+from agentd.records import AgentState, PaneRef
+from agentd.tmux.tmux import Look, Tmux
+
+RELOOK_S = 0.25  # a look without an event: the event stream may be down
+SETTLE_S = 0.01  # a program draws in several writes; looking after each would only cost tmux time
+SECOND_ENTER_S = 1.0  # agents.md §1, paste rules: an Enter too soon after a paste is swallowed; one more repairs it
+
+
+class Outcome(enum.StrEnum):
+    """What became of a text."""
+
+    SUBMITTED = "submitted"  # seen to leave the composer after Enter
+    NOT_TYPED = "not typed"  # nothing was typed: the agent could not take input
+    UNCONFIRMED = "unconfirmed"  # typed, but it was not seen to be submitted
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An outcome and what was seen."""
+
+    outcome: Outcome
+    detail: str
+
+
+class Terminal:
+    """One agent's pane: look, type, press keys."""
+
+    def __init__(self, tmux: Tmux, ref: PaneRef, profile: Profile, confirm_s: float) -> None:
+        self._tmux = tmux
+        self._profile = profile
+        self._confirm_s = confirm_s
+        self.ref = ref
+        self.changed = Signal()
+
+    async def look(self) -> tuple[Look, Verdict]:
+        """Return what the screen shows and what the profile's rules make of it."""
+        look = await self._tmux.look(self.ref)
+        return look, classify(self._profile, look)
+
+    async def submit(self, text: str) -> Attempt:
+        """Type the text and press Enter, each seen on the screen before the next step.
+
+        Nothing is typed over a draft or into a question; Enter is pressed only while our text stands in the composer.
+        """
+        look, verdict = await self.look()
+        if verdict.state is not AgentState.IDLE or verdict.draft:
+            return Attempt(Outcome.NOT_TYPED, _why_not(verdict))
+        if look.in_mode:
+            await self._tmux.leave_mode(self.ref)
+        await self._tmux.paste(self.ref, text, bracketed=self._profile.input.bracketed)
+        seen = await self._seen(lambda look, verdict: self._pasted(look, verdict, text), self._confirm_s)
+        if seen is None:
+            return Attempt(Outcome.UNCONFIRMED, "the pasted text did not show in the composer; Enter was not pressed")
+        if seen.state is AgentState.WAITING:
+            return Attempt(
+                Outcome.UNCONFIRMED, f"a question came up after the paste ({seen.reason}); Enter not pressed"
+            )
+        await anyio.sleep(self._profile.input.enter_delay_ms / 1000)
+        return await self._enter(text)
+
+    async def clear(self) -> None:
+        """Empty the composer."""
+        await self._tmux.keys(self.ref, *self._profile.input.clear_keys)
+
+    async def press(self, keys: Sequence[str]) -> None:
+        """Press keys, by tmux's names for them."""
+        await self._tmux.keys(self.ref, *keys)
+
+    async def interrupt(self) -> None:
+        """Press what interrupts this kind of agent."""
+        await self.press(self._profile.input.interrupt_keys)
+
+    async def capture(self, lines: int | None, *, escapes: bool) -> Look:
+        """Return the screen, with as many lines of scrollback as asked for."""
+        return await self._tmux.look(self.ref, lines=lines, escapes=escapes)
+
+    def _pasted(self, look: Look, verdict: Verdict, text: str) -> bool:
+        return look.dead or verdict.state is AgentState.WAITING or holds(self._profile, look, verdict, text)
+
+    async def _enter(self, text: str) -> Attempt:
+        # Looked at once more: what came up during the delay must not be answered by our Enter.
+        look, verdict = await self.look()
+        if not holds(self._profile, look, verdict, text):
+            return Attempt(Outcome.UNCONFIRMED, f"the composer changed before Enter ({verdict.reason}); not pressed")
+        for wait_s in (min(SECOND_ENTER_S, self._confirm_s), self._confirm_s):
+            await self.press([self._profile.input.submit_key])
+            gone = await self._seen(lambda look, verdict: not holds(self._profile, look, verdict, text), wait_s)
+            if gone is not None:
+                return Attempt(Outcome.SUBMITTED, f"left the composer after Enter; then {gone.state or 'unknown'}")
+        return Attempt(Outcome.UNCONFIRMED, "the text still stands in the composer after Enter was pressed twice")
+
+    async def _seen(self, wanted: Callable[[Look, Verdict], bool], timeout_s: float) -> Verdict | None:
+        """Look after every change of the screen until something is seen; None when the time is over."""
+        deadline_s = anyio.current_time() + timeout_s
+        while True:
+            look, verdict = await self.look()
+            if wanted(look, verdict):
+                return verdict
+            left_s = deadline_s - anyio.current_time()
+            if left_s <= 0:
+                return None
+            if await self.changed.wait(min(left_s, RELOOK_S)):
+                await anyio.sleep(SETTLE_S)
+
+
+def _why_not(verdict: Verdict) -> str:
+    if verdict.draft:
+        return "a half-typed draft stands in its composer"
+    return f"it is {verdict.state or 'in an unknown state'} ({verdict.reason})"

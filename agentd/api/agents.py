@@ -1,0 +1,290 @@
+"""Calls about agents."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from agentd.agents.crew import SpawnRequest
+from agentd.agents.live import LiveAgent
+from agentd.agents.names import next_names, valid_name
+from agentd.agents.text import sanitise
+from agentd.api.messages import OPEN
+from agentd.api.parts import Parts
+from agentd.api.views import agent_row, error_row, message_row
+from agentd.errors import AgentdError, AgentGone, AlreadyExists, Conflict, DeadlineExceeded, InvalidValue
+from agentd.records import Agent, AgentState, Caller, Change, Draft, MessageState, Role
+from agentd.wire import calls
+
+SCROLLBACK_LINES = 200
+
+
+async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, Any]:
+    """Start agents; the answer names those that failed and why, none is left half started."""
+    profile = parts.profiles.get(params.profile)
+    cwd = checked_cwd(params.cwd)
+    requests = [
+        SpawnRequest(profile, name, params.team or "", params.role or "", cwd, params.env)
+        for name in _names(parts, params)
+    ]
+    results = await parts.crew.spawn(requests)
+    started = [result for result in results if isinstance(result, Agent)]
+    if not started:
+        raise next(result for result in results if isinstance(result, AgentdError))
+    if params.prompt is not None:
+        await first_prompt(parts, caller, [(agent, params.prompt) for agent in started])
+    failed = [
+        {"name": request.name, **error_row(result)}
+        for request, result in zip(requests, results, strict=True)
+        if isinstance(result, AgentdError)
+    ]
+    return {"agents": [agent_row(parts, agent) for agent in started], "failed": failed}
+
+
+async def first_prompt(parts: Parts, caller: Caller, prompts: list[tuple[Agent, str]]) -> None:
+    """Put each agent's first message into its inbox; it is typed when the agent is ready."""
+    drafts = [Draft(agent.id, caller.inbox, prompt, key=f"first-prompt-{agent.id}") for agent, prompt in prompts]
+    for result in await parts.mailbox.put(drafts):
+        if isinstance(result, AgentdError):
+            raise result
+
+
+def checked_cwd(cwd: str | None) -> str:
+    """Return the directory to start in; raises InvalidValue when it is none."""
+    place = cwd or str(Path.home())
+    if "\0" in place or not Path(place).is_absolute():
+        raise InvalidValue(f"cwd must be an absolute path, not {sanitise(place)!r}", field="$.cwd")
+    if not Path(place).is_dir() or not os.access(place, os.X_OK):
+        raise InvalidValue(
+            f"{sanitise(place)} is not a directory that can be entered", hint="give --cwd an existing one"
+        )
+    return place
+
+
+def _names(parts: Parts, params: calls.Spawn) -> list[str]:
+    taken = parts.directory.name_taken
+    if params.name is None:
+        return next_names(params.profile, params.n, taken)
+    valid_name(params.name)
+    if params.n > 1:
+        return next_names(params.name, params.n, taken)
+    if taken(params.name):
+        raise AlreadyExists(
+            f"an agent named `{params.name}` exists", hint=f"choose another name, or: agentd stop {params.name}"
+        )
+    return [params.name]
+
+
+def list_(parts: Parts, _caller: Caller, params: calls.AgentsList) -> dict[str, Any]:
+    """List agents: those that have not stopped, or those that the target names."""
+    if params.target:
+        found = parts.directory.resolve(params.target)
+    elif params.state == AgentState.STOPPED:
+        found = list(parts.directory)
+    else:
+        found = [agent for agent in parts.directory if agent.state is not AgentState.STOPPED]
+    wanted = [agent for agent in found if params.state in (None, agent.state)]
+    return {"agents": [agent_row(parts, agent) for agent in sorted(wanted, key=_by_name)]}
+
+
+def _by_name(agent: Agent) -> tuple[str, int, str]:
+    stem, _, number = agent.name.rpartition("-")
+    return (stem, int(number), "") if number.isdigit() else (agent.name, 0, "")
+
+
+async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Return everything about one agent."""
+    agent = parts.directory.one(params.target)
+    counts = Counter(m.state for m in await parts.mailbox.list(agent.id, list(MessageState), 10_000))
+    return {
+        **agent_row(parts, agent),
+        "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
+        "created_at": agent.created_ns / 1e9,
+        "attach": parts.tmux.attach_argv(agent.pane) if agent.pane else None,
+        "messages": {state: counts.get(state, 0) for state in MessageState},
+    }
+
+
+def explain(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Say why an agent is thought to be in its state."""
+    agent = parts.directory.one(params.target)
+    live = parts.crew.live(agent.id)
+    opinion = live.status.opinion if live else None
+    seen_ns = live.seen_ns if live and live.seen_ns else agent.since_ns
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "state": agent.state,
+        "reason": agent.reason,
+        "rule": opinion.rule if opinion else "process",
+        "evidence": opinion.evidence if opinion else (parts.places.last_screen(agent.id) or "").strip()[-500:],
+        "age_s": round((time.time_ns() - seen_ns) / 1e9, 3),
+        "since_s": round((time.time_ns() - agent.since_ns) / 1e9, 3),
+        "draft": opinion.draft if opinion else False,
+        "inbox": parts.mailbox.depth(agent.id),
+        "would_change": _would_change(agent, live),
+    }
+
+
+def _would_change(agent: Agent, live: LiveAgent | None) -> str:
+    if live is None:
+        return f"agentd respawn {agent.name}; what waits in its inbox is kept"
+    if live.status.opinion.draft:
+        return "submit or clear the half-typed text in its composer; until then nothing is typed over it"
+    return {
+        AgentState.STARTING: f"a screen that its profile calls idle; see it with: agentd read {agent.name}",
+        AgentState.IDLE: "a message, or text typed by a person",
+        AgentState.WORKING: "its program coming back to its prompt",
+        AgentState.WAITING: f"an answer at its terminal: agentd attach {agent.name}",
+        AgentState.FAILED: f"a ready screen, or: agentd stop {agent.name} and agentd respawn {agent.name}",
+    }.get(agent.state, "")
+
+
+async def stop(parts: Parts, _caller: Caller, params: calls.Stop) -> dict[str, Any]:
+    """Stop agents, side by side."""
+    stopped: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    found: dict[str, Agent] = {}
+    for target in params.targets:
+        try:
+            found.update((agent.id, agent) for agent in parts.directory.resolve(target))
+        except AgentdError as error:
+            failed.append({"target": target, **error_row(error)})
+
+    async def one(agent: Agent) -> None:
+        try:
+            ended = await parts.crew.stop(agent, force=params.force)
+            stopped.append(
+                {"id": ended.id, "name": ended.name, "state": ended.state, "kept": parts.mailbox.depth(agent.id)}
+            )
+        except AgentdError as error:
+            failed.append({"target": agent.name, **error_row(error)})
+
+    async with anyio.create_task_group() as group:
+        for agent in found.values():
+            group.start_soon(one, agent)
+    return {"stopped": stopped, "failed": failed}
+
+
+async def respawn(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Start an ended agent again under its identity."""
+    agent = parts.directory.one(params.target)
+    holder = parts.directory.by_name(agent.name)
+    if holder is not None and holder.id != agent.id and holder.state is not AgentState.STOPPED:
+        raise Conflict(f"the name `{agent.name}` belongs to {holder.id} now", hint=f"stop it first: {holder.id}")
+    return {"agent": agent_row(parts, await parts.crew.respawn(agent))}
+
+
+async def keys(parts: Parts, _caller: Caller, params: calls.Keys) -> dict[str, Any]:
+    """Press keys."""
+    live = _running(parts, params.target)
+    await live.terminal.press(params.keys)
+    return {"pressed": len(params.keys)}
+
+
+async def interrupt(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Interrupt an agent."""
+    live = _running(parts, params.target)
+    await live.terminal.interrupt()
+    return {"pressed": len(live.profile.input.interrupt_keys)}
+
+
+async def capture(parts: Parts, _caller: Caller, params: calls.Capture) -> dict[str, Any]:
+    """Return the screen; of an ended agent, what it showed last."""
+    agent = parts.directory.one(params.target)
+    live = parts.crew.live(agent.id)
+    if live is None:
+        text = parts.places.last_screen(agent.id)
+        if text is None:
+            raise AgentGone(f"{agent.name} is {agent.state} and no screen of it was kept")
+        return {"text": _last_lines(text, params.lines), "width": 0, "height": 0, "cursor": [0, 0], "ended": True}
+    look = await live.terminal.capture(params.lines, escapes=params.raw)
+    return {
+        "text": _last_lines(look.text, params.lines),
+        "width": look.width,
+        "height": look.height,
+        "cursor": [look.cursor_x, look.cursor_y],
+        "ended": False,
+    }
+
+
+def _last_lines(text: str, lines: int | None) -> str:
+    kept = text.rstrip().split("\n")
+    return "\n".join(kept if lines is None else kept[-lines:])
+
+
+async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> dict[str, Any]:
+    """Wait for an agent's state, its end, or a message from it."""
+    agent = parts.directory.one(params.target)
+    if params.until == "reply":
+        return await _wait_for_message(parts, caller, agent, params.timeout_s)
+    since = parts.events.last_id
+    with anyio.move_on_after(params.timeout_s):
+        if _reached(parts, agent.id, params.until):
+            return {"agent": agent_row(parts, _now(parts, agent.id))}
+        async for event in parts.events.follow(since, ["agent.state"]):
+            if event.data.get("agent") == agent.id and _reached(parts, agent.id, params.until):
+                return {"agent": agent_row(parts, _now(parts, agent.id))}
+    now = _now(parts, agent.id)
+    raise DeadlineExceeded(
+        f"{agent.name} was not {params.until} in {params.timeout_s:g} s; it is {now.state}: {now.reason}",
+        hint=f"agentd explain {agent.name}",
+    )
+
+
+def _now(parts: Parts, agent_id: str) -> Agent:
+    agent = parts.directory.get(agent_id)
+    if agent is None:
+        raise AgentGone("the agent was removed while waited for")
+    return agent
+
+
+def _reached(parts: Parts, agent_id: str, until: str) -> bool:
+    state = _now(parts, agent_id).state
+    ended = parts.crew.live(agent_id) is None
+    return ended if until == "exit" else state == until
+
+
+async def _wait_for_message(parts: Parts, caller: Caller, agent: Agent, timeout_s: float) -> dict[str, Any]:
+    def wanted(change: Change) -> bool:
+        return change.sender == agent.id and change.to == caller.inbox and change.state is MessageState.ACCEPTED
+
+    with parts.waiters.expect(agent.id, wanted) as change:
+        unread = await parts.mailbox.list(caller.inbox, list(OPEN), 10_000)
+        message = next((m for m in unread if m.sender == agent.id), None)
+        if message is None:
+            with anyio.move_on_after(timeout_s):
+                message = await parts.mailbox.get((await change).id)
+    if message is None:
+        raise DeadlineExceeded(
+            f"{agent.name} sent nothing in {timeout_s:g} s; it is {agent.state}", hint=f"agentd explain {agent.name}"
+        )
+    return {"agent": agent_row(parts, _now(parts, agent.id)), "message": message_row(parts.directory, message)}
+
+
+def whoami(_parts: Parts, caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """Say who the daemon takes the caller for."""
+    return {"role": caller.role, "id": caller.agent_id or None, "name": caller.name, "pid": caller.pid}
+
+
+async def follow(parts: Parts, _caller: Caller, params: calls.AgentsFollow) -> AsyncIterator[dict[str, Any]]:
+    """Stream what an agent prints, beginning with what its screen shows."""
+    live = _running(parts, params.target)
+    look = await live.terminal.capture(None, escapes=params.raw)
+    yield {"text": look.text.rstrip() + "\n"}
+    async for text in live.printed.follow(raw=params.raw):
+        yield {"text": text}
+
+
+def _running(parts: Parts, target: str) -> LiveAgent:
+    agent = parts.directory.one(target)
+    live = parts.crew.live(agent.id)
+    if live is None:
+        raise AgentGone(f"{agent.name} is {agent.state} ({agent.reason})", hint=f"agentd respawn {agent.name}")
+    return live

@@ -1,0 +1,99 @@
+"""Calls about the daemon, its configuration, profiles, tmux sessions and events."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+from agentd import __version__
+from agentd.api.parts import Parts
+from agentd.api.views import event_row
+from agentd.errors import NotFound
+from agentd.records import AgentState, Caller
+from agentd.wire import calls
+from agentd.wire.frames import PROTOCOL
+
+
+def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """Say how the daemon is."""
+    states = Counter(agent.state for agent in parts.directory)
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "uptime_s": round((time.time_ns() - parts.started_ns) / 1e9, 3),
+        "protocol": PROTOCOL,
+        "instance": parts.instance,
+        "overrides": list(parts.overrides),
+        "agents": {"live": parts.crew.count, **{state: states.get(state, 0) for state in AgentState}},
+        "tmux": {"server": parts.tmux.server, "version": parts.tmux.version},
+        "mailbox": parts.mailbox.stats(),
+        "cache": {"enabled": False},
+        "pool": [],
+        "rss_mb": round(_rss_bytes() / 1e6, 1),
+    }
+
+
+def _rss_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS
+
+
+def shutdown(parts: Parts, _caller: Caller, params: calls.Shutdown) -> dict[str, Any]:
+    """Stop the daemon after this answer."""
+    parts.request_stop(params.agents)
+    return {"pid": os.getpid(), "agents": params.agents}
+
+
+def metrics(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """Return counters and gauges."""
+    return parts.metrics.snapshot()
+
+
+def config_show(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """Return each setting, its value and where it came from."""
+    return {"settings": parts.config.rows()}
+
+
+def schema(_parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """Return the table of calls with its types."""
+    return calls.schema()
+
+
+def profiles_list(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """List profiles."""
+    return {"profiles": parts.profiles.rows()}
+
+
+def profiles_get(parts: Parts, _caller: Caller, params: calls.OneProfile) -> dict[str, Any]:
+    """Return one profile's data."""
+    return parts.profiles.get(params.name).data()
+
+
+async def sessions_list(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """List our tmux sessions."""
+    return {"sessions": await parts.tmux.sessions(), "tier": "tmux", "age_ms": 0}
+
+
+async def sessions_get(parts: Parts, _caller: Caller, params: calls.OneSession) -> dict[str, Any]:
+    """Return one tmux session."""
+    for session in await parts.tmux.sessions():
+        if params.session in (session["id"], session["name"]):
+            return {"session": session, "tier": "tmux", "age_ms": 0}
+    raise NotFound(f"no tmux session is `{params.session}`", hint="agentd call sessions.list")
+
+
+def events_list(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict[str, Any]:
+    """Return kept events after an id."""
+    found = parts.events.since(params.since, params.types, params.limit)
+    return {"events": [event_row(event) for event in found], "last": parts.events.last_id}
+
+
+async def events_follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> AsyncIterator[dict[str, Any]]:
+    """Stream events."""
+    async for event in parts.events.follow(params.since, params.types):
+        yield event_row(event)

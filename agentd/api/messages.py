@@ -1,0 +1,244 @@
+"""Calls about messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from agentd.agents.directory import is_group
+from agentd.api.parts import Parts
+from agentd.api.views import error_row, message_row, outcome, receipt_row
+from agentd.errors import AgentdError, DeadlineExceeded, Denied, InvalidValue, NotFound
+from agentd.records import OPERATOR, Caller, Change, Draft, Message, MessageState, Priority, Receipt, Role
+from agentd.wire import calls
+
+OPEN = (MessageState.ACCEPTED, MessageState.DELIVERING, MessageState.DELIVERED)
+UNREAD = (MessageState.ACCEPTED, MessageState.DELIVERING)
+REACHED = {  # what `--wait STATE` is satisfied by
+    "accepted": frozenset(MessageState),
+    "delivered": frozenset({MessageState.DELIVERED, MessageState.ACKED}),
+    "acked": frozenset({MessageState.ACKED}),
+}
+
+
+async def send(parts: Parts, caller: Caller, params: calls.Send) -> dict[str, Any]:
+    """Send one message to every agent the target names."""
+    drafts = _drafts(parts, caller, params)
+    results = await parts.mailbox.put(drafts)
+    receipt = _one_receipt(results, group=is_group(params.to))
+    parts.metrics.add("messages_accepted_total", len(drafts))
+    return receipt_row(parts.directory, receipt)
+
+
+async def send_batch(parts: Parts, caller: Caller, params: calls.SendBatch) -> dict[str, Any]:
+    """Send many; the answers stand in the order of the items."""
+    drafts: list[Draft] = []
+    spans: list[tuple[int, int, bool] | AgentdError] = []
+    for item in params.messages:
+        try:
+            send_params = msgspec.convert(item, calls.Send)
+            mine = _drafts(parts, caller, send_params)
+            spans.append((len(drafts), len(drafts) + len(mine), is_group(send_params.to)))
+            drafts += mine
+        except msgspec.ValidationError as error:
+            spans.append(InvalidValue(str(error)))
+        except AgentdError as error:
+            spans.append(error)
+    results = await parts.mailbox.put(drafts)
+    parts.metrics.add("messages_accepted_total", sum(1 for result in results if isinstance(result, Receipt)))
+    return {"results": [_batch_row(parts, span, results) for span in spans]}
+
+
+def _batch_row(
+    parts: Parts, span: tuple[int, int, bool] | AgentdError, results: Sequence[Receipt | AgentdError]
+) -> dict[str, Any]:
+    if isinstance(span, AgentdError):
+        return error_row(span)
+    start, end, group = span
+    try:
+        return receipt_row(parts.directory, _one_receipt(results[start:end], group=group))
+    except AgentdError as error:
+        return error_row(error)
+
+
+def _drafts(parts: Parts, caller: Caller, params: calls.Send) -> list[Draft]:
+    """Resolve the target once; the sender is who the caller is, whatever the caller says."""
+    return [
+        Draft(
+            to=inbox,
+            sender=caller.inbox,
+            body=params.body,
+            key=params.key,
+            priority=Priority[params.priority.upper()],
+            ttl_s=params.ttl_s,
+            reply_to=params.reply_to,
+            headers=params.headers,
+        )
+        for inbox in _inboxes(parts, caller, params.to)
+    ]
+
+
+def _inboxes(parts: Parts, caller: Caller, target: str) -> list[str]:
+    if target == OPERATOR:
+        return [OPERATOR]
+    found = [agent.id for agent in parts.directory.resolve(target)]
+    return [id_ for id_ in found if id_ != caller.agent_id] or found if is_group(target) else found
+
+
+def _one_receipt(results: Sequence[Receipt | AgentdError], *, group: bool) -> Receipt:
+    """Fold the receipts of a fan-out into one; an error of a single recipient is the error of the whole."""
+    receipts = [result for result in results if isinstance(result, Receipt)]
+    if not receipts:
+        raise next(result for result in results if isinstance(result, AgentdError))
+    first = receipts[0]
+    if not group:
+        return first
+    return Receipt(first.id, first.to, first.state, first.duplicate, receipts=tuple(receipts))
+
+
+async def get(parts: Parts, caller: Caller, params: calls.OneMessage) -> dict[str, Any]:
+    """Return a message that the caller sent or received, with why it still waits."""
+    message = await _visible(parts, caller, params.id)
+    row = message_row(parts.directory, message)
+    row["waits_for"] = _waits_for(parts, message)
+    return row
+
+
+def _waits_for(parts: Parts, message: Message) -> str:
+    if message.state not in UNREAD:
+        return ""
+    if message.to == OPERATOR:
+        return "the operator to read it: agentd inbox"
+    agent = parts.directory.get(message.to)
+    return f"{agent.name} is {agent.state}: {agent.reason}" if agent else "its recipient is gone"
+
+
+async def _visible(parts: Parts, caller: Caller, id_: str) -> Message:
+    message = await parts.mailbox.get(id_)
+    if caller.role is Role.AGENT and caller.agent_id not in (message.sender, message.to):
+        raise NotFound(f"no message `{id_}`", hint="an agent sees the messages it sent or received")
+    return message
+
+
+async def wait(parts: Parts, caller: Caller, params: calls.MessagesWait) -> dict[str, Any]:
+    """Wait until a message reached a state or was answered."""
+    if params.until == "reply":
+        return await _wait_for_reply(parts, caller, params)
+    reached = REACHED[params.until]
+    with parts.waiters.expect(
+        params.id, lambda c: c.id == params.id and (c.state in reached or c.state.final)
+    ) as change:
+        message = await _visible(parts, caller, params.id)
+        if message.state not in reached and not message.state.final:
+            with anyio.move_on_after(params.timeout_s):
+                await change
+            message = await _visible(parts, caller, params.id)
+    if message.state not in reached:
+        where = _waits_for(parts, message) or f"it is {message.state}"
+        raise DeadlineExceeded(
+            f"{params.id} was not {params.until} in {params.timeout_s:g} s; {where}", hint=f"agentd msg {params.id}"
+        )
+    return {"message": message_row(parts.directory, message)}
+
+
+async def _wait_for_reply(parts: Parts, caller: Caller, params: calls.MessagesWait) -> dict[str, Any]:
+    def answers(change: Change) -> bool:
+        return change.reply_to == params.id and change.state is MessageState.ACCEPTED
+
+    with parts.waiters.expect(params.id, answers) as change:
+        message = await _visible(parts, caller, params.id)
+        reply_id = await _reply_to(parts, message)
+        if reply_id is None:
+            with anyio.move_on_after(params.timeout_s):
+                reply_id = (await change).id
+    if reply_id is None:
+        raise DeadlineExceeded(
+            f"no answer to {params.id} in {params.timeout_s:g} s; it is {message.state}", hint=f"agentd msg {params.id}"
+        )
+    reply = await parts.mailbox.get(reply_id)
+    return {
+        "message": message_row(parts.directory, await parts.mailbox.get(params.id)),
+        "reply": message_row(parts.directory, reply),
+    }
+
+
+async def _reply_to(parts: Parts, message: Message) -> str | None:
+    for candidate in await parts.mailbox.list(message.sender, list(MessageState), 10_000):
+        if candidate.reply_to == message.id:
+            return candidate.id
+    return None
+
+
+async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, Any]:
+    """List an inbox; an owner who reads it has the messages delivered by that."""
+    owner = caller.inbox if params.target in (None, OPERATOR, caller.name) else _other_inbox(parts, caller, params)
+    if params.target == OPERATOR and caller.role is Role.AGENT:
+        raise Denied("an agent cannot read the operator's inbox")
+    states = list(MessageState) if params.all else list(OPEN)
+    if owner == caller.inbox:
+        # Taken under a lease first, so that the courier does not type what is being read here.
+        taken = await parts.mailbox.reserve(owner, params.limit, 1 << 30, 30.0)
+        await parts.mailbox.deliver(taken, "read from the inbox")
+    messages = await parts.mailbox.list(owner, states, params.limit)
+    return {"messages": [message_row(parts.directory, message) for message in messages]}
+
+
+def _other_inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> str:
+    agent = parts.directory.one(params.target or "")
+    if caller.role is Role.AGENT and agent.id != caller.agent_id:
+        raise Denied("an agent can read its own inbox only")
+    return agent.id
+
+
+async def ack(parts: Parts, caller: Caller, params: calls.Ids) -> dict[str, Any]:
+    """Say that messages were dealt with; an agent can say it of its own only."""
+    owner = caller.agent_id if caller.role is Role.AGENT else None
+    errors = await parts.mailbox.ack(params.ids, caller.name, owner)
+    parts.metrics.add("messages_acked_total", errors.count(None))
+    return outcome(params.ids, errors)
+
+
+async def nack(parts: Parts, caller: Caller, params: calls.Nack) -> dict[str, Any]:
+    """Give messages back; they are offered again."""
+    owner = caller.agent_id if caller.role is Role.AGENT else None
+    detail = params.detail or f"given back by {caller.name}"
+    limit = parts.config.courier.max_attempts
+    errors = await parts.mailbox.nack(params.ids, params.delay_s, detail, limit, agent=owner)
+    return outcome(params.ids, errors)
+
+
+async def dead(parts: Parts, _caller: Caller, params: calls.Dead) -> dict[str, Any]:
+    """List dead letters."""
+    if params.target is None:
+        inboxes = [OPERATOR, *(agent.id for agent in parts.directory)]
+    else:
+        inboxes = _inboxes(parts, _caller, params.target)
+    messages: list[Message] = []
+    for owner in inboxes:
+        messages += await parts.mailbox.list(owner, [MessageState.DEAD], params.limit)
+    messages.sort(key=lambda message: message.id)
+    return {"messages": [message_row(parts.directory, message) for message in messages[: params.limit]]}
+
+
+async def retry(parts: Parts, _caller: Caller, params: calls.Ids) -> dict[str, Any]:
+    """Offer dead letters again."""
+    return outcome(params.ids, await parts.mailbox.retry(params.ids))
+
+
+async def drop(parts: Parts, _caller: Caller, params: calls.Ids) -> dict[str, Any]:
+    """Delete dead letters."""
+    return outcome(params.ids, await parts.mailbox.drop(params.ids))
+
+
+async def follow(parts: Parts, caller: Caller, params: calls.MessagesFollow) -> AsyncIterator[dict[str, Any]]:
+    """Stream the changes of messages that the caller may see."""
+    watched = set(_inboxes(parts, caller, params.target)) if params.target else set()
+    if caller.role is Role.AGENT:
+        watched = {caller.agent_id}
+    async for event in parts.events.follow(types=["message.*"]):
+        about = {event.data.get("to_id"), event.data.get("from_id")}
+        if not watched or about & watched:
+            yield {"id": event.id, "type": event.type, "at": event.at_ns / 1e9, "data": dict(event.data)}

@@ -1,0 +1,43 @@
+"""The built parts that a call may use; all are required."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agentd.agents.crew import Crew
+from agentd.agents.directory import Directory
+from agentd.agents.places import Places
+from agentd.agents.profile import Profiles
+from agentd.agents.registry import Registry
+from agentd.agents.teams import Teams
+from agentd.agents.waiters import Waiters
+from agentd.config import Config
+from agentd.events import Events
+from agentd.logs import Log
+from agentd.mailbox.mailbox import Mailbox
+from agentd.metrics import Metrics
+from agentd.tmux.tmux import Tmux
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the composition root built."""
+
+    config: Config
+    overrides: Sequence[str]
+    instance: str
+    started_ns: int
+    tmux: Tmux
+    mailbox: Mailbox
+    registry: Registry
+    directory: Directory
+    places: Places
+    profiles: Profiles
+    crew: Crew
+    teams: Teams
+    waiters: Waiters
+    events: Events
+    metrics: Metrics
+    log: Log
+    request_stop: Callable[[str], None]  # "keep" or "stop" the agents

@@ -1,0 +1,61 @@
+"""The table: call -> function. The right needed and the types stand in wire/calls.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from agentd.api import agents, daemon, messages, teams
+from agentd.api.parts import Parts
+from agentd.records import Caller
+from agentd.wire.calls import CALLS, Params
+
+Function = Callable[[Parts, Caller, Any], Any]
+
+FUNCTIONS: dict[str, Function] = {
+    "daemon.status": daemon.status,
+    "daemon.shutdown": daemon.shutdown,
+    "daemon.metrics": daemon.metrics,
+    "config.show": daemon.config_show,
+    "agents.spawn": agents.spawn,
+    "agents.list": agents.list_,
+    "agents.get": agents.get,
+    "agents.explain": agents.explain,
+    "agents.stop": agents.stop,
+    "agents.respawn": agents.respawn,
+    "agents.keys": agents.keys,
+    "agents.interrupt": agents.interrupt,
+    "agents.capture": agents.capture,
+    "agents.wait": agents.wait,
+    "agents.whoami": agents.whoami,
+    "agents.follow": agents.follow,
+    "messages.send": messages.send,
+    "messages.send_batch": messages.send_batch,
+    "messages.get": messages.get,
+    "messages.wait": messages.wait,
+    "messages.inbox": messages.inbox,
+    "messages.ack": messages.ack,
+    "messages.nack": messages.nack,
+    "messages.dead": messages.dead,
+    "messages.retry": messages.retry,
+    "messages.drop": messages.drop,
+    "messages.follow": messages.follow,
+    "sessions.list": daemon.sessions_list,
+    "sessions.get": daemon.sessions_get,
+    "teams.up": teams.up,
+    "teams.list": teams.list_,
+    "teams.get": teams.get,
+    "teams.down": teams.down,
+    "profiles.list": daemon.profiles_list,
+    "profiles.get": daemon.profiles_get,
+    "schema": daemon.schema,
+    "events.list": daemon.events_list,
+    "events.follow": daemon.events_follow,
+}
+
+assert FUNCTIONS.keys() == CALLS.keys()  # noqa: S101  checked at import, so that a call without a function cannot ship
+
+
+def answer(parts: Parts, caller: Caller, method: str, params: Params) -> Any:
+    """Return the call's value, coroutine or stream."""
+    return FUNCTIONS[method](parts, caller, params)

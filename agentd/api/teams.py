@@ -1,0 +1,92 @@
+"""Calls about teams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentd.agents.crew import SpawnRequest
+from agentd.agents.registry import Team
+from agentd.agents.teams import Place, read_team
+from agentd.api import agents as agent_calls
+from agentd.api.parts import Parts
+from agentd.api.views import agent_row, error_row
+from agentd.errors import AgentdError
+from agentd.records import Agent, Caller
+from agentd.wire import calls
+
+
+async def up(parts: Parts, caller: Caller, params: calls.TeamUp) -> dict[str, Any]:
+    """Bring a team up: what runs stays, what is missing is started, a failed one is named and the rest stay."""
+    base = agent_calls.checked_cwd(params.cwd)
+    name, cwd, places = read_team(params.team, params.agents, base)
+    await parts.teams.keep(name, cwd, params.agents)
+    running = {agent.name: agent for agent in parts.teams.members(name)}
+    rows = [{**agent_row(parts, agent), "started": False} for agent in running.values()]
+    failed: list[dict[str, Any]] = []
+    missing: list[tuple[SpawnRequest, str]] = []
+    for place in places:
+        if place.name in running or f"{name}-{place.name}" in running:
+            continue
+        try:
+            missing.append((_request(parts, name, place), place.prompt))
+        except AgentdError as error:
+            failed.append({"name": place.name, **error_row(error)})
+    started, refused = await _start(parts, caller, missing)
+    rows += [{**agent_row(parts, agent), "started": True} for agent in started]
+    return {"team": name, "agents": rows, "failed": failed + refused}
+
+
+def _request(parts: Parts, team: str, place: Place) -> SpawnRequest:
+    """Return what to start; the name is qualified by the team's only where somebody else holds it."""
+    profile = parts.profiles.get(place.profile)
+    cwd = agent_calls.checked_cwd(place.cwd)
+    name = f"{team}-{place.name}" if parts.directory.name_taken(place.name) else place.name
+    return SpawnRequest(profile, name, team, place.role, cwd, place.env)
+
+
+async def _start(
+    parts: Parts, caller: Caller, missing: list[tuple[SpawnRequest, str]]
+) -> tuple[list[Agent], list[dict[str, Any]]]:
+    if not missing:
+        return [], []
+    results = await parts.crew.spawn([request for request, _ in missing])
+    started, failed, prompts = [], [], []
+    for (request, prompt), result in zip(missing, results, strict=True):
+        if isinstance(result, AgentdError):
+            failed.append({"name": request.name, **error_row(result)})
+            continue
+        started.append(result)
+        if prompt:
+            prompts.append((result, prompt))
+    await agent_calls.first_prompt(parts, caller, prompts)
+    return started, failed
+
+
+def list_(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """List teams."""
+    return {"teams": [_row(parts, team) for team in sorted(parts.teams, key=lambda team: team.name)]}
+
+
+def _row(parts: Parts, team: Team) -> dict[str, Any]:
+    members = parts.teams.members(team.name)
+    live = sum(1 for agent in members if parts.crew.live(agent.id))
+    return {"name": team.name, "agents": len(members), "live": live, "cwd": team.cwd}
+
+
+def get(parts: Parts, _caller: Caller, params: calls.OneTeam) -> dict[str, Any]:
+    """Return one team and its agents."""
+    team = parts.teams.get(params.team)
+    members = parts.teams.members(team.name)
+    return {**_row(parts, team), "agents": [agent_row(parts, agent) for agent in members]}
+
+
+async def down(parts: Parts, caller: Caller, params: calls.OneTeam) -> dict[str, Any]:
+    """Stop a team's agents and forget the team."""
+    team = parts.teams.get(params.team)
+    members = [agent.id for agent in parts.teams.members(team.name)]
+    result: dict[str, Any] = {"stopped": [], "failed": []}
+    if members:
+        result = await agent_calls.stop(parts, caller, calls.Stop(targets=members))
+    if not result["failed"]:
+        await parts.teams.forget(team.name)
+    return result

@@ -1,0 +1,82 @@
+"""How records are shown to callers: the keys that `--json` promises."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from agentd.agents.directory import Directory
+from agentd.api.parts import Parts
+from agentd.errors import AgentdError
+from agentd.records import Agent, Event, Message, Receipt
+
+NS = 1_000_000_000
+
+
+def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
+    """Return the keys promised for an agent."""
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "profile": agent.profile,
+        "team": agent.team,
+        "role": agent.role,
+        "state": agent.state,
+        "reason": agent.reason,
+        "since_s": round(max(0, time.time_ns() - agent.since_ns) / NS, 3),
+        "inbox": parts.mailbox.depth(agent.id),
+        "cwd": agent.cwd,
+        "pane": agent.pane.pane_id if agent.pane else None,
+        "session": agent.pane.session_id if agent.pane else None,
+        "warm": False,
+        "pid": agent.pane.pid if agent.pane else None,
+        "exit_status": agent.exit_status,
+    }
+
+
+def receipt_row(directory: Directory, receipt: Receipt) -> dict[str, Any]:
+    """Return the keys promised for a receipt."""
+    row: dict[str, Any] = {"id": receipt.id, "to": directory.display(receipt.to), "state": receipt.state}
+    if receipt.duplicate:
+        row["duplicate"] = True
+    if receipt.receipts:
+        row["receipts"] = [receipt_row(directory, each) for each in receipt.receipts]
+    return row
+
+
+def message_row(directory: Directory, message: Message) -> dict[str, Any]:
+    """Return the keys promised for a message."""
+    return {
+        "id": message.id,
+        "from": directory.display(message.sender),
+        "to": directory.display(message.to),
+        "body": message.body,
+        "key": message.key,
+        "state": message.state,
+        "attempts": message.attempts,
+        "priority": message.priority.name.lower(),
+        "reply_to": message.reply_to,
+        "headers": dict(message.headers),
+        "created_at": message.created_ns / NS,
+        "expires_at": message.expires_ns / NS if message.expires_ns else None,
+        "history": [{"state": h.state, "at": h.at_ns / NS, "detail": h.detail} for h in message.history],
+    }
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """Return the keys of an event."""
+    return {"id": event.id, "type": event.type, "at": event.at_ns / NS, "data": dict(event.data)}
+
+
+def error_row(error: AgentdError) -> dict[str, Any]:
+    """Return one item's error inside an answer that otherwise succeeded."""
+    return {"error": error.as_json()}
+
+
+def outcome(ids: list[str], errors: list[AgentdError | None]) -> dict[str, Any]:
+    """Return which items of a call were done and which were not."""
+    pairs = list(zip(ids, errors, strict=True))
+    return {
+        "done": [id_ for id_, error in pairs if error is None],
+        "failed": [{"id": id_, **error_row(error)} for id_, error in pairs if error is not None],
+    }

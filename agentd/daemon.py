@@ -1,0 +1,265 @@
+"""The composition root: builds every part, runs them in one task group, closes them in reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import anyio
+
+from agentd import __version__, config, logs
+from agentd.agents.crew import Adoption, Crew
+from agentd.agents.directory import Directory
+from agentd.agents.places import Places
+from agentd.agents.profile import Profiles
+from agentd.agents.registry import Registry
+from agentd.agents.teams import Teams
+from agentd.agents.waiters import Waiters
+from agentd.api import table
+from agentd.api.parts import Parts
+from agentd.config import Config
+from agentd.doors.identity import identify
+from agentd.doors.inhabitants import Inhabitants
+from agentd.doors.listening import AlreadyRunning, InstanceLock
+from agentd.doors.rpc import RpcDoor
+from agentd.errors import AgentdError
+from agentd.events import Events
+from agentd.mailbox.mailbox import Mailbox
+from agentd.metrics import Metrics
+from agentd.paths import Paths, check_socket_path, open_private, private_dir
+from agentd.records import Change
+from agentd.tmux.tmux import Tmux
+
+EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
+EXIT_CANNOT_START = 78  # sysexits EX_CONFIG; reliability.md R04
+
+Relay = list[Callable[[Any], None]]  # parts built later join those that an earlier one tells
+
+
+def main(paths: Paths, overrides: Sequence[str], ready_fd: int | None) -> int:
+    """Run the daemon until it is told to stop; one line to `ready_fd` says whether it started."""
+    os.umask(0o077)
+    try:
+        with _sole_instance(paths) as settings_of:
+            settings = settings_of(overrides)
+            log = logs.to_file(paths.log_file, settings.log.level)
+            return anyio.run(_serve, paths, settings, overrides, partial(_report, ready_fd), log)
+    except AgentdError as error:
+        _report(ready_fd, f"error {error.code} {error.message}" + (f"; {error.hint}" if error.hint else ""))
+        return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CANNOT_START
+
+
+@contextlib.contextmanager
+def _sole_instance(paths: Paths) -> Iterator[Callable[[Sequence[str]], Config]]:
+    for directory in (paths.state_dir, paths.runtime_dir):
+        private_dir(directory)
+    for path in (paths.socket, paths.tmux_socket):
+        check_socket_path(path)
+    with InstanceLock(paths):
+        _set_limits()
+        yield partial(config.load, paths.config_file, os.environ)
+
+
+def _set_limits() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 65_536
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses more than its own maximum
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold messages and tokens
+
+
+def _report(ready_fd: int | None, line: str) -> None:
+    if ready_fd is None:
+        print(f"agentd: {line.removeprefix('error ')}", file=sys.stderr)  # noqa: T201  --foreground talks to its terminal
+        return
+    with contextlib.suppress(OSError):  # whoever started us may be gone; we go on
+        os.write(ready_fd, line.replace("\n", " ").encode() + b"\n")
+        os.close(ready_fd)
+
+
+async def _serve(
+    paths: Paths, settings: Config, overrides: Sequence[str], report: Callable[[str], None], log: logs.Log
+) -> int:
+    stop = _Stop()
+    async with AsyncExitStack() as stack:
+        parts, door, recovered = await _build(paths, settings, overrides, stop, log, stack)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stop.on_signals)
+            await tasks.start(parts.crew.run)
+            adoption = await parts.crew.adopt(recovered)
+            await tasks.start(door.serve)
+            _announce(parts, adoption, paths)
+            report("ready")
+            await stop.requested.wait()
+            await _close(parts, door, stop)
+            tasks.cancel_scope.cancel()
+    log.info("daemon stopped", agents=stop.agents)
+    return 0
+
+
+async def _build(
+    paths: Paths, settings: Config, overrides: Sequence[str], stop: _Stop, log: logs.Log, stack: AsyncExitStack
+) -> tuple[Parts, RpcDoor, Sequence[Any]]:
+    """Build the parts, lowest floor first; the stack closes them in reverse."""
+    started_ns = time.time_ns()
+    instance = _instance_id(paths)
+    events, metrics, waiters = Events(), Metrics(), Waiters()
+    on_changes: Relay = [waiters.on_changes]
+    on_tmux: Relay = []
+
+    registry = await Registry.open(paths.registry_file)
+    stack.push_async_callback(registry.close)
+    mailbox = await stack.enter_async_context(
+        Mailbox.open(paths.mailbox_dir, settings.mailbox, partial(_tell, on_changes, log))
+    )
+    tmux = await stack.enter_async_context(
+        Tmux.open(
+            settings.tmux, paths.tmux_socket, paths.tmux_conf, instance, log=log, on_event=partial(_tell, on_tmux, log)
+        )
+    )
+    directory = Directory(await registry.entries())
+    profiles = Profiles.load(paths.profiles_dir)
+    places = Places(paths, instance)
+    teams = Teams(registry, directory, await registry.teams())
+    crew = Crew(
+        tmux=tmux,
+        mailbox=mailbox,
+        registry=registry,
+        directory=directory,
+        profiles=profiles,
+        events=events,
+        metrics=metrics,
+        config=settings,
+        places=places,
+        instance=instance,
+        log=log,
+    )
+    on_changes += [crew.on_changes, partial(_emit_changes, events, directory)]
+    on_tmux.append(crew.on_tmux)
+    parts = Parts(
+        config=settings,
+        overrides=overrides,
+        instance=instance,
+        started_ns=started_ns,
+        tmux=tmux,
+        mailbox=mailbox,
+        registry=registry,
+        directory=directory,
+        places=places,
+        profiles=profiles,
+        crew=crew,
+        teams=teams,
+        waiters=waiters,
+        events=events,
+        metrics=metrics,
+        log=log,
+        request_stop=stop.request,
+    )
+    metrics.gauge("agents_live", lambda: crew.count)
+    metrics.gauge("waiters", lambda: len(waiters))
+    door = RpcDoor(
+        path=paths.socket,
+        config=settings.rpc,
+        answer=partial(table.answer, parts),
+        identify=partial(identify, directory=Inhabitants(directory, crew)),
+        hello={"server": f"agentd {__version__}", "pid": os.getpid(), "instance": instance},
+        log=log,
+    )
+    return parts, door, mailbox.recover()
+
+
+async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:
+    parts.events.emit("daemon.stopping", agents=stop.agents)
+    if stop.agents == "stop":
+        async with anyio.create_task_group() as group:
+            for agent in list(parts.directory):
+                if parts.crew.live(agent.id):
+                    group.start_soon(partial(parts.crew.stop, agent, force=False))
+    await door.drain()
+    if stop.agents == "stop":
+        await parts.tmux.stop_server()
+
+
+def _announce(parts: Parts, adoption: Adoption, paths: Paths) -> None:
+    took_ms = (time.time_ns() - parts.started_ns) // 1_000_000
+    parts.events.emit(
+        "daemon.started", pid=os.getpid(), adopted=len(adoption.adopted), lost=list(adoption.lost), took_ms=took_ms
+    )
+    parts.log.info(
+        "daemon started",
+        version=__version__,
+        socket=paths.socket,
+        adopted=len(adoption.adopted),
+        lost=adoption.lost,
+        orphans=adoption.orphans,
+        took_ms=took_ms,
+    )
+
+
+def _tell(listeners: Relay, log: logs.Log, what: Any) -> None:
+    for listener in listeners:
+        try:
+            listener(what)
+        except Exception:  # a listener must not stop the floor below it or its neighbours
+            log.error("a listener failed", listener=repr(listener), exc_info=True)
+
+
+def _emit_changes(events: Events, directory: Directory, changes: Sequence[Change]) -> None:
+    """Emit one event for all messages of a commit that went the same way between the same two."""
+
+    def way(change: Change) -> tuple[str, str, str]:
+        return (change.state, change.to, change.sender)
+
+    for (state, to, sender), group in groupby(sorted(changes, key=way), way):
+        rows = list(group)
+        events.emit(
+            f"message.{state}",
+            ids=[change.id for change in rows],
+            to_id=to,
+            to_name=directory.display(to),
+            from_id=sender,
+            from_name=directory.display(sender),
+            detail=rows[0].detail,
+        )
+
+
+def _instance_id(paths: Paths) -> str:
+    """Return the id that marks what is ours; made once for a state directory."""
+    descriptor = open_private(os.path.join(paths.state_dir, "instance"), os.O_RDWR | os.O_CREAT)  # noqa: PTH118
+    with os.fdopen(descriptor, "r+") as file:
+        known = file.read().strip()
+        if not known:
+            known = secrets.token_hex(8)
+            file.write(known + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return known
+
+
+class _Stop:
+    """Who asked the daemon to stop, and what becomes of the agents."""
+
+    def __init__(self) -> None:
+        self.requested = anyio.Event()
+        self.agents = "keep"
+
+    def request(self, agents: str) -> None:
+        """Ask for the end, agents kept or stopped."""
+        self.agents = agents
+        self.requested.set()
+
+    async def on_signals(self) -> None:
+        """Turn SIGTERM and SIGINT into a request that keeps the agents."""
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                self.request("keep")
