@@ -1,0 +1,376 @@
+"""One client's connection: bytes in, calls, bytes out, within its limits.
+
+The hot path is synchronous: every whole frame of a read is taken, calls that need not wait are answered at once, and
+all replies go out in one write. Only a call that waits becomes a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import Any, cast
+
+from agentd.config import MAX_FRAME_LIMIT_BYTES
+from agentd.doors import replies
+from agentd.doors.dispatch import WAITING, CallContext
+from agentd.doors.identity import check_uid
+from agentd.doors.peers import Peer, peer_credentials
+from agentd.doors.running import RunningCall
+from agentd.doors.shared import Shared
+from agentd.errors import (
+    AgentdError,
+    Busy,
+    Cancelled,
+    DeadlineExceeded,
+    InternalError,
+    InvalidValue,
+    Unauthenticated,
+    Unavailable,
+    VersionMismatch,
+)
+from agentd.records import Caller
+from agentd.wire.frames import CALL, CANCEL, CREDIT, HELLO, NOTE, PING, PROTOCOL, FrameReader, ProtocolError
+
+FRAMES_PER_TURN = 256
+OUTPUT_MARK_BYTES = 256 * 1024  # above it nothing more is read from the connection
+OUTPUT_MARK_S = 10.0  # above it for so long: a slow consumer
+HELLO_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
+DEFAULT_CREDIT = 256
+
+
+class Connection(asyncio.Protocol):
+    """The server's side of one connection."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.peer = Peer(0, -1)
+        self.caller: Caller | None = None
+        self.since_s = 0.0
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(shared.config.max_frame_bytes)
+        self._running: dict[int, RunningCall] = {}
+        self._context = CallContext()
+        self._max_reply_bytes = MAX_FRAME_LIMIT_BYTES
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._in_turn = False
+        self._flush_is_due = False
+        self._turn_is_due = False
+        self._reading = True
+        self._partial_since_s: float | None = None  # when the unfinished frame began
+        self._over_since_s: float | None = None  # when output went above the mark
+        self._closing_since_s: float | None = None
+
+    # what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Check who connected before anything is read."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=OUTPUT_MARK_BYTES)
+        self.since_s = self._loop.time()
+        shared = self._shared
+        shared.joined(self)
+        self.peer = peer_credentials(transport.get_extra_info("socket"))
+        try:
+            check_uid(self.peer)
+            if len(shared.connections) > shared.config.max_connections:
+                raise Busy("agentd has as many connections as it may", hint="close some, or try again later")
+        except AgentdError as error:
+            self._refuse(error)
+            return
+        shared.unauthenticated[self] = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take what is whole of it."""
+        self._turn(data)
+
+    def pause_writing(self) -> None:
+        """Read no more of a client that does not read."""
+        self._over_since_s = self._loop.time()
+        self._settle()
+
+    def resume_writing(self) -> None:
+        """Go on, with held streams too."""
+        self._over_since_s = None
+        for call in self._running.values():
+            call.wake()
+        self._turn_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  why does not matter
+        """Cancel what the client waited for; what was committed stays."""
+        self._closing_since_s = self._closing_since_s or self._loop.time()
+        self._shared.left(self)
+        self.cancel_all(Cancelled("the client is gone"))
+
+    # what the door calls
+
+    def sweep(self, now_s: float) -> None:
+        """Close the connection when one of its times is over."""
+        config = self._shared.config
+        if self._closing_since_s is not None:
+            if now_s - self._closing_since_s > CLOSE_TIMEOUT_S:
+                self._transport.abort()
+        elif self._over_since_s is not None and now_s - self._over_since_s > OUTPUT_MARK_S:
+            self._cut_slow_consumer()
+        elif self._partial_since_s is not None and now_s - self._partial_since_s > config.frame_timeout_s:
+            self._time_out(f"half a frame for more than {config.frame_timeout_s:g} s")
+        elif self.caller is None and now_s - self.since_s > HELLO_TIMEOUT_S:
+            self._time_out(f"no HELLO within {HELLO_TIMEOUT_S:g} s")
+        elif not self._reading and self._peer_is_gone():
+            self._transport.abort()
+
+    def say_goaway(self, reason: str) -> None:
+        """Tell the client that the daemon stops, and end its streams."""
+        self._send(replies.note("goaway", {"reason": reason}))
+        self.cancel_all(Unavailable(reason, hint="connect again"), streams_only=True)
+
+    def cancel_all(self, why: AgentdError, *, streams_only: bool = False) -> None:
+        """Cancel the calls in flight."""
+        for call in list(self._running.values()):
+            if call.streams or not streams_only:
+                call.cancel(why)
+
+    def close(self, error: AgentdError | None = None) -> None:
+        """Close after what is written has gone out, with a last word when there is one."""
+        if self._closing_since_s is not None:
+            return
+        if error is not None:
+            self._out.append(replies.error(0, error))
+        self._flush()
+        self._closing_since_s = self._loop.time()
+        self._transport.close()
+        self.cancel_all(Cancelled("the connection is closed"))
+
+    def abort(self) -> None:
+        """Close at once; what is unsent is dropped."""
+        self._transport.abort()
+
+    # reading
+
+    def _turn(self, data: bytes = b"") -> None:
+        self._turn_is_due = False
+        if self._closing_since_s is not None:
+            return
+        most = min(FRAMES_PER_TURN, self._room())
+        fault = None
+        try:
+            frames = self._reader.feed(data, most)
+        except ProtocolError as error:
+            frames, fault = error.frames, error
+        self._in_turn = True
+        for frame in frames:
+            self._take(frame)
+            if self._closing_since_s is not None:
+                break
+        self._in_turn = False
+        if fault is not None:
+            self._break_off(fault)
+        self._flush()
+        self._settle(began=bool(frames))
+
+    def _settle(self, *, began: bool = False) -> None:
+        """Decide whether to read on, and since when the client owes the rest of a frame."""
+        if self._closing_since_s is not None:
+            return
+        held = self._over_since_s is not None or self._room() <= 0
+        more = self._reader.more
+        if more and not held:
+            self._turn_soon()
+        self._read(on=not (held or more))
+        if not self._reader.pending_bytes or not self._reading:
+            self._partial_since_s = None
+        elif began or self._partial_since_s is None:
+            self._partial_since_s = self._loop.time()
+
+    def _room(self) -> int:
+        return self._shared.config.max_in_flight - len(self._running)
+
+    def _turn_soon(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._turn)
+
+    def _read(self, *, on: bool) -> None:
+        if on and not self._reading:
+            self._transport.resume_reading()
+        elif self._reading and not on:
+            self._transport.pause_reading()
+        self._reading = on
+
+    def _take(self, frame: list[Any]) -> None:
+        kind = frame[0]
+        if self.caller is None:
+            self._greet(frame)
+        elif kind == CALL:
+            self._call(frame, self.caller)
+        elif kind == CREDIT:
+            if frame[1] in self._running:
+                self._running[frame[1]].add_credit(frame[2])
+        elif kind == CANCEL:
+            if frame[1] in self._running:
+                self._running[frame[1]].cancel(Cancelled("the call was cancelled by its caller"))
+        elif kind == PING:
+            self._out.append(replies.pong(frame[1]))
+        elif kind != NOTE:
+            self._break_off(ProtocolError(f"a client does not send frames of kind {kind} here"))
+
+    # HELLO
+
+    def _greet(self, frame: list[Any]) -> None:
+        try:
+            self.caller = self._identified(frame)
+        except AgentdError as error:
+            self._refuse(error)
+            return
+        self._context = CallContext(peer_pid=self.peer.pid)
+        self._shared.unauthenticated.pop(self, None)
+        config = self._shared.config
+        limits = {
+            "max_frame_bytes": config.max_frame_bytes,
+            "max_in_flight": config.max_in_flight,
+            "max_output_bytes": config.max_output_bytes,
+        }
+        self._out.append(replies.hello({**self._shared.hello, "v": PROTOCOL, "limits": limits}))
+
+    def _identified(self, frame: list[Any]) -> Caller:
+        if frame[0] != HELLO:
+            raise Unauthenticated("the first frame must be HELLO", hint="send [0, {v: [1], client: name}] first")
+        versions, token, max_reply = (frame[1].get(name) for name in ("v", "token", "max_frame"))
+        if not isinstance(versions, list) or PROTOCOL not in versions:
+            raise VersionMismatch(
+                f"this agentd speaks protocol versions [{PROTOCOL}] and you speak {versions!r}"[:200],
+                hint="use a client of the same version as the daemon",
+            )
+        if not isinstance(token, str | None) or not isinstance(max_reply, int | None):
+            raise InvalidValue("HELLO: token is a text and max_frame a number", field="$.token")
+        if max_reply is not None:
+            self._max_reply_bytes = min(max(max_reply, 0), MAX_FRAME_LIMIT_BYTES)
+        try:
+            return self._shared.identify(self.peer, token)
+        except AgentdError:
+            raise
+        except Exception as error:
+            self._shared.log.error("rpc.identify_failed", pid=self.peer.pid, exc_info=True)
+            raise InternalError(f"agentd could not tell who you are: {error}; see the daemon's log") from error
+
+    def _refuse(self, error: AgentdError) -> None:
+        """Close a connection that gets no identity, and leave a line for the audit."""
+        self._shared.counters.denied += 1
+        self._shared.log.warning(
+            "rpc.refused", code=error.code, reason=error.message, pid=self.peer.pid, uid=self.peer.uid
+        )
+        self.close(error)
+
+    # calls
+
+    def _call(self, frame: list[Any], caller: Caller) -> None:
+        call_id, method = frame[1], frame[2]
+        if not call_id or call_id in self._running:
+            self._break_off(ProtocolError(f"call id {call_id} is in use"))
+            return
+        try:
+            if self._shared.draining:
+                raise Unavailable("agentd is stopping", hint="connect again")
+            context, params, credit = self._context, frame[3], DEFAULT_CREDIT
+            if len(frame) > 4:
+                context, params, credit = self._with_options(frame[4], params)
+            value = self._shared.dispatch.call(caller, method, params, context)
+            if isinstance(value, WAITING):
+                self._start(RunningCall(call_id, method, value, context.deadline_s, credit))
+                return
+            reply = replies.result(call_id, value, self._max_reply_bytes)
+        except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
+            reply = self._as_refusal(call_id, method, error)
+        self._shared.counters.calls += 1
+        self._out.append(reply)
+
+    def _with_options(self, options: Any, params: Any) -> tuple[CallContext, Any, int]:
+        if not isinstance(options, dict):
+            raise InvalidValue("a call's options are a map", field="options")
+        deadline_ms, credit = options.get("deadline_ms"), options.get("credit", DEFAULT_CREDIT)
+        if not isinstance(deadline_ms, int | float | None) or not isinstance(credit, int) or credit < 0:
+            raise InvalidValue("deadline_ms and credit are numbers, not negative", field="options")
+        if deadline_ms is not None and not deadline_ms > 0:
+            raise DeadlineExceeded("the call's deadline was over before it began", hint="allow more time")
+        if options.get("key") is not None and isinstance(params, dict):
+            params = {"key": options["key"], **params}
+        deadline_s = None if deadline_ms is None else deadline_ms / 1000
+        return CallContext(deadline_s, self.peer.pid), params, credit
+
+    def _start(self, call: RunningCall) -> None:
+        self._running[call.call_id] = call
+        self._shared.started()
+        self._shared.tasks.start_soon(self._finish, call)
+
+    async def _finish(self, call: RunningCall) -> None:
+        def send_item(seq: int, payload: Any) -> None:
+            self._send(replies.item(call.call_id, seq, payload, self._max_reply_bytes))
+
+        try:
+            answer = await call.run(send_item, lambda: self._over_since_s is None)
+            reply = replies.result(call.call_id, answer, self._max_reply_bytes)
+        except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
+            reply = self._as_refusal(call.call_id, call.method, error)
+        finally:
+            del self._running[call.call_id]
+            self._shared.ended()
+        self._shared.counters.calls += 1
+        self._send(reply)
+        if not self._reading:
+            self._turn_soon()
+
+    def _as_refusal(self, call_id: int, method: str, error: Exception) -> bytes:
+        self._shared.counters.errors += 1
+        return replies.error(call_id, self._shared.dispatch.as_error(method, error))
+
+    # writing
+
+    def _send(self, frame: bytes) -> None:
+        """Send with whatever else this turn of the loop brings; a lot goes out at once."""
+        if self._closing_since_s is not None:
+            return
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+        if self._out_bytes > OUTPUT_MARK_BYTES:
+            self._flush()
+        elif not (self._in_turn or self._flush_is_due):
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        if not self._out or self._closing_since_s is not None:
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        self._out_bytes = 0
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > self._shared.config.max_output_bytes:
+            self._cut_slow_consumer()
+
+    # endings
+
+    def _break_off(self, error: ProtocolError) -> None:
+        self._shared.counters.protocol_errors += 1
+        self._shared.log.warning("rpc.protocol_error", reason=error.message, pid=self.peer.pid)
+        self.close(error)
+
+    def _time_out(self, what: str) -> None:
+        self._shared.counters.timeouts += 1
+        self._shared.log.warning("rpc.timed_out", reason=what, pid=self.peer.pid)
+        self.close(DeadlineExceeded(what, hint="connect again"))
+
+    def _cut_slow_consumer(self) -> None:
+        """Drop the connection with what is unsent: the peer could not read a word about it anyway."""
+        size_bytes = self._transport.get_write_buffer_size()
+        self._shared.counters.slow_consumers += 1
+        self._shared.log.warning("rpc.slow_consumer", unread_bytes=size_bytes, pid=self.peer.pid)
+        self._closing_since_s = self._loop.time()
+        self._transport.abort()
+
+    def _peer_is_gone(self) -> bool:
+        """Look by hand: asyncio sees no end of file while reading is paused."""
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), 0)
+        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))

@@ -1,0 +1,116 @@
+"""From a method's name and raw parameters to the answer: the table, the caller's right, the types, then the call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass
+from types import AsyncGeneratorType, CoroutineType
+from typing import Any
+
+import anyio.lowlevel
+import msgspec
+
+from agentd.errors import AgentdError, Denied, InternalError, InvalidValue, UnknownMethod
+from agentd.records import Caller, Role
+from agentd.wire.calls import CALLS, Params, schema
+
+BATCH = "rpc.batch"
+SCHEMA = "schema"
+_BATCH_MAX_CALLS = 1024
+_CALLS_PER_TURN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a call may know beside its parameters."""
+
+    deadline_s: float | None = None  # time the client gives the call from now on; the door enforces it
+    peer_pid: int = 0
+
+
+type_of_answer = Any | Coroutine[Any, Any, Any] | AsyncGenerator[Any, None]
+Answer = Callable[[Caller, str, Params, CallContext], Any]
+OnFault = Callable[[str, Exception], None]  # method, what was raised: a fault of ours, to be logged
+WAITING = (CoroutineType, AsyncGeneratorType)  # kinds of values that are not the answer yet
+
+
+class Dispatch:
+    """Makes calls through the table; `answer` gets parameters that are already of the call's type.
+
+    `answer` returns the value, a coroutine that returns it, or (calls that stream) an async generator.
+    """
+
+    def __init__(self, answer: Answer, on_fault: OnFault) -> None:
+        self._answer = answer
+        self._on_fault = on_fault
+
+    def call(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
+        """Return what `answer` returns; raises UnknownMethod, Denied or InvalidValue before it is asked."""
+        row = CALLS.get(method)
+        if row is None:
+            return self._own(caller, method, params, context)
+        if caller.role is not Role.OPERATOR and not row.agent_may:
+            raise Denied(f"an agent may not call {method}", hint="ask the operator to do it")
+        try:
+            typed = msgspec.convert(params, row.params)
+        except msgspec.ValidationError as error:
+            raise _invalid(method, error) from None
+        return self._answer(caller, method, typed, context)
+
+    def as_error(self, method: str, error: Exception) -> AgentdError:
+        """Return the error to tell the caller; what is no error of ours is handed to the log first."""
+        if isinstance(error, AgentdError):
+            return error
+        self._on_fault(method, error)
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return InternalError(f"agentd failed: {what}; see the daemon's log", hint="agentd itself goes on")
+
+    def _own(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
+        if method == BATCH:
+            return self._batch(caller, _batch_items(params), context)
+        if method == SCHEMA:
+            return schema()
+        raise UnknownMethod(f"there is no call `{method[:100]}`", hint="`agentd schema` lists every call")
+
+    async def _batch(self, caller: Caller, items: list[Any], context: CallContext) -> list[list[Any]]:
+        outcomes = []
+        for number, item in enumerate(items):
+            if number % _CALLS_PER_TURN == _CALLS_PER_TURN - 1:
+                await anyio.lowlevel.checkpoint()  # other connections have their turn
+            outcomes.append(await self._batched(caller, item, context))
+        return outcomes
+
+    async def _batched(self, caller: Caller, item: Any, context: CallContext) -> list[Any]:
+        method = BATCH
+        try:
+            method, params = _batch_item(item)
+            value = self.call(caller, method, params, context)
+            return [0, await value if isinstance(value, CoroutineType) else value]
+        except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
+            told = self.as_error(method, error)
+            return [told.code, told.message, told.data()]
+
+
+def _batch_items(params: Any) -> list[Any]:
+    if not isinstance(params, list) or len(params) > _BATCH_MAX_CALLS:
+        raise InvalidValue(
+            f"{BATCH} takes a list of at most {_BATCH_MAX_CALLS} pairs [method, params]", field="$", hint="split it"
+        )
+    return params
+
+
+def _batch_item(item: Any) -> tuple[str, Any]:
+    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
+        raise InvalidValue(f"a call within {BATCH} is a pair [method, params]", field="$")
+    method, params = item
+    if method == BATCH or (method in CALLS and CALLS[method].stream):
+        raise InvalidValue(f"{method} cannot be called within {BATCH}", hint="call it by itself")
+    return method, params
+
+
+def _invalid(method: str, error: msgspec.ValidationError) -> InvalidValue:
+    what, at, path = str(error).rpartition(" - at `")
+    field = path.rstrip("`") if at else "$"
+    return InvalidValue(
+        f"{method}: {what if at else error}, at {field}", field=field, hint="`agentd schema` has the types"
+    )

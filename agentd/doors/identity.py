@@ -1,0 +1,63 @@
+"""Which identity a connection gets: from the kernel, the process tree and a token, never from what the peer claims."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+from agentd.doors.peers import Peer, controlling_tty, lineage
+from agentd.errors import Denied, Unauthenticated
+from agentd.records import Caller, Role
+
+
+class Directory(Protocol):
+    """What identity asks about agents; both answer (id, name) of an agent, or None."""
+
+    def by_token(self, token: str) -> tuple[str, str] | None:
+        """Return the agent that the token was given to."""
+
+    def by_process(self, pids: Sequence[int], tty: str) -> tuple[str, str] | None:
+        """Return the agent in whose pane one of the processes, or the terminal, is."""
+
+
+def check_uid(peer: Peer) -> None:
+    """Raise Denied unless the peer runs as the daemon's own user."""
+    if peer.uid != os.getuid():
+        raise Denied(
+            f"this agentd belongs to uid {os.getuid()} and you are uid {peer.uid}",
+            hint="run an agentd of your own, or connect as its owner",
+        )
+
+
+def identify(peer: Peer, token: str | None, directory: Directory) -> Caller:
+    """Return the caller: its token's agent, else the agent whose pane it runs in, else the operator.
+
+    Raises Denied for another uid, for another agent's token, and for a process that is gone and so cannot be placed.
+    """
+    check_uid(peer)
+    pids = lineage(peer.pid)
+    inside = directory.by_process(pids, controlling_tty(peer.pid)) if pids else None
+    owner = _owner(token, directory) if token else inside
+    if owner is None:
+        if not pids:  # a child that kept the socket could be anywhere, inside a pane too
+            raise Denied(
+                "the process that connected is gone, so agentd cannot tell where it ran",
+                hint="connect from the process that makes the calls",
+            )
+        return Caller(Role.OPERATOR, pid=peer.pid, uid=peer.uid)
+    if inside is not None and inside != owner:
+        raise Denied(
+            f"this token is not the one of {inside[1]}, in whose pane you run",
+            hint="leave AGENTD_TOKEN_FILE as agentd set it",
+        )
+    return Caller(Role.AGENT, *owner, pid=peer.pid, uid=peer.uid)
+
+
+def _owner(token: str, directory: Directory) -> tuple[str, str]:
+    owner = directory.by_token(token)
+    if owner is None:
+        raise Unauthenticated(
+            "the token is not known here, or its agent has ended", hint="unset AGENTD_TOKEN_FILE outside agents' panes"
+        )
+    return owner

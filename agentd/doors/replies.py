@@ -1,0 +1,57 @@
+"""The frames that the daemon sends, packed by msgspec, which knows dataclasses, structs and enums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agentd.errors import AgentdError, OverLimit
+from agentd.wire.frames import ERROR, HELLO, ITEM, NOTE, PONG, RESULT
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def framed(body: list[Any]) -> bytes:
+    """Return a body as a frame."""
+    packed = _encode(body)
+    return len(packed).to_bytes(4, "big") + packed
+
+
+def result(call_id: int, value: Any, max_reply_bytes: int) -> bytes:
+    """Return the answer to a call; raises OverLimit when it is more than the client takes."""
+    return _limited(framed([RESULT, call_id, value]), max_reply_bytes)
+
+
+def item(call_id: int, seq: int, payload: Any, max_reply_bytes: int) -> bytes:
+    """Return one item of a stream."""
+    return _limited(framed([ITEM, call_id, seq, payload]), max_reply_bytes)
+
+
+def error(call_id: int, fault: AgentdError) -> bytes:
+    """Return a call's error, or with id 0 the connection's."""
+    return framed([ERROR, call_id, fault.code, fault.message, fault.data()])
+
+
+def hello(values: dict[str, Any]) -> bytes:
+    """Return the answer to HELLO."""
+    return framed([HELLO, values])
+
+
+def note(method: str, params: dict[str, Any]) -> bytes:
+    """Return what needs no answer."""
+    return framed([NOTE, method, params])
+
+
+def pong(value: Any) -> bytes:
+    """Return the answer to PING."""
+    return framed([PONG, value])
+
+
+def _limited(frame: bytes, max_reply_bytes: int) -> bytes:
+    size = len(frame) - 4
+    if size > max_reply_bytes:
+        raise OverLimit(
+            f"the answer is {size} bytes long and the client takes {max_reply_bytes}", hint="ask for less at a time"
+        )
+    return frame

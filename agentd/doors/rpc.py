@@ -1,0 +1,144 @@
+"""The RPC door: a Unix socket at which calls are made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from structlog.typing import FilteringBoundLogger
+
+from agentd.config import RpcConfig
+from agentd.doors.connection import Connection
+from agentd.doors.dispatch import Answer, Dispatch
+from agentd.doors.listening import bind, unbind
+from agentd.doors.shared import Counters, Identify, Shared
+from agentd.errors import Busy, Unavailable
+
+MAX_UNAUTHENTICATED = 32
+UNAUTHENTICATED_GRACE_S = 0.25  # a crowd of honest clients is through HELLO long before
+_SWEEP_S = 1.0
+_BACKLOG = 1024
+_LAST_WORDS_S = 1.0
+
+
+class RpcDoor:
+    """Listens at `path` and translates frames into calls of `answer`.
+
+    path            where the socket goes; the caller holds the instance's lock
+    config          the limits
+    answer          answer(caller, method, params, context): parameters are already of the type in the table of calls,
+                    the caller's right is checked. Returns the answer itself (then no task is made), a coroutine of it
+                    (a task with the call's deadline, cancelled by CANCEL and when the client goes), or an async
+                    generator (items under the client's credit). Raises AgentdError; anything else is logged as a fault
+                    of ours. Answers may hold dataclasses, structs, enums; msgspec.Raw holds what is packed already.
+    identify        identify(peer, token) -> Caller, once per connection; raises Denied or Unauthenticated
+    hello           what HELLO is answered with beside `v` and `limits`: server, pid, instance
+    log             a structlog logger
+    on_connections  told how many connections there are whenever that changes
+    """
+
+    def __init__(
+        self,
+        path: str,
+        config: RpcConfig,
+        answer: Answer,
+        identify: Identify,
+        hello: Mapping[str, Any],
+        log: FilteringBoundLogger,
+        on_connections: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        self.path = path
+        self.counters = Counters()
+        self._config = config
+        self._dispatch = Dispatch(answer, self._log_fault)
+        self._identify = identify
+        self._hello = hello
+        self._log = log
+        self._on_connections = on_connections
+        self._server: asyncio.Server | None = None
+        self._shared: Shared | None = None
+        self._closed = asyncio.Event()
+
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until drained or cancelled; `await tasks.start(door.serve)` returns when clients can connect."""
+        listener = bind(self.path)
+        try:
+            async with anyio.create_task_group() as tasks:
+                shared = self._shared = self._shared_by(tasks)
+                self._server = await asyncio.get_running_loop().create_unix_server(
+                    lambda: Connection(shared), sock=listener, backlog=_BACKLOG
+                )
+                tasks.start_soon(self._sweep, shared)
+                task_status.started()
+                await self._closed.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._shut()
+            listener.close()
+
+    async def drain(self, reason: str = "agentd is stopping") -> None:
+        """Take no more calls, tell every client, let calls in flight end within drain_s, then close."""
+        shared = self._shared
+        if shared is None or shared.draining:
+            return
+        shared.draining = True
+        self._stop_listening()
+        for connection in list(shared.connections):
+            connection.say_goaway(reason)
+        await self._quiet(shared, self._config.drain_s)
+        for connection in list(shared.connections):
+            connection.cancel_all(Unavailable(reason, hint="call again once it is back"))
+        await self._quiet(shared, _LAST_WORDS_S)
+        for connection in list(shared.connections):
+            connection.close()
+        if shared.connections:
+            with anyio.move_on_after(_LAST_WORDS_S):
+                await shared.empty.wait()
+        self._closed.set()
+
+    def _shared_by(self, tasks: TaskGroup) -> Shared:
+        return Shared(
+            config=self._config,
+            dispatch=self._dispatch,
+            identify=self._identify,
+            hello=self._hello,
+            log=self._log,
+            on_connections=self._on_connections,
+            tasks=tasks,
+            counters=self.counters,
+        )
+
+    async def _quiet(self, shared: Shared, longest_s: float) -> None:
+        if shared.counters.in_flight:
+            shared.quiet.clear()
+            with anyio.move_on_after(longest_s):
+                await shared.quiet.wait()
+
+    async def _sweep(self, shared: Shared) -> None:
+        """Look after what no byte will wake: half frames, silent peers, readers that stopped reading."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await anyio.sleep(min(_SWEEP_S, self._config.frame_timeout_s / 4))
+            now_s = loop.time()
+            for connection in list(shared.connections):
+                connection.sweep(now_s)
+            for connection in list(shared.unauthenticated)[: -MAX_UNAUTHENTICATED or None]:
+                if now_s - connection.since_s > UNAUTHENTICATED_GRACE_S:
+                    connection.close(Busy("too many connections have not said HELLO", hint="say HELLO at once"))
+
+    def _log_fault(self, method: str, error: Exception) -> None:
+        self._log.error("rpc.call_failed", method=method, exc_info=error)
+
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            unbind(self.path)
+
+    def _shut(self) -> None:
+        self._stop_listening()
+        for connection in list(self._shared.connections) if self._shared else ():
+            connection.abort()

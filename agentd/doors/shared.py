@@ -1,0 +1,87 @@
+"""What all connections of a door have in common: limits, collaborators, counters, who is connected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from anyio.abc import TaskGroup
+from structlog.typing import FilteringBoundLogger
+
+from agentd.config import RpcConfig
+from agentd.doors.dispatch import Dispatch
+from agentd.doors.peers import Peer
+from agentd.records import Caller
+
+if TYPE_CHECKING:
+    from agentd.doors.connection import Connection
+
+Identify = Callable[[Peer, str | None], Caller]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the door counted since it opened; `connections` and `in_flight` are of now."""
+
+    connections: int = 0
+    in_flight: int = 0
+    accepted: int = 0
+    calls: int = 0
+    errors: int = 0
+    denied: int = 0
+    protocol_errors: int = 0
+    slow_consumers: int = 0
+    timeouts: int = 0
+
+    def as_map(self) -> dict[str, int]:
+        """Return the counters by name."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all connections of a door have in common."""
+
+    config: RpcConfig
+    dispatch: Dispatch
+    identify: Identify
+    hello: Mapping[str, Any]
+    log: FilteringBoundLogger
+    on_connections: Callable[[int], None]
+    tasks: TaskGroup
+    counters: Counters
+    draining: bool = False
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)  # draining, and no call is in flight
+    empty: asyncio.Event = field(default_factory=asyncio.Event)  # draining, and the last connection is gone
+    connections: dict[Connection, None] = field(default_factory=dict)
+    unauthenticated: dict[Connection, None] = field(default_factory=dict)  # oldest first
+
+    def joined(self, connection: Connection) -> None:
+        """Count a connection."""
+        self.counters.accepted += 1
+        self.connections[connection] = None
+        self._connections_changed()
+
+    def left(self, connection: Connection) -> None:
+        """Count it off; the last one of a draining door makes it empty."""
+        self.unauthenticated.pop(connection, None)
+        self.connections.pop(connection, None)
+        self._connections_changed()
+        if self.draining and not self.connections:
+            self.empty.set()
+
+    def started(self) -> None:
+        """Count a call that waits."""
+        self.counters.in_flight += 1
+
+    def ended(self) -> None:
+        """Count it off; the last one of a draining door makes it quiet."""
+        self.counters.in_flight -= 1
+        if self.draining and not self.counters.in_flight:
+            self.quiet.set()
+
+    def _connections_changed(self) -> None:
+        self.counters.connections = len(self.connections)
+        self.on_connections(len(self.connections))
