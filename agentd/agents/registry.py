@@ -111,17 +111,17 @@ class Registry:
 def _connect(path: str) -> apsw.Connection:
     os.close(open_private(path, os.O_RDWR | os.O_CREAT))
     db = apsw.Connection(path)
-    db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=0")
     version = db.execute("PRAGMA user_version").get
-    if version == 0:
-        with db:
-            db.execute(f"{_SCHEMA} PRAGMA user_version={FORMAT}; PRAGMA application_id={APPLICATION_ID}")
-    elif version != FORMAT:
+    if version not in (0, FORMAT):
         db.close()
         raise VersionMismatch(
             f"{path} has format {version} and this agentd knows {FORMAT}; it was left untouched",
             hint="upgrade agentd, or move the file away",
         )
+    db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=0")
+    if version == 0:
+        with db:
+            db.execute(f"{_SCHEMA} PRAGMA user_version={FORMAT}; PRAGMA application_id={APPLICATION_ID}")
     return db
 
 
