@@ -56,6 +56,6 @@ FUNCTIONS: dict[str, Function] = {
 assert FUNCTIONS.keys() == CALLS.keys()  # noqa: S101  checked at import, so that a call without a function cannot ship
 
 
-def answer(parts: Parts, caller: Caller, method: str, params: Params) -> Any:
+def answer(parts: Parts, caller: Caller, method: str, params: Params, _context: object) -> Any:
     """Return the call's value, coroutine or stream."""
     return FUNCTIONS[method](parts, caller, params)
