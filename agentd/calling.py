@@ -1,0 +1,147 @@
+"""What both clients know about calls: how long, whether again, and the shapes of the main answers."""
+
+from __future__ import annotations
+
+from agentd.errors import AgentdError, DeadlineExceeded, InvalidValue, OverLimit, Unavailable, from_wire
+from agentd.wire.frames import MAX_FRAME_BYTES, pack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from agentd.records import Receipt
+
+BATCH_SIZE = 1000
+BATCH_BYTES = MAX_FRAME_BYTES - 4096  # what is left of a frame for the call around the messages
+WAIT_S = 300.0
+WAIT_MARGIN_S = 5.0  # how much longer we wait for the answer of a call that itself waits
+WAITS = frozenset({"agents.wait", "messages.wait"})  # their timeout_s is a parameter
+READS = frozenset(  # calls that change nothing: made again when the connection broke
+    {
+        *("daemon.status", "daemon.metrics", "config.show", "schema", "profiles.list", "profiles.get"),
+        *("agents.list", "agents.get", "agents.explain", "agents.capture", "agents.wait", "agents.whoami"),
+        *("messages.get", "messages.wait", "messages.dead", "sessions.list", "sessions.get", "teams.list", "teams.get"),
+        *("events.list", "events.follow", "agents.follow", "messages.follow"),
+    }
+)
+NOUNS = frozenset(
+    {
+        *("agents", "config", "daemon", "events", "messages"),
+        *("plans", "plugins", "pool", "profiles", "sessions", "teams"),
+    }
+)
+
+
+def method_named(name: str) -> str:
+    """Return the call that a client's method makes: agents_list is agents.list."""
+    noun, _, verb = name.partition("_")
+    if noun not in NOUNS or not verb:
+        raise AttributeError(f"a client has no `{name}`; calls are named noun_verb, `agentd schema` lists them")
+    return f"{noun}.{verb}"
+
+
+def arguments(
+    method: str, params: dict[str, Any], timeout_s: float | None, default_s: float
+) -> tuple[dict[str, Any], dict[str, Any] | None, float]:
+    """Return the parameters and options to send, and how long to wait for the answer."""
+    if method in WAITS:
+        wait_s = params.get("timeout_s", WAIT_S) if timeout_s is None else timeout_s
+        params["timeout_s"] = wait_s
+        return params, None, wait_s + WAIT_MARGIN_S if isinstance(wait_s, int | float) else default_s
+    if timeout_s is None:
+        return params, None, default_s
+    return params, {"deadline_ms": max(1, round(timeout_s * 1000))}, timeout_s
+
+
+def may_repeat(method: str, params: Mapping[str, Any]) -> bool:
+    """Tell whether making the call twice does what making it once does."""
+    if method == "messages.send_batch":
+        return all(item.get("key") for item in params["messages"])
+    return method in READS or bool(params.get("key"))
+
+
+def too_late(method: str) -> DeadlineExceeded:
+    """Return the error for an answer that did not come in time."""
+    return DeadlineExceeded(
+        f"no answer to {method} in the time allowed; whether it was done is not known",
+        hint="ask for its state before you repeat it, or give writes a key",
+    )
+
+
+def outcome_unknown() -> Unavailable:
+    """Return the error for a connection that broke while a call was under way."""
+    return Unavailable(
+        "the connection broke before the answer; whether the call was done is not known",
+        hint="give writes a key: then a repeat is harmless and made by itself",
+    )
+
+
+def receipt(values: Mapping[str, Any]) -> Receipt:
+    """Return a receipt's map as the record."""
+    from agentd.records import MessageState, Receipt
+
+    return Receipt(
+        id=values["id"],
+        to=values["to"],
+        state=MessageState(values["state"]),
+        duplicate=values.get("duplicate", False),
+        line=values.get("line"),
+        receipts=tuple(map(receipt, values.get("receipts") or ())),
+    )
+
+
+def spawned(answer: Mapping[str, Any], n: int) -> Any:
+    """Return the one agent's map, or the list of agents and then of errors; raises when none started."""
+    agents = list(answer["agents"])
+    failed = [_error(row["error"]) for row in answer.get("failed") or ()]
+    if failed and not agents:
+        raise failed[0]
+    return agents[0] if n == 1 else agents + failed
+
+
+def chunks(items: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[list[dict[str, Any]] | AgentdError]:
+    """Yield the messages in parts that each fit a call, and in its place the error of one that fits none."""
+    chunk: list[dict[str, Any]] = []
+    chunk_bytes = 0
+    for item in items:
+        size_bytes = _size_bytes(item)
+        if isinstance(size_bytes, AgentdError) or len(chunk) >= batch_size or chunk_bytes + size_bytes > BATCH_BYTES:
+            if chunk:
+                yield chunk
+            chunk, chunk_bytes = [], 0
+        if isinstance(size_bytes, AgentdError):
+            yield size_bytes
+        else:
+            chunk.append(dict(item))
+            chunk_bytes += size_bytes
+    if chunk:
+        yield chunk
+
+
+def _size_bytes(item: Mapping[str, Any]) -> int | AgentdError:
+    try:
+        size_bytes = len(pack(dict(item)))
+    except (TypeError, ValueError):
+        return InvalidValue(
+            "a message of a batch is a map with `to` and `body`", hint="correct this one; others went on"
+        )
+    except AgentdError as error:
+        return error
+    if size_bytes > BATCH_BYTES:
+        return OverLimit(f"the message is {size_bytes} bytes long and {BATCH_BYTES} fit in a call", hint="shorten it")
+    return size_bytes
+
+
+def batch_results(answer: Mapping[str, Any]) -> list[Receipt | AgentdError]:
+    """Return each message's receipt or error."""
+    return [_error(row["error"]) if "error" in row else receipt(row) for row in answer["results"]]
+
+
+def rest_of_batch(error: AgentdError, count: int) -> list[Receipt | AgentdError]:
+    """Return the error that stopped a batch for each message whose fate it decided."""
+    return [error] * count
+
+
+def _error(values: Mapping[str, Any]) -> AgentdError:
+    return from_wire(values["code"], values["message"], values)
