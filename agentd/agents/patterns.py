@@ -1,0 +1,35 @@
+"""Regular expressions of profiles: compiled, and refused when a screen could make them run for ever."""
+
+from __future__ import annotations
+
+import re
+from re import _constants, _parser  # type: ignore[attr-defined]  # the only way to look into a pattern
+from typing import Any
+
+MAX_CHARS = 1000
+FEW = 10  # repeats up to this many may stand inside one another
+_REPEATS = (_constants.MAX_REPEAT, _constants.MIN_REPEAT)
+
+
+def compile_pattern(text: str) -> re.Pattern[str]:
+    """Return the pattern, with `^` and `$` at every line; raises ValueError saying why it cannot be used."""
+    if len(text) > MAX_CHARS:
+        raise ValueError(f"the pattern has {len(text)} characters; {MAX_CHARS} are allowed")
+    try:
+        pattern = re.compile(text, re.MULTILINE)
+    except re.error as error:
+        raise ValueError(f"the pattern {text!r} is not valid: {error}") from None
+    if _nests(_parser.parse(text, re.MULTILINE), inside=False):
+        raise ValueError(f"the pattern {text!r} has a repeat within a repeat; some screens would take it hours")
+    return pattern
+
+
+def _nests(part: Any, *, inside: bool) -> bool:
+    """Tell whether an open repeat stands inside another: what makes matching take exponential time."""
+    if isinstance(part, tuple) and len(part) == 2 and part[0] in _REPEATS:
+        _, high, repeated = part[1]
+        many = int(high) > FEW
+        return (many and inside) or _nests(repeated, inside=inside or many)
+    if isinstance(part, _parser.SubPattern | tuple | list):
+        return any(_nests(child, inside=inside) for child in part)
+    return False

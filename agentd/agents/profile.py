@@ -1,0 +1,209 @@
+"""Profiles: how to start one kind of agent, how to read its screen and how to type into it. Data, never code."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from agentd.agents.names import valid_name
+from agentd.agents.patterns import compile_pattern
+from agentd.errors import InvalidValue, NotFound
+
+BUILT_IN = "built-in"
+PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
+
+Pattern = re.Pattern[str]
+Words = tuple[Annotated[str, Meta(max_length=4096)], ...]
+Keys = tuple[Annotated[str, Meta(min_length=1, max_length=32)], ...]
+Millis = Annotated[int, Meta(ge=0, le=60_000)]
+Seconds = Annotated[float, Meta(ge=0, le=3600)]
+EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every table of a profile: a key nobody knows is an error, not a silence."""
+
+
+class Rule(_Table, frozen=True, rename={"unless": "not"}):
+    """One line of the state rules: every condition given must hold; the first rule that matches decides."""
+
+    state: Literal["starting", "idle", "working", "waiting", "draft"]  # draft: idle, but a half-typed text stands there
+    screen: Pattern | None = None  # searched for in the last lines
+    unless: Pattern | None = None  # `not`: must not be found in them
+    title: Pattern | None = None  # searched for in the pane's title
+    command: Words = ()  # names of the foreground program; one that is not known holds
+    tail: Annotated[int, Meta(ge=1, le=200)] = 12  # how many of the last lines that are not blank
+    reason: str = ""
+    composer: bool = True  # false: what looks like a composer on such a screen is none
+
+
+class Boot(_Table, frozen=True):
+    """When the program counts as ready."""
+
+    timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    settle_ms: Millis = 300  # it must look idle this long
+
+
+class Input(_Table, frozen=True):
+    """How text is typed into the program."""
+
+    envelope: Literal["none", "header"] = "header"  # none: the body itself, one message at a time
+    bracketed: bool = True  # it takes pastes between brackets, newlines and all
+    multiline: bool = True  # a text of several lines may be typed
+    max_inline_bytes: Annotated[int, Meta(ge=100, le=60_000)] = 16_000  # beyond: a pointer to the message
+    enter_delay_ms: Millis = 0
+    clear_keys: Keys = ("C-u",)
+    submit_key: Annotated[str, Meta(min_length=1, max_length=32)] = "Enter"
+    interrupt_keys: Keys = ("C-c",)
+    composer: Pattern | None = None  # its group `text` is what stands in the composer
+    composer_tail: Annotated[int, Meta(ge=1, le=50)] = 12  # lines it is looked for in
+    placeholder: Pattern | None = None  # what a long paste is shown as
+    verify: bool = True  # the text is seen in the composer before Enter
+
+    def __post_init__(self) -> None:
+        if self.composer is not None and "text" not in self.composer.groupindex:
+            raise ValueError("`composer` needs a group (?P<text>...)")
+
+
+class Stop(_Table, frozen=True):
+    """How the program is asked to end."""
+
+    text: str = ""
+    keys: Keys = ()
+    timeout_s: Seconds = 5.0
+
+
+class Profile(_Table, frozen=True):
+    """One kind of agent."""
+
+    name: str
+    command: Annotated[str, Meta(min_length=1, max_length=4096)]
+    doc: str = ""
+    args: Words = ()
+    env: dict[EnvName, str] = {}
+    delivery: Literal["type", "pull", "both"] = "type"
+    acks: bool = False  # the program itself says when it has dealt with a message
+    boot: Boot = Boot()
+    input: Input = Input()
+    stop: Stop = Stop()
+    rules: tuple[Rule, ...] = ()
+
+    def argv(self) -> list[str]:
+        """Return the command's words."""
+        return [word.replace(PYTHON, sys.executable) for word in (self.command, *self.args)]
+
+    @property
+    def batches(self) -> bool:
+        """Tell whether several messages may stand in one paste."""
+        return self.input.envelope == "header" and self.input.multiline
+
+    def data(self) -> dict[str, Any]:
+        """Return the profile as its file could say it."""
+        values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_pattern_text)
+        return values
+
+
+class Profiles:
+    """Every profile there is."""
+
+    def __init__(self, profiles: Mapping[str, Profile], origins: Mapping[str, str]) -> None:
+        self._profiles = dict(sorted(profiles.items()))
+        self._origins = dict(origins)
+
+    @classmethod
+    def load(cls, user_dir: str) -> Profiles:
+        """Return the profiles we ship and those in the user's directory, which win.
+
+        Raises InvalidValue with one line that names the file and the key.
+        """
+        profiles: dict[str, Profile] = {}
+        origins: dict[str, str] = {}
+        for name, origin, text in [*_built_in(), *_users(Path(user_dir))]:
+            profiles[name] = read_profile(name, text, origin)
+            origins[name] = origin
+        return cls(profiles, origins)
+
+    def names(self) -> list[str]:
+        """Return the names in order."""
+        return list(self._profiles)
+
+    def get(self, name: str) -> Profile:
+        """Return a profile; raises NotFound naming those there are."""
+        if name not in self._profiles:
+            raise NotFound(f"no profile is named {name!a}", hint=f"profiles: {', '.join(self._profiles)}")
+        return self._profiles[name]
+
+    def origin(self, name: str) -> str:
+        """Return the file a profile came from, or `built-in`."""
+        return self._origins[self.get(name).name]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per profile: name, doc, origin, command, delivery."""
+        return [
+            {
+                "name": profile.name,
+                "doc": profile.doc,
+                "origin": self._origins[profile.name],
+                "command": [profile.command, *profile.args],
+                "delivery": profile.delivery,
+            }
+            for profile in self._profiles.values()
+        ]
+
+
+def read_profile(name: str, text: str, origin: str) -> Profile:
+    """Return the profile that a TOML text describes; raises InvalidValue naming the origin and the key."""
+    where = origin if origin != BUILT_IN else f"built-in profile {name}"
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidValue(f"{where} is not TOML: {error}", hint="mend the file") from None
+    if table.setdefault("name", name) != name:
+        raise InvalidValue(f"{where}: `name` is {table['name']!r}", hint=f"leave it out: the file says {name}")
+    try:
+        return msgspec.convert(table, Profile, dec_hook=_pattern)
+    except msgspec.ValidationError as error:
+        raise InvalidValue(f"{where}: {_sentence(error)}", hint="correct the profile; nothing was started") from None
+
+
+def _sentence(error: msgspec.ValidationError) -> str:
+    """Return msgspec's finding with the key first: `input.envelope: Invalid enum value 'x'`."""
+    what, _, path = str(error).partition(" - at `$")
+    what = what.replace("Object contains unknown field", "there is no key").replace("Object missing", "missing")
+    key = path.strip("`.")
+    return f"{key}: {what}" if key else what
+
+
+def _built_in() -> Iterator[tuple[str, str, str]]:
+    for entry in resources.files("agentd.agents").joinpath("profiles").iterdir():
+        if entry.name.endswith(".toml"):
+            yield entry.name.removesuffix(".toml"), BUILT_IN, entry.read_text(encoding="utf-8")
+
+
+def _users(directory: Path) -> Iterator[tuple[str, str, str]]:
+    for path in sorted(directory.glob("*.toml")):
+        try:
+            name, text = valid_name(path.stem), path.read_text(encoding="utf-8")
+        except InvalidValue as error:
+            raise InvalidValue(f"{path}: {error.message}", hint=error.hint) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidValue(f"cannot read {path}: {error}", hint="check its permissions and encoding") from None
+        yield name, str(path), text
+
+
+def _pattern(_kind: Any, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise TypeError("Expected a regular expression")
+    return compile_pattern(value)
+
+
+def _pattern_text(value: Any) -> Any:
+    return value.pattern
