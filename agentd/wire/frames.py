@@ -137,15 +137,17 @@ class FrameReader:
 
 
 _SMALL_BYTES = 4096
-_OPENING = {*range(0x80, 0xA0), *range(0xC4, 0xCA), *range(0xD4, 0xD9), *range(0xDC, 0xE0)}
-_PLAIN = bytes(sorted({*range(256)} - _OPENING))  # what cannot begin an array, a map, binary or an extension
+_EXTENSIONS = frozenset({*range(0xC7, 0xCA), *range(0xD4, 0xD9)})
+_ARRAYS_AND_MAPS = {*range(0x80, 0xA0), *range(0xDC, 0xE0)}
+_PLAIN = bytes(sorted({*range(256)} - _ARRAYS_AND_MAPS - _EXTENSIONS))  # what can begin none of them
 
 
 def _decode(source: bytes | bytearray, start: int, end: int, max_frame_bytes: int) -> list[Any]:
     if end - start <= _SMALL_BYTES:
         body = source[start:end]
-        # No more such bytes than MAX_DEPTH: neither too deep nor too many, without a look at the structure.
-        if len(body.translate(None, _PLAIN)) > MAX_DEPTH:
+        # With few such bytes a body is neither too deep nor too large, without a look at its structure.
+        openings = body.translate(None, _PLAIN)
+        if len(openings) > MAX_DEPTH or not _EXTENSIONS.isdisjoint(openings):
             _check_structure(body, max_frame_bytes)
         return _checked(_unpack(body))
     with memoryview(source) as whole, whole[start:end] as view:
@@ -155,9 +157,7 @@ def _decode(source: bytes | bytearray, start: int, end: int, max_frame_bytes: in
 
 def _unpack(body: Buffer) -> Any:
     try:
-        return unpackb(
-            body, object_pairs_hook=_map, ext_hook=_no_ext, max_array_len=MAX_ENTRIES, max_map_len=MAX_ENTRIES
-        )
+        return unpackb(body, object_pairs_hook=_map, max_array_len=MAX_ENTRIES, max_map_len=MAX_ENTRIES)
     except ValueError as error:
         raise ProtocolError(f"a frame is not msgpack as agreed: {error or type(error).__name__}") from None
 
@@ -171,10 +171,6 @@ def _map(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     except TypeError:
         raise ProtocolError("a map has a key that is not a text") from None
     return values
-
-
-def _no_ext(code: int, _data: bytes) -> Any:
-    raise ProtocolError(f"extension types are not used here (type {code})")
 
 
 def _checked(body: Any) -> list[Any]:

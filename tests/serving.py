@@ -1,0 +1,158 @@
+"""A door with a small table of answers, for the tests of the door and of the clients."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import anyio
+import anyio.from_thread
+
+from agentd.config import RpcConfig
+from agentd.doors.dispatch import CallContext
+from agentd.doors.peers import Peer
+from agentd.doors.rpc import RpcDoor
+from agentd.errors import NotFound
+from agentd.records import Caller, Receipt, Role
+
+LIMIT_S = 10.0
+
+
+class Log:
+    """Keeps what is logged, as (event, values)."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def warning(self, event: str, **values: Any) -> None:
+        self.lines.append((event, values))
+
+    error = info = debug = warning
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.lines]
+
+
+class Answers:
+    """What the door's calls are answered with here; `sent` keeps the messages, `begun` and `ended` the waits."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.callers: list[Caller] = []
+        self.contexts: list[CallContext] = []
+        self.begun = self.ended = self.produced = 0
+        self.changed = anyio.Event()
+        self.payload = b"x" * 10
+
+    def __call__(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
+        self.callers.append(caller)
+        self.contexts.append(context)
+        answer = getattr(self, method.replace(".", "_"), None)
+        if answer is None:
+            raise RuntimeError(f"no answer for {method}")
+        return answer(params)
+
+    async def until(self, **wanted: int) -> None:
+        """Wait until the counters have these values."""
+        with anyio.fail_after(LIMIT_S):
+            while any(getattr(self, name) != value for name, value in wanted.items()):
+                await self.changed.wait()
+
+    def _tell(self) -> None:
+        changed, self.changed = self.changed, anyio.Event()
+        changed.set()
+
+    def daemon_status(self, _params: Any) -> Any:
+        return {"version": "test", "pid": os.getpid()}
+
+    def teams_get(self, params: Any) -> Any:
+        raise NotFound(f"no team {params.team}", hint="`agentd team ls` lists them")
+
+    def messages_send(self, params: Any) -> Any:
+        self.sent.append(params)
+        return Receipt(f"m{len(self.sent)}", params.to)
+
+    def messages_send_batch(self, params: Any) -> Any:
+        self.sent += params.messages
+        return {"results": [self._accepted(item) for item in params.messages]}
+
+    def _accepted(self, item: dict[str, Any]) -> Any:
+        if item["to"] == "nobody":
+            return {"error": {"code": "unknown_target", "message": "no agent nobody", "hint": None, "retryable": False}}
+        return {"id": f"m-{item['body'][:8]}", "to": item["to"], "state": "accepted"}
+
+    async def agents_wait(self, params: Any) -> Any:
+        self.begun += 1
+        self._tell()
+        try:
+            if params.target == "broken":
+                raise ZeroDivisionError("the test wants it")
+            if params.target != "ready":
+                await anyio.sleep_forever()
+            return {"agent": {"name": params.target}}
+        finally:
+            self.ended += 1
+            self._tell()
+
+    async def events_follow(self, params: Any) -> Any:
+        number = params.since or 0
+        self.begun += 1
+        try:
+            while not params.types or number < int(params.types[0]):
+                number += 1
+                self.produced += 1
+                yield {"id": number, "payload": self.payload}
+        finally:
+            self.ended += 1
+            self._tell()
+
+
+def as_operator(peer: Peer, _token: str | None) -> Caller:
+    return Caller(Role.OPERATOR, pid=peer.pid, uid=peer.uid)
+
+
+class Served:
+    """A door that serves, and what stands behind it."""
+
+    def __init__(self, path: str, config: RpcConfig, identify: Any = as_operator) -> None:
+        self.path = path
+        self.log = Log()
+        self.answers = Answers()
+        self.connections: list[int] = []
+        hello = {"server": "test", "pid": os.getpid(), "instance": "i"}
+        self.door = RpcDoor(path, config, self.answers, identify, hello, self.log, self.connections.append)
+
+
+@asynccontextmanager
+async def serving(path: str, identify: Any = as_operator, **limits: Any) -> AsyncIterator[Served]:
+    served = Served(path, RpcConfig(**limits), identify)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(served.door.serve)
+        try:
+            yield served
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def serving_in_thread(path: str, identify: Any = as_operator, **limits: Any) -> Iterator[Served]:
+    """The same for blocking clients."""
+    with (
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(serving(path, identify, **limits)) as served,
+    ):
+        yield served
+
+
+@contextmanager
+def in_thread(work: Any) -> Iterator[threading.Thread]:
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
