@@ -95,7 +95,7 @@ class Courier:
 
     @property
     def _batch_messages(self) -> int:
-        return self._config.batch_messages if self._profile.input.envelope == "header" else 1
+        return self._config.batch_messages if self._profile.batches else 1
 
     async def _settle(self, deliveries: Sequence[Delivery], attempt: Attempt) -> None:
         self._metrics.add(f"deliveries_{attempt.outcome.replace(' ', '_')}_total", len(deliveries))

@@ -70,6 +70,10 @@ class Directory:
         holder = self.by_name(name)
         return holder is not None and holder.state is not AgentState.STOPPED
 
+    def taken_names(self) -> set[str]:
+        """Return the names that agents hold that have not stopped."""
+        return {name for name in self._names if self.name_taken(name)}
+
     def display(self, inbox: str) -> str:
         """Return the name people know an inbox by."""
         agent = self.get(inbox)

@@ -68,13 +68,13 @@ def checked_cwd(cwd: str | None) -> str:
 
 
 def _names(parts: Parts, params: calls.Spawn) -> list[str]:
-    taken = parts.directory.name_taken
+    taken = parts.directory.taken_names()
     if params.name is None:
         return next_names(params.profile, params.n, taken)
     valid_name(params.name)
     if params.n > 1:
         return next_names(params.name, params.n, taken)
-    if taken(params.name):
+    if params.name in taken:
         raise AlreadyExists(
             f"an agent named `{params.name}` exists", hint=f"choose another name, or: agentd stop {params.name}"
         )
@@ -85,7 +85,7 @@ def list_(parts: Parts, _caller: Caller, params: calls.AgentsList) -> dict[str, 
     """List agents: those that have not stopped, or those that the target names."""
     if params.target:
         found = parts.directory.resolve(params.target)
-    elif params.state == AgentState.STOPPED:
+    elif params.state == "stopped":
         found = list(parts.directory)
     else:
         found = [agent for agent in parts.directory if agent.state is not AgentState.STOPPED]
