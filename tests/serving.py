@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from agentd.doors.peers import Peer
 from agentd.doors.rpc import RpcDoor
 from agentd.errors import NotFound
 from agentd.records import Caller, Receipt, Role
+from agentd.wire.calls import schema
 
 LIMIT_S = 10.0
 
@@ -68,6 +69,9 @@ class Answers:
     def daemon_status(self, _params: Any) -> Any:
         return {"version": "test", "pid": os.getpid()}
 
+    def schema(self, _params: Any) -> Any:
+        return schema()
+
     def teams_get(self, params: Any) -> Any:
         raise NotFound(f"no team {params.team}", hint="`agentd team ls` lists them")
 
@@ -108,6 +112,13 @@ class Answers:
         finally:
             self.ended += 1
             self._tell()
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what no event tells."""
+    with anyio.fail_after(LIMIT_S):
+        while not condition():
+            await anyio.sleep(0.005)
 
 
 def as_operator(peer: Peer, _token: str | None) -> Caller:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import AsyncGeneratorType, CoroutineType
 from typing import Any
@@ -12,10 +12,9 @@ import msgspec
 
 from agentd.errors import AgentdError, Denied, InternalError, InvalidValue, UnknownMethod
 from agentd.records import Caller, Role
-from agentd.wire.calls import CALLS, Params, schema
+from agentd.wire.calls import CALLS, Params
 
 BATCH = "rpc.batch"
-SCHEMA = "schema"
 _BATCH_MAX_CALLS = 1024
 _CALLS_PER_TURN = 64
 
@@ -28,7 +27,6 @@ class CallContext:
     peer_pid: int = 0
 
 
-type_of_answer = Any | Coroutine[Any, Any, Any] | AsyncGenerator[Any, None]
 Answer = Callable[[Caller, str, Params, CallContext], Any]
 OnFault = Callable[[str, Exception], None]  # method, what was raised: a fault of ours, to be logged
 WAITING = (CoroutineType, AsyncGeneratorType)  # kinds of values that are not the answer yet
@@ -68,8 +66,6 @@ class Dispatch:
     def _own(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
         if method == BATCH:
             return self._batch(caller, _batch_items(params), context)
-        if method == SCHEMA:
-            return schema()
         raise UnknownMethod(f"there is no call `{method[:100]}`", hint="`agentd schema` lists every call")
 
     async def _batch(self, caller: Caller, items: list[Any], context: CallContext) -> list[list[Any]]:
