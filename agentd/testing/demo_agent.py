@@ -1,0 +1,288 @@
+"""The scripted agent: `python -m agentd.testing.demo_agent [--mode MODE] [--delay SECONDS]`, profile `demo`.
+
+It looks and types like a real terminal agent, answers every message with an echo, and can misbehave in known ways.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import queue
+import select
+import signal
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Mapping, Sequence
+
+from agentd.testing.answers import Answers
+from agentd.testing.composer import Composer
+from agentd.testing.keys import Key, KeyReader, Paste
+from agentd.testing.tui import Tui
+
+MODES = {
+    "echo": "answers at once",
+    "slow": "works for --delay seconds on each prompt (2)",
+    "asks-permission": "asks before each prompt; swallows pastes meanwhile",
+    "deaf": "looks ready and never reads",
+    "never-ready": "never shows a composer",
+    "crash": "exits with status 1 at the first prompt",
+    "exit0": "exits with status 0 at the first prompt",
+    "flood": "prints without end and answers all the same",
+    "garbage": "fills the screen with random bytes and escape sequences",
+    "cooked": "reads line by line, without brackets around pastes",
+    "stubborn": "ignores being told to end; only a kill ends it (or ten minutes)",
+}
+PROMPT = "demo> "
+QUESTION = "Allow? [y/N] "
+SLOW_S = 2.0
+TICK_S = 0.01
+FLOOD_LINES = 20  # printed in each tick
+STUBBORN_S = 600
+CTRL_C, CTRL_D, CTRL_U, ENTER, BACKSPACE = "\x03", "\x04", "\x15", "\r", "\x7f"
+BRACKETS_ON, BRACKETS_OFF = "\x1b[?2004h", "\x1b[?2004l"
+EXITS = {"crash": 1, "exit0": 0}
+
+
+class DemoAgent:
+    """The raw-mode program: the main thread reads and draws, another one works."""
+
+    def __init__(self, mode: str, delay_s: float, tui: Tui, environ: Mapping[str, str]) -> None:
+        self._mode = mode
+        self._delay_s = delay_s
+        self._tui = tui
+        self._composer = Composer()
+        self._keys = KeyReader()
+        self._prompts: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._asked: list[str] = []  # prompts that wait for permission
+        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: one prompt is done
+        self._working = 0
+        self._interrupted = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+        self._answers = Answers(environ, self._say)
+        self._flooded = 0
+
+    def run(self, fd: int) -> int:
+        """Serve until told to end; returns the exit status."""
+        threading.Thread(target=self._work, daemon=True).start()
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._tui.write(BRACKETS_ON)
+        self._tui.show(self._block(), [f"demo agent, mode {self._mode}: {MODES[self._mode]}"])
+        while True:
+            ready, _, _ = select.select([fd, self._wake_read], [], [], TICK_S if self._mode == "flood" else None)
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+            lines = [*self._finished(), *self._flood()]
+            if fd in ready:
+                data = _read(fd)
+                for item in self._keys.feed(decode(data)):
+                    status = self._take(item, lines)
+                    if status is not None:
+                        self._tui.show(("",), lines)
+                        return status
+                if not data:
+                    return 0
+            self._tui.show(self._block(), lines)
+
+    def _block(self) -> Sequence[str]:
+        if self._asked:
+            return (QUESTION,)
+        composer = PROMPT + self._composer.shown
+        return ("demo: working", composer) if self._working else (composer,)
+
+    def _take(self, item: Key | Paste, lines: list[str]) -> int | None:
+        """Act on a key or a paste; returns an exit status to end with."""
+        if self._asked:
+            self._answer_question(item, lines)
+        elif isinstance(item, Paste):
+            self._composer.paste(item.text)
+        elif item.char == ENTER:
+            return self._submit(lines)
+        elif item.char == CTRL_D and not self._composer.text:
+            return 0
+        else:
+            self._edit(item.char)
+        return None
+
+    def _edit(self, char: str) -> None:
+        if char == CTRL_C and self._working:
+            self._interrupted.set()
+        elif char in (CTRL_C, CTRL_U):
+            self._composer.clear()
+        elif char == BACKSPACE:
+            self._composer.erase()
+        elif char >= " " or char in "\n\t":
+            self._composer.type(char)
+
+    def _submit(self, lines: list[str]) -> int | None:
+        shown, text = self._composer.shown, self._composer.text
+        if not text.strip():
+            return None
+        self._composer.clear()
+        lines.append(f"> {shown}")
+        if text.strip() == "/exit":
+            return 0
+        if self._mode in EXITS:
+            return EXITS[self._mode]
+        if self._mode == "asks-permission":
+            self._asked.append(text)
+        else:
+            self._start(text)
+        return None
+
+    def _answer_question(self, item: Key | Paste, lines: list[str]) -> None:
+        """Take `y` or `n` (Enter is the default, no); like real agents it swallows everything else."""
+        if not isinstance(item, Key) or item.char not in ("y", "Y", "n", "N", ENTER, CTRL_C):
+            return
+        text = self._asked.pop()
+        if item.char in "yY":
+            lines.append(QUESTION + "yes")
+            self._start(text)
+        else:
+            lines.append(QUESTION + "no")
+
+    def _start(self, text: str) -> None:
+        self._working += 1
+        self._prompts.put(text)
+
+    def _finished(self) -> list[str]:
+        lines = []
+        while not self._said.empty():
+            line = self._said.get()
+            if line is None:
+                self._working -= 1
+            else:
+                lines.append(line)
+        return lines
+
+    def _flood(self) -> list[str]:
+        if self._mode != "flood":
+            return []
+        self._flooded += FLOOD_LINES
+        return [f"flood {number:09} {'x' * 60}" for number in range(self._flooded - FLOOD_LINES, self._flooded)]
+
+    # -- the working thread
+
+    def _work(self) -> None:
+        while True:
+            text = self._prompts.get()
+            self._interrupted.clear()
+            if self._interrupted.wait(self._delay_s):
+                self._say("demo: interrupted")
+            else:
+                self._answers.answer(text)
+            self._tell(None)
+
+    def _say(self, line: str) -> None:
+        self._tell(line)
+
+    def _tell(self, line: str | None) -> None:
+        self._said.put(line)
+        os.write(self._wake_write, b".")
+
+
+def _read(fd: int) -> bytes:
+    """Return what was typed; nothing at the end, also when the terminal is gone."""
+    try:
+        return os.read(fd, 65_536)
+    except OSError:
+        return b""
+
+
+def _deaf(tui: Tui) -> int:
+    tui.write(BRACKETS_ON)
+    tui.show((PROMPT,))
+    while True:
+        signal.pause()
+
+
+def _never_ready(fd: int, tui: Tui) -> int:
+    tui.show(("demo: starting",))
+    while _read(fd):
+        pass
+    return 0
+
+
+def _garbage(fd: int, tui: Tui) -> int:
+    """Write seeded noise, rich in escape sequences, until the terminal goes away."""
+    import random
+
+    noise = random.Random(7)
+    starts = ("\x1b[", "\x1b]", "\x1bP", "\x1b", "\x9b", "")
+    while True:
+        ready, _, _ = select.select([fd], [], [], TICK_S)
+        if ready and not _read(fd):
+            return 0
+        tui.write("".join(noise.choice(starts) + chr(noise.randrange(0x2500)) for _ in range(500)))
+
+
+def _cooked(answers: Answers) -> int:
+    print(PROMPT, end="", flush=True)
+    for line in sys.stdin:
+        if line.strip() == "/exit":
+            return 0
+        if line.strip():
+            print("demo: working", flush=True)
+            answers.answer(line.removesuffix("\n"))
+        print(PROMPT, end="", flush=True)
+    return 0
+
+
+def _stay() -> None:
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    signal.alarm(STUBBORN_S)
+
+
+def _in_raw_mode(fd: int, mode: str, delay_s: float, environ: Mapping[str, str]) -> int:
+    tui = Tui(sys.stdout.fileno())
+    if mode == "deaf":
+        return _deaf(tui)
+    if mode == "never-ready":
+        return _never_ready(fd, tui)
+    if mode == "garbage":
+        return _garbage(fd, tui)
+    status = DemoAgent(mode, delay_s, tui, environ).run(fd)
+    while mode == "stubborn":
+        signal.pause()
+    tui.write(BRACKETS_OFF)
+    return status
+
+
+def _options(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, float]:
+    """Return mode and delay from arguments, else from the environment; raises SystemExit saying what is allowed."""
+    values = {"--mode": environ.get("AGENTD_DEMO_MODE", "echo"), "--delay": environ.get("AGENTD_DEMO_DELAY_S", "")}
+    for word, value in zip(words[::2], [*words[1::2], ""], strict=False):
+        if word not in values or not value:
+            raise SystemExit(f"usage: demo_agent [--mode {'|'.join(MODES)}] [--delay SECONDS]")
+        values[word] = value
+    if values["--mode"] not in MODES:
+        raise SystemExit(f"demo_agent: no mode {values['--mode']!a}; modes: {', '.join(MODES)}")
+    default_s = SLOW_S if values["--mode"] == "slow" else 0.0
+    try:
+        return values["--mode"], float(values["--delay"] or default_s)
+    except ValueError:
+        raise SystemExit(f"demo_agent: --delay {values['--delay']!a} is not a number") from None
+
+
+def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the demo agent; returns its exit status."""
+    mode, delay_s = _options(words, environ)
+    fd = sys.stdin.fileno()
+    if mode == "cooked" or not os.isatty(fd):
+        return _cooked(Answers(environ, lambda line: print(line, flush=True)))
+    if mode == "stubborn":
+        _stay()
+    before = termios.tcgetattr(fd)
+    tty.setraw(fd, termios.TCSANOW)
+    try:
+        return _in_raw_mode(fd, mode, delay_s, environ)
+    finally:
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))
