@@ -1,0 +1,146 @@
+"""Commands about the daemon itself."""
+
+from __future__ import annotations
+
+import os
+
+from agentd.cli.output import duration, emit, facts, say
+from agentd.client import connect
+from agentd.errors import EXIT_OK, Denied, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from agentd.cli.grammar import Values
+
+
+def up(values: Values) -> int:
+    """Start the daemon."""
+    if os.environ.get("AGENTD_TOKEN_FILE"):
+        raise Denied("an agent may not start the daemon", hint="run `agentd up` outside agents' panes")
+    if values["foreground"]:
+        from agentd.cli.launching import run_here
+
+        return run_here(values["set"])
+    running = _status()
+    if running is None:
+        return _start(values, values["set"])
+    later = "; --set takes effect with `agentd restart --set ...`" if values["set"] else ""
+    _tell(values, {"pid": running["pid"], "started": False}, f"already running (pid {running['pid']}){later}")
+    return EXIT_OK
+
+
+def down(values: Values) -> int:
+    """Stop the daemon and wait until it is gone."""
+    agents = values["agents"] or "keep"
+    running = _status()
+    if running is None and agents == "stop":
+        running = _started_to_stop_agents()
+    if running is None:
+        _tell(values, {"stopped": False, "pid": None}, "not running")
+        return EXIT_OK
+    _shut_down(running["pid"], agents)
+    kept = running["agents"].get("live", 0) if agents == "keep" else 0
+    alive = f"; {kept} agents stay alive" if kept else ""
+    _tell(values, {"stopped": True, "pid": running["pid"], "agents": agents}, f"stopped (pid {running['pid']}){alive}")
+    return EXIT_OK
+
+
+def restart(values: Values) -> int:
+    """Stop the daemon, keep the agents, start it again."""
+    if os.environ.get("AGENTD_TOKEN_FILE"):
+        raise Denied("an agent may not restart the daemon", hint="run `agentd restart` outside agents' panes")
+    running = _status()
+    overrides = list(values["set"])
+    if running is not None:
+        overrides = [*running.get("overrides", ()), *overrides]
+        _shut_down(running["pid"], "keep")
+    return _start(values, overrides)
+
+
+def status(values: Values) -> int:
+    """Say how the daemon is."""
+    with connect() as client:
+        answer = client.call("daemon.status")
+    if values["json"]:
+        emit(answer)
+        return EXIT_OK
+    agents = ", ".join(f"{count} {state}" for state, count in answer["agents"].items() if count)
+    facts(
+        [
+            ("daemon", f"agentd {answer['version']}, pid {answer['pid']}, up {duration(answer['uptime_s'])}"),
+            ("agents", agents or "none; try `agentd spawn shell`"),
+            ("mailbox", _flat(answer["mailbox"])),
+            ("tmux", _flat(answer["tmux"])),
+            ("cache", _flat(answer["cache"])),
+            ("pool", f"{len(answer['pool'])} rows" if answer["pool"] else "none"),
+            ("settings", " ".join(answer.get("overrides", ()))),
+        ]
+    )
+    return EXIT_OK
+
+
+def _status() -> dict[str, Any] | None:
+    """Return the running daemon's status, None when nobody serves the socket."""
+    try:
+        client = connect(autostart=False)
+    except Unavailable:
+        return None
+    with client:
+        answer: dict[str, Any] = client.call("daemon.status")
+        return answer
+
+
+def _start(values: Values, overrides: list[str]) -> int:
+    from agentd.cli.launching import launch
+
+    pid = launch(overrides)
+    if pid is None:
+        pid = _status_of_the_other()
+        _tell(values, {"pid": pid, "started": False}, f"already running (pid {pid})")
+    else:
+        _tell(values, {"pid": pid, "started": True}, f"running (pid {pid})")
+    return EXIT_OK
+
+
+def _status_of_the_other() -> int:
+    """Return the pid of a daemon that somebody else is starting at this moment, once it answers."""
+    from agentd.cli.launching import until
+
+    running = until(_status, 30.0, "another agentd holds the instance and does not answer")
+    return int(running["pid"])
+
+
+def _started_to_stop_agents() -> dict[str, Any] | None:
+    """Start a daemon where one died and left its agents alive: nobody else can stop them in order."""
+    from agentd.cli.launching import launch
+    from agentd.paths import Paths
+
+    if os.environ.get("AGENTD_AUTOSTART") == "0" or not os.path.exists(Paths.find(os.environ).tmux_socket):
+        return None
+    launch([])
+    return _status()
+
+
+def _shut_down(pid: int, agents: str) -> None:
+    from agentd.cli.launching import gone, until
+
+    with connect(autostart=False) as client:
+        client.call("daemon.shutdown", {"agents": agents})
+    until(lambda: gone(pid) or None, 60.0, f"the daemon (pid {pid}) was told to stop and has not ended")
+
+
+def _tell(values: Values, answer: dict[str, Any], sentence: str) -> None:
+    if values["json"]:
+        emit(answer)
+    else:
+        say(sentence)
+
+
+def _flat(values: Any) -> str:
+    if isinstance(values, dict):
+        return ", ".join(f"{name} {_flat(value)}" for name, value in values.items())
+    if isinstance(values, list):
+        return f"{len(values)}"
+    return str(values)

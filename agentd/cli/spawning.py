@@ -1,0 +1,54 @@
+"""`agentd spawn`."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from agentd.cli.agents import print_agents
+from agentd.cli.output import emit
+from agentd.cli.session import given, report_failed
+from agentd.client import connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from agentd.cli.grammar import Values
+    from agentd.client import Client
+
+WAIT_S = 300.0
+SPAWN_TIMEOUT_S = 120.0
+
+
+def spawn(values: Values) -> int:
+    """Start agents, and wait for them when asked to."""
+    with connect() as client:
+        answer = client.call("agents.spawn", _params(values), timeout_s=SPAWN_TIMEOUT_S)
+        if values["wait"]:
+            waited_s = WAIT_S if values["timeout"] is None else values["timeout"]
+            answer["agents"] = _wait(client, answer["agents"], values["wait"], waited_s)
+    if values["json"]:
+        emit(answer)
+    else:
+        print_agents(answer["agents"])
+    return report_failed(answer["failed"], "name")
+
+
+def _params(values: Values) -> dict[str, Any]:
+    """Return the call's parameters; without --cwd agents start where the user stands."""
+    params = {name: values[name] for name in ("profile", "n", "name", "team", "role", "prompt")}
+    params["cwd"] = os.path.abspath(values["cwd"] or ".")
+    params["env"] = dict(pair.split("=", 1) for pair in values["env"]) or None
+    params["cold"] = values["cold"] or None
+    return given(params)
+
+
+def _wait(client: Client, agents: list[dict[str, Any]], state: str, timeout_s: float) -> list[dict[str, Any]]:
+    deadline_s = time.monotonic() + timeout_s
+    ready = []
+    for agent in agents:
+        left_s = max(0.0, deadline_s - time.monotonic())
+        params = {"target": agent["id"], "until": state, "timeout_s": left_s}
+        ready.append(client.call("agents.wait", params)["agent"])
+    return ready
