@@ -1,0 +1,1 @@
+"""One question per file; each prints a table with its baseline, measured in the same run."""
