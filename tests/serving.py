@@ -88,6 +88,16 @@ class Answers:
             return {"error": {"code": "unknown_target", "message": "no agent nobody", "hint": None, "retryable": False}}
         return {"id": f"m-{item['body'][:8]}", "to": item["to"], "state": "accepted"}
 
+    async def agents_capture(self, _params: Any) -> Any:
+        """Take for ever."""
+        self.begun += 1
+        self._tell()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.ended += 1
+            self._tell()
+
     async def agents_wait(self, params: Any) -> Any:
         self.begun += 1
         self._tell()

@@ -69,6 +69,9 @@ def _locked(path: str) -> int:
         pid = int(holder) if holder.isdigit() else None
         who = f"with pid {pid}" if pid else "just started"
         raise AlreadyRunning(f"an agentd {who} holds {path}", pid) from None
+    except OSError as error:
+        os.close(descriptor)
+        raise InvalidValue(f"cannot lock {path}: {error.strerror}", hint="use a file system that has locks") from None
     return descriptor
 
 

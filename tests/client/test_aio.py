@@ -1,0 +1,120 @@
+"""The asynchronous client: what is its own; the shared rules are tested with the blocking one."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from serving import LIMIT_S, eventually, serving
+
+from agentd.aio import connect
+from agentd.errors import DeadlineExceeded, InvalidValue, NotFound, Unavailable, UnknownTarget
+from agentd.records import Receipt
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path) -> str:
+    return str(tmp_path / "agentd.sock")
+
+
+async def test_calls_receipts_batches(path):
+    async with serving(path), connect(path, environ={}) as client:
+        assert (await client.daemon_status())["version"] == "test"
+        assert await client.send("a", "hello") == Receipt("m1", "a")
+        results = await client.send_batch([{"to": "a", "body": "1"}, {"to": "nobody", "body": "2"}], batch_size=1)
+        assert [type(result) for result in results] == [Receipt, UnknownTarget]
+
+
+async def test_errors_reach_the_caller_bare(path):
+    with pytest.raises(ExceptionGroup) as caught:  # the door's own task group is around it here
+        async with serving(path), connect(path, environ={}) as client:
+            await client.teams_get(team="red")
+    assert [type(error) for error in caught.value.exceptions] == [NotFound]
+
+
+async def test_many_tasks_share_a_connection(path):
+    async with serving(path) as served, connect(path, environ={}) as client:
+
+        async def some(count):
+            for _ in range(count):
+                assert (await client.daemon_status())["version"] == "test"
+
+        async def wait_long():
+            await client.agents_wait(target="a", until="idle", timeout_s=60)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(wait_long)
+            for _ in range(20):
+                tasks.start_soon(some, 10)
+            await served.answers.until(begun=3)
+            await eventually(lambda: served.door.counters.calls == 200)
+            tasks.cancel_scope.cancel()
+        await served.answers.until(ended=3)
+        assert served.door.counters.accepted == 1
+        assert (await client.daemon_status())["version"] == "test"
+
+
+async def test_a_cancelled_reader_hands_over(path):
+    async with serving(path) as served, connect(path, environ={}) as client:
+        reader, answered = anyio.CancelScope(), anyio.Event()
+
+        async def read_until_cancelled():
+            with reader:
+                await client.agents_wait(target="a", until="idle", timeout_s=60)
+
+        async def follow():
+            items = client.events_follow(types=["2"], credit=1)
+            assert (await anext(items))["id"] == 1
+            answered.set()
+            assert (await anext(items))["id"] == 2
+            await items.aclose()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read_until_cancelled)
+            await served.answers.until(begun=1)
+            tasks.start_soon(follow)
+            with anyio.fail_after(LIMIT_S):
+                await answered.wait()
+            reader.cancel()
+        await eventually(lambda: served.door.counters.in_flight == 0)
+
+
+async def test_streams_side_by_side(path):
+    async with serving(path) as served, connect(path, environ={}) as client:
+
+        async def follow(last):
+            assert [event["id"] async for event in client.events_follow(types=[str(last)])] == list(range(1, last + 1))
+
+        async with anyio.create_task_group() as tasks:
+            for last in (10, 700, 1500):
+                tasks.start_soon(follow, last)
+        items = client.stream("events.follow", credit=4)
+        assert [(await anext(items))["id"] for _ in range(10)] == list(range(1, 11))
+        await items.aclose()
+        await eventually(lambda: served.answers.ended == 4)
+        with pytest.raises(InvalidValue):
+            await anext(client.events(follow=True, since=-1))
+
+
+async def test_time_runs_out(path):
+    async with serving(path) as served, connect(path, environ={}) as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.agents_capture(target="a", timeout_s=0.05)
+        await served.answers.until(ended=served.answers.begun)
+
+
+async def test_it_connects_again(path):
+    async with serving(path) as served, connect(path, environ={}) as client:
+        await client.daemon_status()
+        next(iter(served.door._shared.connections)).abort()
+        await eventually(lambda: served.door.counters.connections == 0)
+        assert (await client.daemon_status())["version"] == "test"
+        assert served.door.counters.accepted == 2
+
+
+async def test_no_daemon(path):
+    with pytest.raises(Unavailable, match="no daemon is running at"):
+        async with connect(path, autostart=False, environ={}):
+            pass
