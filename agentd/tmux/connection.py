@@ -1,0 +1,261 @@
+"""One control-mode client of a tmux server: commands in, replies in order, notifications as they come.
+
+The client gets one end of a socket pair and hands it to the server: bytes go between us and the server directly, while
+the client's process sleeps. It is started by `setpriv --pdeathsig KILL` where there is one: a client that outlives us
+with unread replies wedges the server. Elsewhere such orphans are ended when the server is next adopted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import socket as sockets
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+
+from agentd.tmux.failures import Desync, TmuxRefused, TmuxTimeout, TmuxUnavailable
+from agentd.tmux.notation import ControlParser, Notification, Reply, command, encode
+
+HUB = "_agentd"  # the hidden session our clients are attached to
+_CLIENT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TMPDIR")  # never TMUX, TMUX_PANE
+_END_S = 2.0  # for a client to say goodbye
+
+OnNotification = Callable[[Notification], None]
+
+
+class ControlConnection(asyncio.Protocol):
+    """One attached control client; open and close it only behind the server's gate."""
+
+    def __init__(self, on_notification: OnNotification, log: Any) -> None:
+        self._on_notification = on_notification
+        self._log = log
+        self._parser = ControlParser()
+        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._attached = asyncio.get_running_loop().create_future()
+        self._abandoned = False
+        self._why = ""
+        self.lost = asyncio.Event()
+
+    @classmethod
+    async def open(
+        cls, argv: Sequence[str], flags: str, *, on_notification: OnNotification, log: Any
+    ) -> ControlConnection:
+        """Attach to the hub with the flags, and wait for as long as that takes.
+
+        `argv` is the tmux program with its server options. A client that is still connecting is never killed: that can
+        kill the server. When the wait is cancelled the client says goodbye by itself as soon as it is attached.
+        """
+        connection = cls(on_notification, log)
+        await connection._start([*argv, "-N", "-u", "-C", "attach-session", "-E", "-t", f"={HUB}", "-f", flags])
+        try:
+            await asyncio.shield(connection._attached)
+        except asyncio.CancelledError:
+            connection._abandon()
+            raise
+        return connection
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether commands can be sent."""
+        return self._attached.done() and not self._why
+
+    @property
+    def why(self) -> str:
+        """Return why it ended; empty while it has not."""
+        return self._why
+
+    @property
+    def pid(self) -> int:
+        """Return the pid of the client's process."""
+        return self._process.pid if self._process else 0
+
+    # -- commands
+
+    async def run(self, *arguments: str, timeout_s: float | None) -> list[str]:
+        """Run one command and return the lines of its reply."""
+        reply = await self.ask(command(*arguments), timeout_s=timeout_s)
+        if not reply.ok:
+            raise TmuxRefused(arguments[0], _text(reply))
+        return _lines(reply)
+
+    async def ask(self, line: str, *, timeout_s: float | None) -> Reply:
+        """Send one line with one command and return its reply, whatever it says."""
+        return await self._exchange([line], self._parser.expect, timeout_s)
+
+    async def capture(self, line: str, facts: str, target: str, *, timeout_s: float | None) -> Reply:
+        """Send a capture and a format about the same pane in one write; `frame` of the reply is the expanded format."""
+        nonce = secrets.token_hex(16)
+        lines = [line, command("display-message", "-p", "-t", target, nonce + facts)]
+        return await self._exchange(lines, lambda: self._parser.expect_capture(nonce), timeout_s)
+
+    async def frame(self, lines: Sequence[str], *, timeout_s: float | None) -> Reply:
+        """Send commands that together give any number of blocks, and return all their lines as one reply."""
+        nonce = secrets.token_hex(16)
+        framed = [*lines, command("display-message", "-p", nonce)]
+        return await self._exchange(framed, lambda: self._parser.expect_frame(nonce), timeout_s)
+
+    def post(self, *arguments: str) -> None:
+        """Send one command whose reply nobody waits for; a lost connection is found out elsewhere."""
+        if self.ready:
+            self._write([command(*arguments)], self._parser.expect)
+
+    async def _exchange(self, lines: Sequence[str], expect: Callable[[], None], timeout_s: float | None) -> Reply:
+        future = self._write(lines, expect)
+        with anyio.move_on_after(timeout_s):
+            return await future
+        why = f"tmux did not answer `{lines[0].partition(' ')[0]}` within {timeout_s:g} s"
+        self.drop(why)
+        raise TmuxTimeout(why, hint="agentd reconnects by itself; see whether the tmux server is stopped")
+
+    def _write(self, lines: Sequence[str], expect: Callable[[], None]) -> asyncio.Future[Reply]:
+        if not self.ready or self._transport is None:
+            raise TmuxUnavailable(f"the connection to tmux is closed: {self._why or 'it was not opened'}")
+        data = b"".join(encode(line) for line in lines)
+        expect()
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._transport.write(data)
+        return future
+
+    # -- the end
+
+    async def close(self) -> None:
+        """Say goodbye and wait until the server has let go."""
+        if self._transport is not None and not self.lost.is_set():
+            if self._transport.can_write_eof() and not self._transport.is_closing():
+                self._transport.write_eof()
+            with anyio.move_on_after(_END_S):
+                await self.lost.wait()
+        self.drop("closed")
+        await self._reap()
+
+    def drop(self, why: str) -> None:
+        """End the connection at once; commands under way fail."""
+        if not self._why:
+            self._why = why
+        if self._transport is not None:
+            self._transport.abort()
+        self._fail_waiting()
+        if self._attached.done():  # a client that is still connecting must not be killed
+            self._kill()
+
+    async def _reap(self) -> None:
+        if self._process is not None and self._attached.done():
+            with anyio.move_on_after(_END_S, shield=True):
+                await self._process.wait()
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    def _abandon(self) -> None:
+        self._abandoned = True
+        if self._attached.done():
+            self._goodbye()
+
+    def _goodbye(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _fail_waiting(self) -> None:
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(TmuxUnavailable(f"the connection to tmux was lost: {self._why}"))
+                future.exception()  # whoever waited may be gone
+
+    # -- bytes
+
+    async def _start(self, argv: Sequence[str]) -> None:
+        ours, theirs = sockets.socketpair()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *_dies_with_us(),
+                *argv,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=asyncio.subprocess.DEVNULL,
+                env=client_environment(),
+                start_new_session=True,  # a Ctrl-C in the daemon's terminal is not for our clients
+            )
+        except OSError as error:
+            ours.close()
+            raise TmuxUnavailable(f"cannot run {argv[0]}: {error.strerror}", hint="is tmux installed?") from None
+        finally:
+            theirs.close()
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport (asyncio)."""
+        self._transport = transport  # type: ignore[assignment]  # a socket's transport is always a full one
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes (asyncio)."""
+        try:
+            heard = self._parser.feed(data)
+        except Desync as error:
+            self.drop(error.message)
+            return
+        for each in heard:
+            if isinstance(each, Reply):
+                self._take_reply(each)
+            else:
+                self._take_notification(each)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what waits (asyncio)."""
+        if not self._why:
+            self._why = f"tmux closed it{f' ({exc})' if exc else ''}"
+        if not self._attached.done():
+            self._attached.set_exception(TmuxUnavailable(f"tmux did not let us in: {self._why}"))
+            self._attached.exception()
+        self._fail_waiting()
+        self.lost.set()
+
+    def _take_reply(self, reply: Reply) -> None:
+        if reply.ours:
+            future = self._waiting.popleft() if self._waiting else None
+            if future is not None and not future.done():
+                future.set_result(reply)
+        elif not self._attached.done():
+            if not reply.ok:
+                self._why = _text(reply)
+                return  # its end follows
+            self._attached.set_result(None)
+            if self._abandoned:
+                self._goodbye()
+
+    def _take_notification(self, notification: Notification) -> None:
+        if notification.name == b"exit":
+            self._why = self._why or f"tmux said goodbye {notification.rest.decode('utf-8', 'replace')}".strip()
+            return
+        try:
+            self._on_notification(notification)
+        except Exception:  # noqa: BLE001  whatever a listener does wrong, replies must go on
+            self._log.exception("a listener failed on a tmux notification", notification=notification.name.decode())
+
+
+def client_environment() -> dict[str, str]:
+    """Return what a tmux client of ours sees of our environment."""
+    return {name: os.environ[name] for name in _CLIENT_ENVIRONMENT if name in os.environ}
+
+
+def _dies_with_us() -> list[str]:
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", signal.Signals.SIGKILL.name.removeprefix("SIG")] if setpriv else []
+
+
+def _text(reply: Reply) -> str:
+    return " ".join(_lines(reply)).strip()
+
+
+def _lines(reply: Reply) -> list[str]:
+    return [line.decode("utf-8", "replace") for line in reply.lines]

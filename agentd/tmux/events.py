@@ -1,0 +1,68 @@
+"""What a tmux server tells us unasked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentd.tmux.notation import decode_output
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A pane's program printed something; empty when some of it was skipped because it came too fast."""
+
+    pane_id: str
+    escaped: bytes  # as tmux sends it
+
+    @property
+    def data(self) -> bytes:
+        """Return the bytes that were printed; decoded only now, because most listeners do not look."""
+        return decode_output(self.escaped)
+
+
+@dataclass(frozen=True, slots=True)
+class PaneDied:
+    """A pane's program ended; told once."""
+
+    pane_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """A pane printed or ended within the last second; comes even while its output is skipped."""
+
+    pane_id: str
+    dead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsChanged:
+    """A session came or went."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A session has a new name."""
+
+    session_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A connection to the server was lost; events may be missed until Restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Connected again; whoever keeps a picture of the panes looks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerGone:
+    """The server ended, and all panes with it; `server` is its identity."""
+
+    server: str = ""
+
+
+TmuxEvent = Output | PaneDied | Activity | SessionsChanged | Renamed | Lost | Restored | ServerGone
