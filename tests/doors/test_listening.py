@@ -79,8 +79,10 @@ def test_a_killed_holder_leaves_nothing_behind(paths):
 def test_children_do_not_inherit_the_lock(paths):
     lock = InstanceLock(paths)
     lock.acquire()
-    child = subprocess.Popen([sys.executable, "-IS", "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+    argv = [sys.executable, "-IS", "-c", "print(flush=True); input()"]
+    child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
     try:
+        child.stdout.readline()  # its exec is over: only then are descriptors closed
         lock.release()
         with InstanceLock(paths):  # the child lives
             assert child.poll() is None
