@@ -1,0 +1,119 @@
+"""Profiles are data: every mistake is one line that names the file and the key."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agentd.agents.profile import Profiles, read_profile
+from agentd.errors import InvalidValue, NotFound
+
+HEAD = 'command = "x"\n'
+
+
+@pytest.fixture(scope="module")
+def built_in() -> Profiles:
+    return Profiles.load("/nonexistent")
+
+
+def test_the_profiles_we_ship(built_in: Profiles) -> None:
+    assert built_in.names() == ["demo", "generic", "sh", "shell", "zsh"]
+    for row in built_in.rows():
+        assert row.keys() == {"name", "doc", "origin", "command", "delivery"}
+        assert row["doc"]
+        assert row["origin"] == "built-in"
+    assert built_in.get("demo").argv()[0] == sys.executable
+    assert built_in.get("demo").acks
+    assert built_in.get("demo").batches
+    assert not built_in.get("shell").batches
+
+
+@pytest.mark.parametrize("name", ["demo", "generic", "sh", "shell", "zsh"])
+def test_a_profiles_data_is_plain_and_makes_the_same_profile(built_in: Profiles, name: str) -> None:
+    profile = built_in.get(name)
+    data = msgspec.msgpack.decode(msgspec.msgpack.encode(profile.data()))
+    assert msgspec.convert(data, type(profile), dec_hook=lambda _, text: re.compile(text, re.MULTILINE)) == profile
+
+
+def test_an_unknown_profile_is_not_found_and_the_known_ones_are_named(built_in: Profiles) -> None:
+    with pytest.raises(NotFound) as caught:
+        built_in.get("shel")
+    assert caught.value.hint == "profiles: demo, generic, sh, shell, zsh"
+
+
+def test_a_users_profile_overrides_ours_by_name(tmp_path: Path) -> None:
+    (tmp_path / "shell.toml").write_text('command = "fish"\n')
+    (tmp_path / "mine.toml").write_text('command = "{python}"\nargs = ["-c", "{python}"]\n[env]\nA = "1"\n')
+    (tmp_path / "notes.txt").write_text("no profile")
+    profiles = Profiles.load(str(tmp_path))
+    assert profiles.get("shell").argv() == ["fish"]
+    assert profiles.origin("shell") == str(tmp_path / "shell.toml")
+    assert profiles.origin("sh") == "built-in"
+    assert profiles.get("mine").argv() == [sys.executable, "-c", sys.executable]
+    assert profiles.get("mine").env == {"A": "1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "missing required field `command`"),
+        ("command = 3", "command: Expected `str`, got `int`"),
+        (HEAD + "colour = 1", "there is no key `colour`"),
+        (HEAD + "[input]\nenvelop = 1", "input: there is no key `envelop`"),
+        (HEAD + '[input]\nenvelope = "x"', "input.envelope: Invalid enum value 'x'"),
+        (HEAD + "[input]\nenter_delay_ms = -1", "input.enter_delay_ms: Expected `int` >= 0"),
+        (HEAD + '[input]\ncomposer = "x"', "input: `composer` needs a group (?P<text>...)"),
+        (HEAD + '[[rules]]\nstate = "idl"', "rules[0].state: Invalid enum value 'idl'"),
+        (HEAD + '[[rules]]\nscreen = "x"', "rules[0]: missing required field `state`"),
+        (HEAD + '[[rules]]\nstate = "idle"\nunless = "x"', "rules[0]: there is no key `unless`"),
+        (HEAD + '[[rules]]\nstate = "idle"\ntail = 0', "rules[0].tail: Expected `int` >= 1"),
+        (HEAD + '[[rules]]\nstate = "idle"\nscreen = 1', "rules[0].screen: Expected a regular expression"),
+        (
+            HEAD + '[[rules]]\nstate = "idle"\nscreen = "("',
+            "rules[0].screen: the pattern '(' is not valid: missing ), unterminated subpattern at position 0",
+        ),
+        (
+            HEAD + '[[rules]]\nstate = "idle"\nnot = "(a+)+b"',
+            "rules[0].not: the pattern '(a+)+b' has a repeat within a repeat; some screens would take it hours",
+        ),
+        (HEAD + 'name = "y"', "`name` is 'y'"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidValue) as caught:
+        Profiles.load(str(tmp_path))
+    assert caught.value.message == f"{path}: {message}"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("x.toml", b"a = ["), ("x.toml", b"\xff"), ("Bad.toml", b""), ("all.toml", b"")]
+)
+def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InvalidValue) as caught:
+        Profiles.load(str(tmp_path))
+    assert str(tmp_path / name) in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+", "(?:a*b)*", "(?:x|(?:y+))+z", "(?:(?=a+)b)*", "(?:a{1,50}){2,60}", "x" * 1001]
+)
+def test_a_pattern_that_could_run_for_ever_is_refused(pattern: str) -> None:
+    with pytest.raises(InvalidValue):
+        read_profile("x", f"{HEAD}[[rules]]\nstate = 'idle'\nscreen = '{pattern}'", "x.toml")
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^\$$", "(?:ab)+c", r"[a-z]{1,5}(?:\.\d{1,3}){3}", r"^.*?\$ +\S", "(?:a{1,9}){1,9}"]
+)
+def test_an_ordinary_pattern_is_taken(pattern: str) -> None:
+    profile = read_profile("x", f"{HEAD}[[rules]]\nstate = 'idle'\nscreen = '{pattern}'", "x.toml")
+    assert profile.rules[0].screen is not None

@@ -1,0 +1,197 @@
+"""Which state a screen shows: the rules by themselves, and our shells' rules against the real shells."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from panes import BUILT_IN, Pane, Seen, Tmux, tmux_server
+
+from agentd.agents.profile import read_profile
+from agentd.agents.screen import MAX_LINE_CHARS, classify
+from agentd.records import AgentState
+
+RULES = """
+command = "x"
+[input]
+composer = '^> ?(?P<text>.*)$'
+[[rules]]
+state = "waiting"
+screen = 'Allow'
+not = 'Allowed'
+composer = false
+[[rules]]
+state = "working"
+title = '^busy'
+[[rules]]
+state = "working"
+command = ["make", "cc"]
+screen = '^cc '
+tail = 2
+reason = "it builds"
+[[rules]]
+state = "idle"
+screen = '^>'
+tail = 1
+"""
+PROFILE = read_profile("x", RULES, "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "rule"),
+    [
+        (Seen("Allow?\n>"), "waiting", "rules[1] waiting"),
+        (Seen("Allow?\nAllowed\n>"), "idle", "rules[4] idle"),
+        (Seen(">", title="busy: 3 s"), "working", "rules[2] working"),
+        (Seen("cc a.c\nok\n\n  \n", command="make"), "working", "rules[3] working"),
+        (Seen("cc a.c\nok", command="bash"), None, ""),
+        (Seen("cc a.c\nok"), "working", "rules[3] working"),  # a saved screen has no command
+        (Seen("cc a.c\n1\n2", command="cc"), None, ""),  # too far up
+        (Seen(""), None, ""),
+        (Seen(">", dead=True, exit_status=0), "stopped", "dead"),
+        (Seen("Allow? >", dead=True, exit_status=3), "failed", "dead"),
+    ],
+)
+def test_the_first_rule_that_matches_decides(seen: Seen, state: str | None, rule: str) -> None:
+    verdict = classify(PROFILE, seen)
+    assert (verdict.state, verdict.rule) == (state, rule)
+
+
+def test_a_verdict_says_by_which_line() -> None:
+    verdict = classify(PROFILE, Seen("first\ncc a.c   \nok"))
+    assert (verdict.reason, verdict.evidence) == ("it builds", "cc a.c")
+    unknown = classify(PROFILE, Seen("first\nlast\n\n"))
+    assert (unknown.reason, unknown.evidence) == ("no rule of its profile knows this screen", "last")
+
+
+def test_text_in_the_composer_is_a_draft_whatever_the_rule_says() -> None:
+    verdict = classify(PROFILE, Seen("> fix the"))
+    assert (verdict.state, verdict.draft, verdict.composer) == (AgentState.IDLE, True, "fix the")
+    assert classify(PROFILE, Seen(">")).composer == ""
+    assert classify(PROFILE, Seen("Allow\n> x")).composer is None
+
+
+@given(st.text(st.characters(codec=None)), st.text(max_size=20), st.sampled_from(BUILT_IN.names()))
+def test_no_screen_makes_it_fail(text: str, title: str, name: str) -> None:
+    verdict = classify(BUILT_IN.get(name), Seen(text, title=title, command="bash"))
+    assert len(verdict.evidence) <= MAX_LINE_CHARS
+
+
+@pytest.mark.parametrize("name", BUILT_IN.names())
+@pytest.mark.parametrize("kind", ["noise", "prompts", "blanks", "passwords"])
+def test_a_hostile_screen_is_read_in_bounded_time(name: str, kind: str) -> None:
+    noise = random.Random(1)
+    line = {
+        "noise": "".join(chr(noise.randrange(32, 0x3000)) for _ in range(5000)),
+        "prompts": "$ " * 100_000,
+        "blanks": "x" + " " * 200_000 + "x",
+        "passwords": "password" * 50_000,
+    }[kind]
+    started = time.thread_time()
+    classify(BUILT_IN.get(name), Seen("\n".join([line] * 200), command="bash"))
+    assert time.thread_time() - started < 1.0
+
+
+# -- the shells themselves
+
+
+@pytest.fixture(scope="module")
+def tmux() -> Iterator[Tmux]:
+    with tmux_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["shell", "sh", "zsh"])
+def shell(request: pytest.FixtureRequest, tmux: Tmux) -> Pane:
+    if shutil.which(BUILT_IN.get(request.param).command) is None:
+        pytest.skip(f"{request.param}: the program is not installed here")
+    pane = tmux.start(request.param)
+    pane.until_state("idle")
+    return pane
+
+
+def test_a_running_command_is_work_and_then_the_prompt_is_idle(shell: Pane) -> None:
+    shell.type("sleep 0.3", "Enter")
+    assert shell.until_state("working").composer is None
+    assert shell.until_state("idle").composer == ""
+
+
+def test_a_half_typed_line_is_a_draft_and_clearing_ends_it(shell: Pane) -> None:
+    shell.type("echo $")
+    assert shell.until(lambda verdict: verdict.composer == "echo $").draft
+    shell.type(*shell.profile.input.clear_keys)
+    shell.until_state("idle")
+
+
+def test_a_continuation_line_is_a_draft(shell: Pane) -> None:
+    shell.type('echo "a', "Enter")
+    shell.until(lambda verdict: verdict.draft and verdict.evidence.startswith(">"))
+    shell.type(*shell.profile.input.interrupt_keys)
+    shell.until_state("idle")
+
+
+def test_it_is_idle_after_clear(shell: Pane) -> None:
+    shell.type("echo hi", "Enter")
+    shell.until_state("idle")
+    shell.type("clear", "Enter")
+    shell.until(lambda verdict: verdict.state == "idle" and "hi" not in shell.look().text)
+
+
+def test_output_without_a_newline_does_not_hide_the_prompt(shell: Pane) -> None:
+    shell.type("printf 'no%sline\\n' new; printf 'US$'", "Enter")
+    shell.until_shown("nonewline")
+    shell.until_state("idle")
+
+
+def test_a_password_prompt_waits_for_a_person(shell: Pane) -> None:
+    shell.type("clear; exec cat", "Enter")
+    shell.until_state("working")
+    shell.type("Password for you:")
+    shell.until_state("waiting")
+
+
+def test_bash_says_itself_whether_it_is_at_its_prompt(tmux: Tmux) -> None:
+    """A script, `read` and a builtin's output are all `bash` in the foreground."""
+    shell = tmux.start("shell")
+    shell.until_state("idle")
+    shell.type("clear; echo '$'; read line", "Enter")
+    verdict = shell.until(lambda verdict: verdict.evidence == "$" and shell.look().title == "running")
+    assert verdict.state == "working"
+    shell.type("x", "Enter")
+    shell.until_state("idle")
+
+
+def test_a_paste_of_several_lines_is_a_draft_until_it_is_entered(tmux: Tmux) -> None:
+    shell = tmux.start("shell")
+    shell.until_state("idle")
+    shell.paste("echo one\necho two\ufffd")
+    shell.until_state("idle", draft=True)
+    shell.type("Enter")
+    shell.until_shown("one\ntwo\ufffd")
+    shell.until_state("idle")
+
+
+def test_a_pointer_does_nothing_in_a_shell(shell: Pane) -> None:
+    shell.paste(": agentd message m0123456789ab waits, read it with agentd msg m0123456789ab")
+    shell.until_state("idle", draft=True)
+    shell.type("Enter")
+    shell.until_state("idle")
+    assert "not found" not in shell.look().text
+
+
+def test_any_program_with_a_prompt_is_read_by_generic(tmux: Tmux) -> None:
+    python = tmux.start("generic", env={"AGENTD_GENERIC_COMMAND": "python3 -q -i"})
+    python.until_state("idle")
+    python.type("x = 1")
+    python.until_state("idle", draft=True)
+    python.type("C-u", "input('Really? [y/N]')", "Enter")
+    python.until_state("waiting")
+    nothing = tmux.start("generic")
+    nothing.until_state("failed")
+    all_lines = tmux.run("capture-pane", "-p", "-S", "-", "-t", nothing.name)
+    assert "AGENTD_GENERIC_COMMAND: is not set" in all_lines
