@@ -49,6 +49,10 @@ def _run(words: list[str]) -> int:
         from agentd.cli.help import show_help
 
         return show_help(COMMANDS, words[1:])
+    if words[1:] in (["--help"], ["-h"]) and words[0] not in COMMANDS:
+        from agentd.cli.help import show_help
+
+        return show_help(COMMANDS, words[:1])
     if words[0] == "--version":
         words = ["version", *words[1:]]
     command, rest = find(COMMANDS, words)

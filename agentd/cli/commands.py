@@ -188,7 +188,7 @@ _TABLE = (
         "msg",
         "messages:msg",
         "Show a message and every state it went through.",
-        "agentd msg 01K2Y6Z9N3",
+        "agentd msg m4k2v7q",
         (Argument("ID"),),
         group=MESSAGES,
     ),
@@ -196,7 +196,7 @@ _TABLE = (
         "ack",
         "messages:ack",
         "Say that messages were dealt with.",
-        "agentd ack 01K2Y6Z9N3",
+        "agentd ack m4k2v7q",
         (IDS,),
         group=MESSAGES,
     ),
@@ -204,7 +204,7 @@ _TABLE = (
         "nack",
         "messages:nack",
         "Give messages back; they are offered again.",
-        "agentd nack 01K2Y6Z9N3 --delay 60",
+        "agentd nack m4k2v7q --delay 60",
         (IDS,),
         (
             Option("--delay", "SECONDS", "not before so long (0)", kind="number", high=YEAR_S),
@@ -232,9 +232,9 @@ _TABLE = (
         group=MESSAGES,
     ),
     Command(
-        "dead retry", "dead:retry", "Offer dead letters again.", "agentd dead retry 01K2Y6Z9N3", (IDS,), group=MESSAGES
+        "dead retry", "dead:retry", "Offer dead letters again.", "agentd dead retry m4k2v7q", (IDS,), group=MESSAGES
     ),
-    Command("dead drop", "dead:drop", "Delete dead letters.", "agentd dead drop 01K2Y6Z9N3", (IDS,), group=MESSAGES),
+    Command("dead drop", "dead:drop", "Delete dead letters.", "agentd dead drop m4k2v7q", (IDS,), group=MESSAGES),
     Command(
         "team up",
         "teams:up",

@@ -19,7 +19,7 @@ except ImportError:
 
 _CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _CONTROL[0x7F] = 0x2421
-_UNSEEN = (*range(0x80, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_UNSEEN = (*range(0x80, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 _CONTROL.update((code, 0xFFFD) for code in _UNSEEN)  # C1, and what turns the direction of text
 _CELL: dict[int, int | str] = {**_CONTROL, 0x0A: " ", 0x09: " "}
 

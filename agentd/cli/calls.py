@@ -1,0 +1,76 @@
+"""Commands about the table of calls, and the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from agentd import __version__
+from agentd.cli.grammar import Values
+from agentd.cli.output import emit, say
+from agentd.client import connect
+from agentd.errors import EXIT_OK, OverLimit, UsageError
+from agentd.wire.frames import MAX_FRAME_BYTES, PROTOCOL
+
+
+def call(values: Values) -> int:
+    """Make a call and print its answer; a stream's items as JSON Lines."""
+    params = _params(values["json|-"])
+    with connect() as client:
+        if values["method"].endswith(".follow"):
+            for item in client.stream(values["method"], params):
+                emit(item)
+        else:
+            emit(client.call(values["method"], params))
+    return EXIT_OK
+
+
+def _params(text: str | None) -> dict[str, Any]:
+    if text == "-":
+        text = sys.stdin.buffer.read(MAX_FRAME_BYTES + 1).decode(errors="replace")
+        if len(text) > MAX_FRAME_BYTES:
+            raise OverLimit(f"stdin is over {MAX_FRAME_BYTES} bytes long", hint="send it in parts")
+    try:
+        params = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the parameters are not JSON: {error}", hint='write them like {"target": "lead"}') from None
+    if not isinstance(params, dict):
+        raise UsageError("the parameters are not an object", hint='write them like {"target": "lead"}')
+    return params
+
+
+def schema(values: Values) -> int:
+    """Print the table of calls: whole with --json, else a line each."""
+    from agentd.wire import calls
+
+    if values["json"]:
+        emit(calls.schema())
+    else:
+        say(json.dumps(calls.schema(), indent=2))
+    return EXIT_OK
+
+
+def demo(values: Values) -> int:
+    """Do the main job on an instance of its own."""
+    from agentd.demo import run
+
+    return run(as_json=values["json"])
+
+
+def version(values: Values) -> int:
+    """Print the version."""
+    if values["json"]:
+        python = ".".join(map(str, sys.version_info[:3]))
+        emit(
+            {
+                "version": __version__,
+                "protocol": PROTOCOL,
+                "python": python,
+                "executable": os.path.realpath(sys.executable),
+            }
+        )
+    else:
+        say(f"agentd {__version__}")
+    return EXIT_OK

@@ -1,0 +1,96 @@
+"""Commands about profiles."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+
+from agentd.cli.grammar import Values
+from agentd.cli.output import emit, facts, say, table
+from agentd.cli.session import ask
+from agentd.errors import EXIT_OK, InvalidValue, NotFound
+from agentd.paths import Paths
+
+MAX_SCREEN_BYTES = 4 * 1024 * 1024
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC: links, titles
+    r"|\x1b[ -/]+[0-~]"  # character sets
+    r"|[\x0e\x0f]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedLook:
+    """A screen from a file: what a file cannot tell is empty."""
+
+    text: str
+    title: str
+    dead: bool
+    cursor_x: int = 0
+    cursor_y: int = 0
+    exit_status: int | None = None
+    in_mode: bool = False
+    command: str = ""
+
+
+def ls(values: Values) -> int:
+    """List profiles."""
+    answer = ask("profiles.list")
+    if values["json"]:
+        emit(answer)
+        return EXIT_OK
+    rows = [(p["name"], p["delivery"], " ".join(p["command"]), p["origin"], p["doc"]) for p in answer["profiles"]]
+    table(("PROFILE", "DELIVERY", "COMMAND", "FROM", "ABOUT"), rows)
+    return EXIT_OK
+
+
+def show(values: Values) -> int:
+    """Show one profile."""
+    answer = ask("profiles.get", {"name": values["name"]})
+    if values["json"]:
+        emit(answer)
+    else:
+        say(json.dumps(answer, indent=2))
+    return EXIT_OK
+
+
+def classify(values: Values) -> int:
+    """Say what a profile's rules make of a saved screen."""
+    from agentd.agents.profile import Profiles
+    from agentd.agents.screen import classify as verdict_on
+
+    profile = Profiles.load(Paths.find(os.environ).profiles_dir).get(values["name"])
+    look = SavedLook(_ESCAPES.sub("", _read(values["file|-"])), values["title"] or "", values["dead"])
+    verdict = verdict_on(profile, look)
+    answer = {
+        "state": verdict.state,
+        "reason": verdict.reason,
+        "rule": verdict.rule,
+        "draft": verdict.draft,
+        "evidence": verdict.evidence,
+    }
+    if values["json"]:
+        emit(answer)
+    else:
+        facts(list({**answer, "state": verdict.state or "unknown"}.items()))
+    return EXIT_OK
+
+
+def _read(name: str) -> str:
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(MAX_SCREEN_BYTES + 1)
+        else:
+            with open(name, "rb") as file:
+                data = file.read(MAX_SCREEN_BYTES + 1)
+    except FileNotFoundError:
+        raise NotFound(f"no file {name}", hint="save a screen with `tmux capture-pane -p`") from None
+    except OSError as error:
+        raise InvalidValue(f"cannot read {name}: {error.strerror}", hint="give a file, or - for stdin") from None
+    if len(data) > MAX_SCREEN_BYTES:
+        raise InvalidValue(f"{name} is over {MAX_SCREEN_BYTES} bytes long", hint="save one screen only")
+    return data.decode(errors="replace")
