@@ -8,11 +8,14 @@ import sys
 from typing import Any
 
 from agentd import __version__
-from agentd.cli.grammar import Values
 from agentd.cli.output import emit, say
 from agentd.client import connect
 from agentd.errors import EXIT_OK, OverLimit, UsageError
 from agentd.wire.frames import MAX_FRAME_BYTES, PROTOCOL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agentd.cli.grammar import Values
 
 
 def call(values: Values) -> int:

@@ -13,11 +13,14 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 
 from agentd import __version__, config
-from agentd.cli.grammar import Values
 from agentd.cli.output import clean, colours, emit
 from agentd.client import connect
 from agentd.errors import EXIT_FAILED, EXIT_OK, AgentdError, Unavailable
 from agentd.paths import Paths, check_socket_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agentd.cli.grammar import Values
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 OLDEST_PYTHON = (3, 11)

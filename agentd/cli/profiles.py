@@ -8,11 +8,14 @@ import re
 import sys
 from dataclasses import dataclass
 
-from agentd.cli.grammar import Values
 from agentd.cli.output import emit, facts, say, table
 from agentd.cli.session import ask
 from agentd.errors import EXIT_OK, InvalidValue, NotFound
 from agentd.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agentd.cli.grammar import Values
 
 MAX_SCREEN_BYTES = 4 * 1024 * 1024
 _ESCAPES = re.compile(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 
 from agentd import config
-from agentd.cli.grammar import Values
 from agentd.cli.output import emit, facts, say, table
 from agentd.client import connect
 from agentd.errors import EXIT_OK, AlreadyExists, Unavailable
 from agentd.paths import Paths, open_private, private_dir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agentd.cli.grammar import Values
 
 
 def show(values: Values) -> int:

@@ -7,11 +7,14 @@ import tomllib
 from typing import Any
 
 from agentd.cli.agents import print_agents, print_stopped
-from agentd.cli.grammar import Values
 from agentd.cli.output import emit, say, table
 from agentd.cli.session import ask, report_failed
 from agentd.client import connect
 from agentd.errors import EXIT_OK, InvalidValue, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agentd.cli.grammar import Values
 
 UP_TIMEOUT_S = 300.0
 
