@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,6 +51,12 @@ class Answers:
         for body in [*(item.body for item in read), *(item.text for item in found if isinstance(item, PlainText))]:
             self._say(f"echo: {one_line(body[:SHOWN_CHARS])}")
 
+    def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
     def _fetched(self, envelope: Envelope) -> Envelope:
         if envelope.pointer_bytes is None or not self._connects:
             return envelope
@@ -72,35 +78,36 @@ class Answers:
             {"to": item.sender, "body": f"echo: {item.body}", "reply_to": item.id, "key": f"reply-{item.id}"}
             for item in envelopes
         ]
-        while items:
+        for pause_s in _pauses():
             results = self._patiently(functools.partial(_send, items))
             errors = [(i, result) for i, result in zip(items, results, strict=True) if isinstance(result, AgentdError)]
             for item, error in errors:
                 if not error.retryable:
                     self._say(f"demo: no answer to {item['to']}: {one_line(error.message)}")
             items = [item for item, error in errors if error.retryable]
-            if items:
-                time.sleep(LONGEST_PAUSE_S)
+            if not items:
+                return
+            time.sleep(pause_s)
 
     def _ack(self, ids: Sequence[str]) -> None:
         left = list(ids)
-        while left:
+        for pause_s in _pauses():
             done = self._patiently(functools.partial(_ack, left))
             left = [row["id"] for row in done["failed"] if row["error"].get("retryable")]
-            if left:
-                time.sleep(LONGEST_PAUSE_S)
+            if not left:
+                return
+            time.sleep(pause_s)
 
     def _patiently(self, action: Callable[[Client], T]) -> T:
         """Do it, again and again while the daemon is away; keys make a repeated call harmless."""
-        pause_s = FIRST_PAUSE_S
+        pauses = _pauses()
         while True:
             try:
                 return action(self._connected())
             except AgentdError as error:
                 if not error.retryable:
                     raise
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            time.sleep(next(pauses))
 
     def _connected(self) -> Client:
         if self._client is None:
@@ -108,6 +115,14 @@ class Answers:
 
             self._client = connect(autostart=False, environ=self._environ)
         return self._client
+
+
+def _pauses() -> Iterator[float]:
+    """Yield how long to wait before each further try, without end."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
 def _send(items: Sequence[Mapping[str, Any]], client: Client) -> list[Receipt | AgentdError]:
