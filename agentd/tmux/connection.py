@@ -21,6 +21,7 @@ import anyio
 
 from agentd.tmux.failures import Desync, TmuxRefused, TmuxTimeout, TmuxUnavailable
 from agentd.tmux.notation import ControlParser, Notification, Reply, command, encode
+from agentd.tmux.processes import Process, send_signal, start_of
 
 HUB = "_agentd"  # the hidden session our clients are attached to
 _CLIENT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TMPDIR")  # never TMUX, TMUX_PANE
@@ -39,6 +40,7 @@ class ControlConnection(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Reply]] = deque()
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._client: Process | None = None
         self._attached = asyncio.get_running_loop().create_future()
         self._abandoned = False
         self._why = ""
@@ -153,8 +155,8 @@ class ControlConnection(asyncio.Protocol):
                 await self._process.wait()
 
     def _kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        if self._client is not None:  # asyncio's own kill() may reap it, and its watcher then complains
+            send_signal(self._client, signal.SIGKILL)
 
     def _abandon(self) -> None:
         self._abandoned = True
@@ -191,6 +193,7 @@ class ControlConnection(asyncio.Protocol):
             raise TmuxUnavailable(f"cannot run {argv[0]}: {error.strerror}", hint="is tmux installed?") from None
         finally:
             theirs.close()
+        self._client = start_of(self._process.pid)
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -250,7 +253,7 @@ def client_environment() -> dict[str, str]:
 
 def _dies_with_us() -> list[str]:
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", signal.Signals.SIGKILL.name.removeprefix("SIG")] if setpriv else []
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 def _text(reply: Reply) -> str:

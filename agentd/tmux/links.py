@@ -157,7 +157,7 @@ class Links:
                 await self._hear_deaths(connection)
             await connection.lost.wait()
         except AgentdError as error:
-            self._log.debug("a connection ended", role=role, error=error.message)
+            connection.drop(error.message)  # whatever went wrong here, a new connection starts clean
         finally:
             self._open.pop(role, None)
             await self._close(connection)

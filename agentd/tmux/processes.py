@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -64,39 +65,42 @@ def send_signal(process: Process, number: signal.Signals) -> bool:
 
 
 class ProcessTable:
-    """Who descends from whom."""
+    """Who descends from whom, read again when it is older than a moment; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._rows: dict[int, _Row] = {}
+        self._below: dict[int, list[int]] = {}  # by parent, and by leader of the terminal session
         self._read_s = 0.0
+        self._lock = threading.Lock()
 
-    def family(self, pid: int) -> list[Process]:
+    def family(self, pid: int, parent: int) -> list[Process]:
         """Return the process, all that descend from it and all of its terminal session, as far as they run.
 
-        Where there is no /proc (macOS) only the process itself is known.
+        Nothing when the pid is a stranger's by now: a child of another parent. Where there is no /proc (macOS) only the process itself is known.
         """
-        rows = self._fresh()
+        with self._lock:
+            self._refresh()
+            rows, below = self._rows, self._below
         if not rows:
             return [Process(pid, "")]
-        children: dict[int, list[int]] = {}
-        for each, row in rows.items():
-            children.setdefault(row.parent, []).append(each)
-        found = {each for each, row in rows.items() if row.session == pid}
-        waiting = [pid, *found]
+        if pid in rows and rows[pid].parent != parent:
+            return []
+        found, waiting = {pid}, [pid]
         while waiting:
-            each = waiting.pop()
-            for child in children.get(each, ()):
-                if child not in found:
-                    found.add(child)
-                    waiting.append(child)
-        found.add(pid)
+            new = set(below.get(waiting.pop(), ())) - found
+            found |= new
+            waiting += new
         return [Process(each, rows[each].started) for each in found if each in rows and rows[each].state not in "ZX"]
 
-    def _fresh(self) -> dict[int, _Row]:
-        if time.monotonic() - self._read_s > _SNAPSHOT_AGE_S:
-            self._rows = {pid: row for pid in _pids() if (row := _row(pid))}
-            self._read_s = time.monotonic()
-        return self._rows
+    def _refresh(self) -> None:
+        if time.monotonic() - self._read_s < _SNAPSHOT_AGE_S:
+            return
+        self._rows = {pid: row for pid in _pids() if (row := _row(pid))}
+        self._below = {}
+        for pid, row in self._rows.items():
+            for above in {row.parent, row.session}:
+                self._below.setdefault(above, []).append(pid)
+        self._read_s = time.monotonic()
 
 
 async def wait_until_gone(processes: Iterable[Process], timeout_s: float) -> list[Process]:

@@ -107,6 +107,7 @@ class Tmux:
         self._told_dead: set[str] = set()
         self._activity: dict[str, str] = {}
         self._unread_bytes: dict[str, int] = {}
+        self._stopped = False
         self._tasks: TaskGroup | None = None
 
     @classmethod
@@ -157,6 +158,7 @@ class Tmux:
 
     async def stop_server(self) -> None:
         """End the server and every program in it; no ServerGone is told for what was asked."""
+        self._stopped = True
         server, self._server = self._server, None
         if server is not None:
             await self._place.stop(server)
@@ -201,7 +203,8 @@ class Tmux:
         What is gone already is no error. Each step is awaited: in one burst they crash every tmux (tmux-2.md §4).
         """
         self._check_server(ref)
-        family = await anyio.to_thread.run_sync(self._table.family, ref.pid)
+        server_pid = int(ref.server.partition(":")[0])
+        family = await anyio.to_thread.run_sync(self._table.family, ref.pid, server_pid)
         if timeout_s <= 0:
             _kill_all(family)
         with anyio.CancelScope(shield=True):
@@ -385,6 +388,8 @@ class Tmux:
                     self._tell(Restored())
                 first = False
             self._lose_server(server)
+            if self._stopped:
+                return
             server = await self._server_again()
 
     def _new_links(self, server: Server) -> Links:
@@ -400,12 +405,11 @@ class Tmux:
         )
 
     def _lose_server(self, server: Server) -> None:
-        asked_for = self._server is None
         self._links, self._server = None, None
         self._told_dead.clear()
         self._activity.clear()
         self._unread_bytes.clear()
-        if not asked_for:
+        if not self._stopped:
             self._tell(ServerGone(server.id))
 
     async def _server_again(self) -> Server:
