@@ -10,7 +10,11 @@ import anyio
 from anyio.abc import SocketStream
 
 from agentd.calling import (
+    BACKOFF_S,
     BATCH_SIZE,
+    DEFAULT_CREDIT,
+    DEFAULT_TIMEOUT_S,
+    CallError,
     arguments,
     batch_results,
     chunks,
@@ -22,7 +26,6 @@ from agentd.calling import (
     spawned,
     too_late,
 )
-from agentd.client import BACKOFF_S, DEFAULT_CREDIT, DEFAULT_TIMEOUT_S, CallError
 from agentd.errors import AgentdError, Denied, Unavailable
 from agentd.place import Place
 from agentd.records import Receipt

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
     from agentd.records import Receipt
 
+CallError = AgentdError
+
+DEFAULT_TIMEOUT_S = 30.0
+DEFAULT_CREDIT = 256  # items of a stream under way
+BACKOFF_S = (0.02, 0.05, 0.1, 0.2)  # pauses before connecting again
 BATCH_SIZE = 1000
 BATCH_BYTES = MAX_FRAME_BYTES - 4096  # what is left of a frame for the call around the messages
 WAIT_S = 300.0

@@ -7,7 +7,11 @@ from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as Socket  # noqa: N812  the public class costs the hot commands 4 ms
 
 from agentd.calling import (
+    BACKOFF_S,
     BATCH_SIZE,
+    DEFAULT_CREDIT,
+    DEFAULT_TIMEOUT_S,
+    CallError,
     arguments,
     batch_results,
     chunks,
@@ -32,11 +36,6 @@ if TYPE_CHECKING:
 
     from agentd.records import Receipt
 
-CallError = AgentdError
-
-DEFAULT_TIMEOUT_S = 30.0
-DEFAULT_CREDIT = 256
-BACKOFF_S = (0.02, 0.05, 0.1, 0.2)
 _READ_BYTES = 65_536
 
 

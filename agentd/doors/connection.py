@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from agentd.config import MAX_FRAME_LIMIT_BYTES
 from agentd.doors import replies
-from agentd.doors.dispatch import WAITING, CallContext
+from agentd.doors.dispatch import DEFAULT_CREDIT, WAITING, CallContext, read_options
+from agentd.doors.greeting import greeted
 from agentd.doors.identity import check_uid
 from agentd.doors.peers import Peer, peer_credentials
 from agentd.doors.running import RunningCall
@@ -22,21 +23,17 @@ from agentd.errors import (
     Busy,
     Cancelled,
     DeadlineExceeded,
-    InternalError,
-    InvalidValue,
-    Unauthenticated,
     Unavailable,
-    VersionMismatch,
 )
 from agentd.records import Caller
-from agentd.wire.frames import CALL, CANCEL, CREDIT, HELLO, NOTE, PING, PROTOCOL, FrameReader, ProtocolError
+from agentd.wire.frames import CALL, CANCEL, CREDIT, NOTE, PING, PROTOCOL, FrameReader, ProtocolError
 
 FRAMES_PER_TURN = 256
 OUTPUT_MARK_BYTES = 256 * 1024  # above it nothing more is read from the connection
 OUTPUT_MARK_S = 10.0  # above it for so long: a slow consumer
 HELLO_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
-DEFAULT_CREDIT = 256
+ANNOUNCED_LIMITS = ("max_frame_bytes", "max_in_flight", "max_output_bytes")
 
 
 class Connection(asyncio.Protocol):
@@ -160,7 +157,10 @@ class Connection(asyncio.Protocol):
             frames, fault = error.frames, error
         self._in_turn = True
         for frame in frames:
-            self._take(frame)
+            if frame[0] == CALL and self.caller is not None:
+                self._call(frame, self.caller)
+            else:
+                self._take(frame)
             if self._closing_since_s is not None:
                 break
         self._in_turn = False
@@ -174,6 +174,9 @@ class Connection(asyncio.Protocol):
         if self._closing_since_s is not None:
             return
         held = self._over_since_s is not None or self._room() <= 0
+        if not held and self._reading and not self._reader.pending_bytes:  # nearly always
+            self._partial_since_s = None
+            return
         more = self._reader.more
         if more and not held:
             self._turn_soon()
@@ -202,8 +205,6 @@ class Connection(asyncio.Protocol):
         kind = frame[0]
         if self.caller is None:
             self._greet(frame)
-        elif kind == CALL:
-            self._call(frame, self.caller)
         elif kind == CREDIT:
             if frame[1] in self._running:
                 self._running[frame[1]].add_credit(frame[2])
@@ -218,41 +219,17 @@ class Connection(asyncio.Protocol):
     # HELLO
 
     def _greet(self, frame: list[Any]) -> None:
+        shared = self._shared
         try:
-            self.caller = self._identified(frame)
+            self.caller, max_reply_bytes = greeted(frame, self.peer, shared.identify, shared.log)
         except AgentdError as error:
             self._refuse(error)
             return
+        self._max_reply_bytes = max_reply_bytes
         self._context = CallContext(peer_pid=self.peer.pid)
-        self._shared.unauthenticated.pop(self, None)
-        config = self._shared.config
-        limits = {
-            "max_frame_bytes": config.max_frame_bytes,
-            "max_in_flight": config.max_in_flight,
-            "max_output_bytes": config.max_output_bytes,
-        }
-        self._out.append(replies.hello({**self._shared.hello, "v": PROTOCOL, "limits": limits}))
-
-    def _identified(self, frame: list[Any]) -> Caller:
-        if frame[0] != HELLO:
-            raise Unauthenticated("the first frame must be HELLO", hint="send [0, {v: [1], client: name}] first")
-        versions, token, max_reply = (frame[1].get(name) for name in ("v", "token", "max_frame"))
-        if not isinstance(versions, list) or PROTOCOL not in versions:
-            raise VersionMismatch(
-                f"this agentd speaks protocol versions [{PROTOCOL}] and you speak {versions!r}"[:200],
-                hint="use a client of the same version as the daemon",
-            )
-        if not isinstance(token, str | None) or not isinstance(max_reply, int | None):
-            raise InvalidValue("HELLO: token is a text and max_frame a number", field="$.token")
-        if max_reply is not None:
-            self._max_reply_bytes = min(max(max_reply, 0), MAX_FRAME_LIMIT_BYTES)
-        try:
-            return self._shared.identify(self.peer, token)
-        except AgentdError:
-            raise
-        except Exception as error:
-            self._shared.log.error("rpc.identify_failed", pid=self.peer.pid, exc_info=True)
-            raise InternalError(f"agentd could not tell who you are: {error}; see the daemon's log") from error
+        shared.unauthenticated.pop(self, None)
+        limits = {name: getattr(shared.config, name) for name in ANNOUNCED_LIMITS}
+        self._out.append(replies.hello({**shared.hello, "v": PROTOCOL, "limits": limits}))
 
     def _refuse(self, error: AgentdError) -> None:
         """Close a connection that gets no identity, and leave a line for the audit."""
@@ -269,34 +246,22 @@ class Connection(asyncio.Protocol):
         if not call_id or call_id in self._running:
             self._break_off(ProtocolError(f"call id {call_id} is in use"))
             return
+        shared = self._shared
         try:
-            if self._shared.draining:
+            if shared.draining:
                 raise Unavailable("agentd is stopping", hint="connect again")
             context, params, credit = self._context, frame[3], DEFAULT_CREDIT
             if len(frame) > 4:
-                context, params, credit = self._with_options(frame[4], params)
-            value = self._shared.dispatch.call(caller, method, params, context)
+                context, params, credit = read_options(frame[4], params, self.peer.pid)
+            value = shared.dispatch.call(caller, method, params, context)
             if isinstance(value, WAITING):
                 self._start(RunningCall(call_id, method, value, context.deadline_s, credit))
                 return
             reply = replies.result(call_id, value, self._max_reply_bytes)
         except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
             reply = self._as_refusal(call_id, method, error)
-        self._shared.counters.calls += 1
+        shared.counters.calls += 1
         self._out.append(reply)
-
-    def _with_options(self, options: Any, params: Any) -> tuple[CallContext, Any, int]:
-        if not isinstance(options, dict):
-            raise InvalidValue("a call's options are a map", field="options")
-        deadline_ms, credit = options.get("deadline_ms"), options.get("credit", DEFAULT_CREDIT)
-        if not isinstance(deadline_ms, int | float | None) or not isinstance(credit, int) or credit < 0:
-            raise InvalidValue("deadline_ms and credit are numbers, not negative", field="options")
-        if deadline_ms is not None and not deadline_ms > 0:
-            raise DeadlineExceeded("the call's deadline was over before it began", hint="allow more time")
-        if options.get("key") is not None and isinstance(params, dict):
-            params = {"key": options["key"], **params}
-        deadline_s = None if deadline_ms is None else deadline_ms / 1000
-        return CallContext(deadline_s, self.peer.pid), params, credit
 
     def _start(self, call: RunningCall) -> None:
         self._running[call.call_id] = call
@@ -346,6 +311,8 @@ class Connection(asyncio.Protocol):
         self._out.clear()
         self._out_bytes = 0
         self._transport.write(data)
+        if self._over_since_s is None:  # asyncio called pause_writing within write, had it gone above the mark
+            return
         if self._transport.get_write_buffer_size() > self._shared.config.max_output_bytes:
             self._cut_slow_consumer()
 

@@ -10,11 +10,12 @@ from typing import Any
 import anyio.lowlevel
 import msgspec
 
-from agentd.errors import AgentdError, Denied, InternalError, InvalidValue, UnknownMethod
+from agentd.errors import AgentdError, DeadlineExceeded, Denied, InternalError, InvalidValue, UnknownMethod
 from agentd.records import Caller, Role
 from agentd.wire.calls import CALLS, Params
 
 BATCH = "rpc.batch"
+DEFAULT_CREDIT = 256
 _BATCH_MAX_CALLS = 1024
 _CALLS_PER_TURN = 64
 
@@ -32,6 +33,20 @@ OnFault = Callable[[str, Exception], None]  # method, what was raised: a fault o
 WAITING = (CoroutineType, AsyncGeneratorType)  # kinds of values that are not the answer yet
 
 
+def read_options(options: Any, params: Any, peer_pid: int) -> tuple[CallContext, Any, int]:
+    """Return context, parameters and credit from the options of a call; a key among them is a parameter."""
+    if not isinstance(options, dict):
+        raise InvalidValue("a call's options are a map", field="options")
+    deadline_ms, credit = options.get("deadline_ms"), options.get("credit", DEFAULT_CREDIT)
+    if not isinstance(deadline_ms, int | float | None) or not isinstance(credit, int) or credit < 0:
+        raise InvalidValue("deadline_ms and credit are numbers, not negative", field="options")
+    if deadline_ms is not None and not deadline_ms > 0:
+        raise DeadlineExceeded("the call's deadline was over before it began", hint="allow more time")
+    if options.get("key") is not None and isinstance(params, dict):
+        params = {"key": options["key"], **params}
+    return CallContext(None if deadline_ms is None else deadline_ms / 1000, peer_pid), params, credit
+
+
 class Dispatch:
     """Makes calls through the table; `answer` gets parameters that are already of the call's type.
 
@@ -47,7 +62,7 @@ class Dispatch:
         row = CALLS.get(method)
         if row is None:
             return self._own(caller, method, params, context)
-        if caller.role is not Role.OPERATOR and not row.agent_may:
+        if not row.agent_may and caller.role is not Role.OPERATOR:
             raise Denied(f"an agent may not call {method}", hint="ask the operator to do it")
         try:
             typed = msgspec.convert(params, row.params)

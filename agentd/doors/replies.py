@@ -20,12 +20,18 @@ def framed(body: list[Any]) -> bytes:
 
 def result(call_id: int, value: Any, max_reply_bytes: int) -> bytes:
     """Return the answer to a call; raises OverLimit when it is more than the client takes."""
-    return _limited(framed([RESULT, call_id, value]), max_reply_bytes)
+    packed = _encode([RESULT, call_id, value])
+    if len(packed) > max_reply_bytes:
+        raise _too_large(len(packed), max_reply_bytes)
+    return len(packed).to_bytes(4, "big") + packed
 
 
 def item(call_id: int, seq: int, payload: Any, max_reply_bytes: int) -> bytes:
     """Return one item of a stream."""
-    return _limited(framed([ITEM, call_id, seq, payload]), max_reply_bytes)
+    frame = framed([ITEM, call_id, seq, payload])
+    if len(frame) - 4 > max_reply_bytes:
+        raise _too_large(len(frame) - 4, max_reply_bytes)
+    return frame
 
 
 def error(call_id: int, fault: AgentdError) -> bytes:
@@ -48,10 +54,7 @@ def pong(value: Any) -> bytes:
     return framed([PONG, value])
 
 
-def _limited(frame: bytes, max_reply_bytes: int) -> bytes:
-    size = len(frame) - 4
-    if size > max_reply_bytes:
-        raise OverLimit(
-            f"the answer is {size} bytes long and the client takes {max_reply_bytes}", hint="ask for less at a time"
-        )
-    return frame
+def _too_large(size_bytes: int, max_reply_bytes: int) -> OverLimit:
+    return OverLimit(
+        f"the answer is {size_bytes} bytes long and the client takes {max_reply_bytes}", hint="ask for less at a time"
+    )
