@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from agentd.records import Receipt
 
+__all__ = ["CallError", "Client", "connect"]
+
 _READ_BYTES = 65_536
 
 
