@@ -33,7 +33,7 @@ def ls(values: Values) -> int:
     """List agents."""
     answer = ask("agents.list", {"target": values["target"], "state": values["state"]})
     if values["json"]:
-        emit(answer)
+        emit(answer["agents"])
     elif answer["agents"]:
         print_agents(answer["agents"])
     elif values["state"]:

@@ -129,7 +129,7 @@ def inbox(values: Values) -> int:
 def print_messages(values: Values, answer: dict[str, Any], empty: str) -> None:
     """Print one line per message."""
     if values["json"]:
-        emit(answer)
+        emit(answer["messages"])
     elif answer["messages"]:
         table(("ID", "FROM", "TO", "STATE", "AGE", "BODY"), [_row(message) for message in answer["messages"]])
     else:

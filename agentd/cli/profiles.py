@@ -44,7 +44,7 @@ def ls(values: Values) -> int:
     """List profiles."""
     answer = ask("profiles.list")
     if values["json"]:
-        emit(answer)
+        emit(answer["profiles"])
         return EXIT_OK
     rows = [(p["name"], p["delivery"], " ".join(p["command"]), p["origin"], p["doc"]) for p in answer["profiles"]]
     table(("PROFILE", "DELIVERY", "COMMAND", "FROM", "ABOUT"), rows)

@@ -19,7 +19,7 @@ def show(values: Values) -> int:
     """Print each setting as a daemon started now has it; a running one's --set count, as they outlive a restart."""
     rows = config.load(Paths.find(os.environ).config_file, os.environ, _overrides()).rows()
     if values["json"]:
-        emit({"settings": rows})
+        emit(rows)
     else:
         shown = [(row["key"], _text(row["value"]), row["origin"], row["doc"]) for row in rows]
         table(("SETTING", "VALUE", "FROM", "ABOUT"), shown)

@@ -65,7 +65,7 @@ def ls(values: Values) -> int:
     """List teams."""
     answer = ask("teams.list")
     if values["json"]:
-        emit(answer)
+        emit(answer["teams"])
     elif answer["teams"]:
         rows = [(team["name"], team["agents"], team["live"], team.get("cwd")) for team in answer["teams"]]
         table(("TEAM", "AGENTS", "LIVE", "CWD"), rows)

@@ -1,0 +1,89 @@
+"""The hot commands start fast: what a whole process imports, as it runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+DENIED = {
+    *("argparse", "asyncio", "anyio", "collections", "dataclasses", "difflib", "enum", "functools", "json", "inspect"),
+    *("importlib", "libtmux", "logging", "msgspec", "pathlib", "re", "socket", "structlog", "subprocess", "tempfile"),
+    *("threading", "typing", "apsw", "agentd.records", "agentd.daemon", "agentd.api", "agentd.agents", "agentd.config"),
+}
+HOT = (
+    ["ls"],
+    ["send", "a", "hello"],
+    ["status"],
+    ["msg", "m1"],
+    ["inbox"],
+    ["ack", "m1"],
+    ["wait", "a", "--for", "idle"],
+)
+PROBE = """
+import sys
+import msgpack
+brought = set(sys.modules)
+from agentd.cli import main
+code = main(sys.argv[1:])
+print(*sorted(set(sys.modules) - brought), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def probe(argv: list[str], code: int) -> set[str]:
+    """Run a command in a process of its own; return what it imported beside msgpack and what msgpack imports."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *argv], env=environ, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["human", "json"])
+@pytest.mark.parametrize("argv", HOT, ids=lambda argv: argv[0])
+def test_without_a_daemon(argv, json, directory):
+    assert not probe([*argv, *json], 3) & DENIED
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["human", "json"])
+def test_with_a_daemon(json, served):
+    agent = {"id": "a1", "name": "a", "profile": "shell", "team": "", "role": "", "state": "idle", "since_s": 1.0}
+    served.answers.agents_list = lambda _: {"agents": [{**agent, "inbox": 0, "cwd": "/"}]}
+    assert not probe(["ls", *json], 0) & DENIED
+    assert not probe(["send", "a", "hello", *json], 0) & DENIED
+
+
+def test_python_dash_m_says_nothing_but_its_sentence(directory):
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-m", "agentd", "ls"], env=environ, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("agentd: no daemon is running")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_and_a_closed_pipe_are_no_tracebacks(directory):
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    argv = [sys.executable, "-m", "agentd", "schema"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            argv, env=environ, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("agentd: ")
+    assert done.stderr.count("\n") == 1
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        done = subprocess.run(
+            argv, env=environ, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, "")
