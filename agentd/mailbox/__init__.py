@@ -1,1 +1,1 @@
-"""Durable inboxes: sharded files, one writer each, group commit."""
+"""The mailbox: durable messages in a few SQLite files, one writer thread for each."""
