@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from agentd.errors import InvalidValue
 from agentd.tmux.failures import Desync
 
-MAX_LINE_BYTES = 16 * 1024 * 1024  # tmux itself sends at most a screen line or a few KB of output at a time
+MAX_LINE_BYTES = 1024 * 1024  # tmux itself sends at most a screen line or a few KB of output at a time
 
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_@+=:,./-]+|%[0-9]+)\Z")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
