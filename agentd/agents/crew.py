@@ -300,7 +300,7 @@ class Crew:
         """Offer again what was typed into a program that acknowledges and ended before it did."""
         if not profile.acks:
             return
-        unacked = await self._mailbox.list(agent_id, [MessageState.DELIVERED], 10_000)
+        unacked = await self._mailbox.inbox(agent_id, [MessageState.DELIVERED], 10_000)
         if unacked:
             ids = [message.id for message in unacked]
             why = "the agent ended before it acknowledged"

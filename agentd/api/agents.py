@@ -101,7 +101,7 @@ def _by_name(agent: Agent) -> tuple[str, int, str]:
 async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
     """Return everything about one agent."""
     agent = parts.directory.one(params.target)
-    counts = Counter(m.state for m in await parts.mailbox.list(agent.id, list(MessageState), 10_000))
+    counts = Counter(m.state for m in await parts.mailbox.inbox(agent.id, list(MessageState), 10_000))
     return {
         **agent_row(parts, agent),
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
@@ -256,7 +256,7 @@ async def _wait_for_message(parts: Parts, caller: Caller, agent: Agent, timeout_
         return change.sender == agent.id and change.to == caller.inbox and change.state is MessageState.ACCEPTED
 
     with parts.waiters.expect(agent.id, wanted) as change:
-        unread = await parts.mailbox.list(caller.inbox, list(OPEN), 10_000)
+        unread = await parts.mailbox.inbox(caller.inbox, list(OPEN), 10_000)
         message = next((m for m in unread if m.sender == agent.id), None)
         if message is None:
             with anyio.move_on_after(timeout_s):

@@ -150,26 +150,18 @@ async def _wait_for_reply(parts: Parts, caller: Caller, params: calls.MessagesWa
 
     with parts.waiters.expect(params.id, answers) as change:
         message = await _visible(parts, caller, params.id)
-        reply_id = await _reply_to(parts, message)
-        if reply_id is None:
+        reply = await parts.mailbox.answer_to(message.sender, message.id)
+        if reply is None:
             with anyio.move_on_after(params.timeout_s):
-                reply_id = (await change).id
-    if reply_id is None:
+                reply = await parts.mailbox.get((await change).id)
+    if reply is None:
         raise DeadlineExceeded(
             f"no answer to {params.id} in {params.timeout_s:g} s; it is {message.state}", hint=f"agentd msg {params.id}"
         )
-    reply = await parts.mailbox.get(reply_id)
     return {
         "message": message_row(parts.directory, await parts.mailbox.get(params.id)),
         "reply": message_row(parts.directory, reply),
     }
-
-
-async def _reply_to(parts: Parts, message: Message) -> str | None:
-    for candidate in await parts.mailbox.list(message.sender, list(MessageState), 10_000):
-        if candidate.reply_to == message.id:
-            return candidate.id
-    return None
 
 
 async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, Any]:
@@ -182,7 +174,7 @@ async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, 
         # Taken under a lease first, so that the courier does not type what is being read here.
         taken = await parts.mailbox.reserve(owner, params.limit, 1 << 30, 30.0)
         await parts.mailbox.deliver(taken, "read from the inbox")
-    messages = await parts.mailbox.list(owner, states, params.limit)
+    messages = await parts.mailbox.inbox(owner, states, params.limit)
     return {"messages": [message_row(parts.directory, message) for message in messages]}
 
 
@@ -218,7 +210,7 @@ async def dead(parts: Parts, _caller: Caller, params: calls.Dead) -> dict[str, A
         inboxes = _inboxes(parts, _caller, params.target)
     messages: list[Message] = []
     for owner in inboxes:
-        messages += await parts.mailbox.list(owner, [MessageState.DEAD], params.limit)
+        messages += await parts.mailbox.inbox(owner, [MessageState.DEAD], params.limit)
     messages.sort(key=lambda message: message.id)
     return {"messages": [message_row(parts.directory, message) for message in messages[: params.limit]]}
 

@@ -42,7 +42,7 @@ class Journal:
     @property
     def full(self) -> bool:
         """Tell whether the file is to be rotated."""
-        return self._file.tell() >= ROTATE_BYTES
+        return bool(self._file.tell() >= ROTATE_BYTES)
 
     def rotate(self) -> None:
         """Begin a new file."""

@@ -97,9 +97,7 @@ class Mailbox:
         pending = []
         for index, positions in by_shard.items():
             mine = [drafts[position] for position in positions]
-            pending.append(
-                (positions, self._writers[index].submit(lambda shard, mine=mine: shard.put(mine), len(mine)))
-            )
+            pending.append((positions, self._writers[index].submit(partial(Shard.put, drafts=mine), len(mine))))
         for positions, future in pending:
             for position, result in zip(positions, await _settled(future, len(positions)), strict=True):
                 results[position] = result

@@ -467,7 +467,7 @@ class Shard:
             db.close()
             raise _Damaged(verdict)
         depth = db.execute(f"SELECT agent, count(*) FROM m WHERE state<={DELIVERING} GROUP BY agent")  # noqa: S608
-        self.depth = Counter(dict(depth.fetchall()))
+        self.depth = Counter({str(agent): int(n) for agent, n in depth})  # type: ignore[arg-type]  apsw types a row loosely
         self.wake_ns = dict.fromkeys(self.depth, 0)
 
     def _set_aside(self, why: str) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from msgpack import packb, unpackb  # type: ignore[import-untyped]
+from msgpack import packb, unpackb
 
 from agentd.errors import InvalidValue, OverLimit
 
