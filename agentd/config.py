@@ -208,7 +208,7 @@ def _checked(section: str, name: str, value: Any, origin: str) -> Any:
     elif choices and typed not in choices:
         allowed = f"one of {', '.join(choices)}"
     elif (low is not None and typed < low) or (high is not None and typed > high):
-        allowed = f"from {low:g} to {high:g}"
+        allowed = f"from {low:.15g} to {high:.15g}"
     else:
         return typed
     raise InvalidValue(
@@ -223,7 +223,7 @@ def _typed(value: Any, wanted: type) -> Any:
         return _from_text(value, wanted)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    return value if type(value) is wanted else None
+    return value if type(value) is wanted and value == value else None  # nan differs from itself
 
 
 def _from_text(text: str, wanted: type) -> Any:

@@ -36,9 +36,9 @@ class Paths:
             root = os.path.abspath(one)
             return cls(root, root, root, one_dir=True)
         home = environ.get("HOME") or _home_of_this_uid()
-        state = environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
-        config = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-        runtime = environ.get("XDG_RUNTIME_DIR")
+        state = _absolute(environ, "XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+        config = _absolute(environ, "XDG_CONFIG_HOME") or os.path.join(home, ".config")
+        runtime = _absolute(environ, "XDG_RUNTIME_DIR")
         runtime_dir = os.path.join(runtime, "agentd") if runtime else f"/tmp/agentd-{os.getuid()}"  # noqa: S108  checked by private_dir
         return cls(os.path.join(state, "agentd"), runtime_dir, os.path.join(config, "agentd"))
 
@@ -94,6 +94,12 @@ class Paths:
         return (state, os.path.join(self.runtime_dir, "run.lock"))
 
 
+def _absolute(environ: Mapping[str, str], name: str) -> str:
+    # The XDG specification: a relative path is to be ignored. Two working directories would make two daemons.
+    value = environ.get(name, "")
+    return value if os.path.isabs(value) else ""
+
+
 def socket_path(environ: Mapping[str, str]) -> str:
     """Return where a client finds the daemon: AGENTD_SOCKET, else the instance's own."""
     return environ.get("AGENTD_SOCKET") or Paths.find(environ).socket
@@ -116,7 +122,7 @@ def private_dir(path: str) -> str:
     Raises InvalidValue naming what is wrong; nothing is repaired that somebody else may own.
     """
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        _make_private(path)
         info = os.lstat(path)
     except OSError as error:
         raise InvalidValue(f"cannot make the directory {path}: {error.strerror}", hint="check its parent") from None
@@ -124,6 +130,17 @@ def private_dir(path: str) -> str:
     if problem:
         raise InvalidValue(f"{path} {problem}", hint="remove it, or choose another place with AGENTD_DIR")
     return path
+
+
+def _make_private(path: str) -> None:
+    # os.makedirs gives its mode to the last directory only; the others would get what the umask leaves.
+    parent = os.path.dirname(path)
+    if parent and not os.path.isdir(parent):
+        _make_private(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
 
 
 def _why_not_private(path: str, info: os.stat_result) -> str:

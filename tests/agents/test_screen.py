@@ -130,6 +130,17 @@ def test_a_half_typed_line_is_a_draft_and_clearing_ends_it(shell: Pane) -> None:
     shell.until_state("idle")
 
 
+@pytest.mark.parametrize("size", [97, 98, 99, 300, 2500])
+def test_a_line_longer_than_the_screen_is_wide_is_one_draft(shell: Pane, size: int) -> None:
+    line = ("echo " + " ".join(str(number) for number in range(1000, 1500)))[: size - 1] + "X"
+    shell.paste(line)
+    verdict = shell.until(lambda verdict: (verdict.composer or "").endswith("X"))
+    assert verdict.draft
+    assert verdict.composer == line or size > MAX_LINE_CHARS
+    shell.type(*shell.profile.input.clear_keys)
+    shell.until_state("idle")
+
+
 def test_a_continuation_line_is_a_draft(shell: Pane) -> None:
     shell.type('echo "a', "Enter")
     shell.until(lambda verdict: verdict.draft and verdict.evidence.startswith(">"))
