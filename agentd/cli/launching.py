@@ -53,7 +53,6 @@ def launch(overrides: Sequence[str]) -> int | None:
     finally:
         os.close(output)
     code, _, sentence = rest.partition(" ")
-    child.wait()
     if code == "exists":
         return None
     raise _as_told(code, sentence)
@@ -106,6 +105,7 @@ def _start(overrides: Sequence[str], output: int) -> tuple[subprocess.Popen[byte
         return child, _line(read_end)
     finally:
         os.close(read_end)
+        child.returncode = 0  # it outlives us on purpose, and Popen would warn of that
 
 
 def _environ(write_end: int) -> dict[str, str]:
@@ -136,7 +136,7 @@ def _line(descriptor: int) -> str:
 def _last_words(output: int, start: int) -> str:
     size = os.fstat(output).st_size
     text = os.pread(output, LAST_WORDS_BYTES, max(start, size - LAST_WORDS_BYTES)).decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip().removeprefix("agentd: ") for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-3:]) or "it said nothing"
 
 

@@ -1,0 +1,200 @@
+"""Commands that need no daemon: doctor, config, classify, completion, version."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tomllib
+
+import pytest
+
+from agentd import __version__
+from agentd.cli import completion, doctor
+from agentd.cli.commands import COMMANDS
+
+
+def test_doctor_has_a_row_for_everything(agentd, directory):
+    ran = agentd("doctor", "--json")
+    rows = {row["check"]: row for row in json.loads(ran.out)["checks"]}
+    assert {
+        "python",
+        "tmux",
+        "sqlite",
+        "configuration",
+        "socket path",
+        "directory",
+        "disk",
+        "open files",
+    } <= rows.keys()
+    assert {row["result"] for row in rows.values()} <= {"ok", "warn", "fail"}
+    assert all(row["todo"] for row in rows.values() if row["result"] != "ok")
+    assert "agents run as your own user" in rows["isolation"]["found"]
+    assert ran.code == (1 if any(row["result"] == "fail" for row in rows.values()) else 0)
+    assert "agents run as your own user" in agentd("doctor").out
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "result"),
+    [
+        *(
+            ("tmux 1.8", "fail"),
+            ("tmux 3.1c", "fail"),
+            ("tmux 3.2a", "warn"),
+            ("tmux 3.3a", "warn"),
+            ("tmux 3.6", "warn"),
+        ),
+        *(
+            ("tmux 3.7", "ok"),
+            ("tmux next-3.8", "ok"),
+            ("tmux master", "warn"),
+            ("tmux openbsd-7.8", "ok"),
+            ("", "warn"),
+        ),
+    ],
+)
+def test_doctor_knows_tmux_versions(said, result, agentd, tmp_path, monkeypatch):
+    shim = tmp_path / "tmux"
+    shim.write_text(f"#!/bin/sh\necho {said}\n")
+    shim.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    rows = {row["check"]: row for row in json.loads(agentd("doctor", "--json").out)["checks"]}
+    assert rows["tmux"]["result"] == result
+
+
+def test_doctor_without_tmux(agentd, monkeypatch):
+    monkeypatch.setenv("AGENTD_TMUX__BINARY", "no-such-tmux")
+    ran = agentd("doctor")
+    assert ran.code == 1
+    assert "no program `no-such-tmux`" in ran.out
+
+
+def test_doctor_sees_open_directories_bad_settings_and_long_paths(agentd, directory, monkeypatch):
+    directory.mkdir(mode=0o755)
+    (directory / "config.toml").write_text("[tmux]\nwidht = 3\n")
+    rows = {row["check"]: row for row in json.loads(agentd("doctor", "--json").out)["checks"]}
+    assert rows["directory"]["result"] == "fail"
+    assert "chmod 700" in rows["directory"]["todo"]
+    assert rows["configuration"]["result"] == "fail"
+    monkeypatch.setenv("AGENTD_DIR", "/tmp/" + "x" * 120)
+    rows = {row["check"]: row for row in json.loads(agentd("doctor", "--json").out)["checks"]}
+    assert rows["socket path"]["result"] == "fail"
+
+
+def test_doctor_compares_versions_with_the_daemon(agentd, served):
+    served.answers.daemon_status = lambda _: {"version": "0.0.1", "pid": 7}
+    rows = {row["check"]: row for row in json.loads(agentd("doctor", "--json").out)["checks"]}
+    assert rows["daemon"]["result"] == "warn"
+    served.answers.daemon_status = lambda _: {"version": __version__, "pid": 7}
+    assert doctor._daemon()[1] == "ok"
+
+
+def test_config_show_says_where_values_come_from(agentd, directory, monkeypatch, served):
+    directory.mkdir()
+    (directory / "config.toml").write_text("[tmux]\nwidth = 100\n")
+    monkeypatch.setenv("AGENTD_TMUX__HEIGHT", "40")
+    served.answers.daemon_status = lambda _: {"overrides": ["agents.max=7"]}
+    rows = {row["key"]: row for row in json.loads(agentd("config", "show", "--json").out)}
+    assert (rows["tmux.width"]["value"], rows["tmux.width"]["origin"]) == (100, str(directory / "config.toml"))
+    assert (rows["tmux.height"]["value"], rows["tmux.height"]["origin"]) == (40, "$AGENTD_TMUX__HEIGHT")
+    assert (rows["agents.max"]["value"], rows["agents.max"]["origin"]) == (7, "--set agents.max")
+    assert "tmux.width" in agentd("config", "show").out
+    monkeypatch.setenv("AGENTD_TMUX__HEIGHT", "many")
+    ran = agentd("config", "show")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+
+
+def test_config_init_never_overwrites(agentd, directory):
+    assert agentd("config", "init").code == 0
+    file = directory / "config.toml"
+    tomllib.loads(file.read_text())
+    file.write_text("# mine\n")
+    assert agentd("config", "init").code == 1
+    assert file.read_text() == "# mine\n"
+    assert json.loads(agentd("config", "path", "--json").out)["config"] == str(file)
+
+
+def test_classify_a_saved_screen_with_and_without_colours(agentd, tmp_path):
+    (tmp_path / "plain").write_text("$ \n")
+    (tmp_path / "coloured").write_text("\x1b[1;32m$\x1b[0m \x1b]8;;http://x\x1b\\\x1b]8;;\x1b\\\n")
+    answers = [
+        json.loads(agentd("profile", "classify", "sh", str(tmp_path / f), "--json").out) for f in ("plain", "coloured")
+    ]
+    assert answers[0] == answers[1]
+    assert {"state", "reason", "rule", "draft"} <= answers[0].keys()
+    assert answers[0]["state"] == "idle"
+    dead = json.loads(agentd("profile", "classify", "sh", str(tmp_path / "plain"), "--dead", "--json").out)
+    assert dead["state"] == "stopped"
+    assert agentd("profile", "classify", "nobody", str(tmp_path / "plain")).code == 5
+    assert agentd("profile", "classify", "sh", str(tmp_path / "none")).code == 5
+
+
+def test_version_and_schema(agentd):
+    assert agentd("version").out == agentd("--version").out == f"agentd {__version__}\n"
+    assert json.loads(agentd("version", "--json").out)["version"] == __version__
+    assert "agents.spawn" in json.loads(agentd("schema", "--json").out)["calls"]
+
+
+@pytest.mark.parametrize(
+    ("before", "begun", "found"),
+    [
+        ([], "sp", ["spawn"]),
+        ([], "te", ["team"]),
+        (["team"], "", ["up", "ls", "show", "down"]),
+        (["wait", "x", "--for"], "re", ["reply"]),
+        (["completion"], "", ["bash", "zsh", "fish", "--json", "--help"]),
+        (["down", "--json"], "--", ["--agents", "--help"]),
+        (["dead"], "r", ["retry"]),
+        (["call"], "teams.u", ["teams.up"]),
+        (["nothing"], "", []),
+        (["team", "up"], "", ["--json", "--help"]),
+    ],
+)
+def test_completion(before, begun, found, directory):
+    assert completion.candidates(before, begun) == found
+
+
+def test_completion_names_the_agents_that_run(agentd, served):
+    served.answers.agents_list = lambda _: {"agents": [{"name": "lead"}, {"name": "le\x1b[2Jt"}]}
+    assert agentd("__complete", "--", "send", "le").out.splitlines() == ["lead", "le␛[2Jt"]
+    assert agentd("__complete", "--", "stop", "lead", "le").out.splitlines() == ["lead", "le␛[2Jt"]
+
+
+def test_completion_never_complains(agentd):
+    for words in ([], ["send", ""], ["send", "--wait", ""], ["--", "--"], ["\x00"], ["send", "a", "b", "c", ""]):
+        ran = agentd("__complete", "--", *words)
+        assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_scripts_are_read_by_their_shells(shell, agentd, tmp_path):
+    ran = agentd("completion", shell)
+    assert ran.code == 0
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"no {shell} here")
+    (tmp_path / "script").write_text(ran.out)
+    done = subprocess.run(
+        [program, "-n", str(tmp_path / "script")], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_bash_completes_with_it(agentd, tmp_path):
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash here")
+    (tmp_path / "agentd").write_text('#!/bin/sh\n[ "$*" = "__complete -- team s" ] && printf "show\\nstart here\\n"\n')
+    (tmp_path / "agentd").chmod(0o700)
+    ask = 'COMP_WORDS=(agentd team s); COMP_CWORD=2; _agentd; printf "<%s>" "${COMPREPLY[@]}"'
+    text = f"PATH={tmp_path}:$PATH\n{agentd('completion', 'bash').out}\n{ask}"
+    done = subprocess.run([bash, "--norc", "-c", text], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stdout, done.stderr) == ("<show><start here>", "")
+
+
+def test_every_command_can_be_completed():
+    for words, command in COMMANDS.items():
+        if not command.hidden:
+            *before, last = words.split()
+            assert last in completion.candidates(before, last[:1])
