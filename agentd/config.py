@@ -161,7 +161,7 @@ def _from_file(path: str) -> list[tuple[str, Any, str]]:
     for section, table in tables.items():
         if not isinstance(table, dict):
             raise InvalidValue(
-                f"{path}: `{section}` stands outside a section", hint="write it below a line like [tmux]"
+                f"{path}: `{_shown(section)}` stands outside a section", hint="write it below a line like [tmux]"
             )
         found += [(f"{section}.{name}", value, path) for name, value in table.items()]
     return found
@@ -190,12 +190,17 @@ def _split(key: str, origin: str) -> tuple[str, str]:
     section, _, name = key.partition(".")
     if section not in _SECTIONS:
         raise InvalidValue(
-            f"{origin}: no section `{section}` in the configuration", hint=f"sections: {', '.join(_SECTIONS)}"
+            f"{origin}: no section `{_shown(section)}` in the configuration", hint=f"sections: {', '.join(_SECTIONS)}"
         )
     known = [item.name for item in fields(_SECTIONS[section])]
     if name not in known:
-        raise InvalidValue(f"{origin}: no setting `{key}`", hint=f"[{section}] has {', '.join(known)}")
+        raise InvalidValue(f"{origin}: no setting `{_shown(key)}`", hint=f"[{section}] has {', '.join(known)}")
     return section, name
+
+
+def _shown(key: str) -> str:
+    # TOML allows any text as a key, and an error is one line.
+    return key if key.isprintable() else ascii(key)[1:-1]
 
 
 def _checked(section: str, name: str, value: Any, origin: str) -> Any:

@@ -179,7 +179,8 @@ def _sentence(error: msgspec.ValidationError) -> str:
     what, _, path = str(error).partition(" - at `$")
     what = what.replace("Object contains unknown field", "there is no key").replace("Object missing", "missing")
     key = path.strip("`.")
-    return f"{key}: {what}" if key else what
+    sentence = f"{key}: {what}" if key else what
+    return sentence if sentence.isprintable() else ascii(sentence)[1:-1]  # a key may be any text; an error is one line
 
 
 def _built_in() -> Iterator[tuple[str, str, str]]:

@@ -63,6 +63,7 @@ def test_a_users_profile_overrides_ours_by_name(tmp_path: Path) -> None:
         ("", "missing required field `command`"),
         ("command = 3", "command: Expected `str`, got `int`"),
         (HEAD + "colour = 1", "there is no key `colour`"),
+        (HEAD + '"a\\nb" = 1', "there is no key `a\\nb`"),
         (HEAD + "[input]\nenvelop = 1", "input: there is no key `envelop`"),
         (HEAD + '[input]\nenvelope = "x"', "input.envelope: Invalid enum value 'x'"),
         (HEAD + "[input]\nenter_delay_ms = -1", "input.enter_delay_ms: Expected `int` >= 0"),

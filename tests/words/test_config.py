@@ -53,6 +53,7 @@ def test_later_ones_win_and_say_so(tmp_path: Path) -> None:
     [
         ("[tmux]\nwidht = 1", "{path}: no setting `tmux.widht`"),
         ("[tmuxx]\nwidth = 1", "{path}: no section `tmuxx` in the configuration"),
+        ('[tmux]\n"a\\nb" = 1', "{path}: no setting `tmux.a\\nb`"),
         ("width = 1", "{path}: `width` stands outside a section"),
         ("[tmux]\nwidth = 'x'", "{path}: tmux.width is 'x'; it must be a whole number"),
         ("[tmux]\nwidth = 1.5", "{path}: tmux.width is 1.5; it must be a whole number"),
