@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from agentd.errors import InvalidValue
 from agentd.tmux.failures import Desync
 
-MAX_LINE_BYTES = 1024 * 1024  # tmux itself sends at most a screen line or a few KB of output at a time
+MAX_LINE_BYTES = 64 * 1024 * 1024  # a capture joins wrapped lines: a long scrollback can be one line
 
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_@+=:,./-]+|%[0-9]+)\Z")
+_HASHES = re.compile(r"#+(?![#\[])")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _OURS = 1  # bit of FLAGS
 
@@ -61,8 +62,11 @@ def line(*quoted: str) -> str:
 
 
 def escape_format(argument: str) -> str:
-    """Return the text so that a format shows it as it is and runs nothing in it."""
-    return argument.replace("#", "##")
+    """Return the text so that a format shows it as it is and runs nothing in it.
+
+    Every # is doubled, but not those before a [ : there tmux keeps all of them for the styles of the status line.
+    """
+    return _HASHES.sub(lambda match: match[0] * 2, argument)
 
 
 def encode(command_line: str) -> bytes:

@@ -76,7 +76,8 @@ class ProcessTable:
     def family(self, pid: int, parent: int) -> list[Process]:
         """Return the process, all that descend from it and all of its terminal session, as far as they run.
 
-        Nothing when the pid is a stranger's by now: a child of another parent. Where there is no /proc (macOS) only the process itself is known.
+        Nothing when the pid is a stranger's by now: a child of another parent. Where there is no /proc (macOS) only the
+        process itself is known.
         """
         with self._lock:
             self._refresh()
