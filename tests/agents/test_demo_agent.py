@@ -16,7 +16,7 @@ from agentd.agents.text import render
 from agentd.records import Message, MessageState
 from agentd.testing.demo_agent import MODES
 
-READS = sorted(set(MODES) - {"deaf", "never-ready", "garbage", "cooked"})
+READS = sorted(set(MODES) - {"deaf", "never-ready", "garbage", "cooked", "stubborn"})
 
 
 @pytest.fixture(scope="module")
