@@ -2,10 +2,9 @@
 
     python -m bench.cli [--quick]
 
-The commands take turns with `python -c pass` within each round, so that the machine's mood hits all; prints the medians,
-the 95th percentiles and the ratio of the medians. A daemon of its own serves them; where it cannot start, `ls`, `status`
-and `send` are measured up to their refusal and are marked so. Run it from an installed package: an editable install and
-pyenv's shims are slower.
+The commands take turns with `python -c pass` within each round, so that the machine's mood hits all; prints medians,
+95th percentiles and the ratio of the medians. A daemon of its own serves them; where it cannot start, `ls`, `status`
+and `send` are measured up to their refusal and are marked so. Run it from an installed package: an editable one is slower.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ def instance() -> Iterator[tuple[dict[str, str], bool]]:
     """Give the environment of a temporary instance, and whether its daemon runs."""
     directory = tempfile.mkdtemp(prefix="agentd-bench-", dir="/tmp")
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("AGENTD_", "TMUX"))}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users' processes find our modules compiled
     environ |= {"AGENTD_DIR": directory, "AGENTD_AUTOSTART": "0"}
     up = subprocess.run([*agentd(), "up"], env=environ, capture_output=True, text=True, check=False)
     if up.returncode:

@@ -1,17 +1,15 @@
-"""Commands about the table of calls, and the rest."""
+"""Commands about the table of calls."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
 
-from agentd import __version__
 from agentd.cli.output import emit, say
 from agentd.client import connect
 from agentd.errors import EXIT_OK, OverLimit, UsageError
-from agentd.wire.frames import MAX_FRAME_BYTES, PROTOCOL
+from agentd.wire.frames import MAX_FRAME_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,28 +50,4 @@ def schema(values: Values) -> int:
         emit(calls.schema())
     else:
         say(json.dumps(calls.schema(), indent=2))
-    return EXIT_OK
-
-
-def demo(values: Values) -> int:
-    """Do the main job on an instance of its own."""
-    from agentd.demo import run
-
-    return run(as_json=values["json"])
-
-
-def version(values: Values) -> int:
-    """Print the version."""
-    if values["json"]:
-        python = ".".join(map(str, sys.version_info[:3]))
-        emit(
-            {
-                "version": __version__,
-                "protocol": PROTOCOL,
-                "python": python,
-                "executable": os.path.realpath(sys.executable),
-            }
-        )
-    else:
-        say(f"agentd {__version__}")
     return EXIT_OK

@@ -333,12 +333,12 @@ _TABLE = (
     ),
     Command(
         "demo",
-        "calls:demo",
+        "about:demo",
         "Do the main job on an instance of its own, which leaves nothing behind.",
         "agentd demo",
         group=OTHER,
     ),
-    Command("version", "calls:version", "Print the version.", "agentd version", group=OTHER),
+    Command("version", "about:version", "Print the version.", "agentd version", group=OTHER),
     Command(
         "__complete",
         "completion:complete",
