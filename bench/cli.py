@@ -4,7 +4,8 @@
 
 The commands take turns with `python -c pass` within each round, so that the machine's mood hits all; prints medians,
 95th percentiles and the ratio of the medians. A daemon of its own serves them; where it cannot start, `ls`, `status`
-and `send` are measured up to their refusal and are marked so. Run it from an installed package: an editable one is slower.
+and `send` are measured up to their refusal and are marked so. Run it from an installed package: an editable one is
+slower.
 """
 
 from __future__ import annotations
