@@ -96,6 +96,10 @@ class Links:
                     return connection
         raise TmuxUnavailable("there is no connection to tmux at the moment", hint="agentd reconnects by itself")
 
+    def leave(self) -> None:
+        """Close the connections: the server is about to be ended."""
+        self._declare_gone()
+
     def events(self) -> ControlConnection | None:
         """Return the connection that hears output."""
         return self._open.get(Role.EVENTS)

@@ -160,6 +160,8 @@ class Tmux:
         """End the server and every program in it; no ServerGone is told for what was asked."""
         self._stopped = True
         server, self._server = self._server, None
+        if self._links is not None:
+            self._links.leave()
         if server is not None:
             await self._place.stop(server)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -157,6 +159,45 @@ async def test_clients_of_a_daemon_that_died_are_ended(place: Place) -> None:
         await became(lambda: not is_alive(process))
         await orphan.close()
         assert [pane.ref for pane in await tmux.panes()] == [ref]
+
+
+DAEMON = """
+import sys, anyio, structlog, time
+from agentd.config import TmuxConfig
+from agentd.tmux.tmux import Tmux
+
+LOG = structlog.get_logger()
+
+async def main(socket, conf):
+    async with Tmux.open(TmuxConfig(), socket, conf, "test-instance", LOG, lambda event: None) as tmux:
+        for number in range(5):
+            await tmux.spawn(f"yes-{number}", ["yes"], {}, "/", 80, 24)
+        links = tmux._links
+        for _ in range(200):
+            (await links.calls()).post("list-panes", "-a")
+        print("ready", flush=True)
+        time.sleep(60)  # stands still, with replies and output unread
+
+anyio.run(main, *sys.argv[1:])
+"""
+
+
+async def test_a_daemon_killed_with_unread_replies_leaves_no_wedge(place: Place) -> None:
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", DAEMON, place.socket, place.conf], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with daemon:
+        assert daemon.stdout is not None
+        await anyio.to_thread.run_sync(daemon.stdout.readline)
+        daemon.kill()
+    started_s = anyio.current_time()
+    async with place.open() as (tmux, seen):
+        assert anyio.current_time() - started_s < 2.0
+        ref = await spawn(tmux, "cat")
+        await works(tmux, seen, ref, "adopted")
+        assert len(await tmux.panes()) == 6
+        await tmux.stop_server()
+    assert place.processes() == []
 
 
 async def test_opening_and_closing_while_sessions_come_and_go_keeps_the_server(place: Place) -> None:
