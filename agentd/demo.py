@@ -123,7 +123,8 @@ def _for_scripted(n: int) -> dict[str, str]:
 
 def _for_shell(n: int) -> dict[str, str]:
     command = [sys.executable, "-m", "agentd", "send", "operator", f"echo: question {n}", "--key", f"answer-{n}"]
-    return {"to": f"shell-{n % SHELLS + 1}", "body": shlex.join(command)}
+    # The daemon may be away when the shell runs this; the key makes repeating it harmless.
+    return {"to": f"shell-{n % SHELLS + 1}", "body": f"until {shlex.join(command)}; do sleep 0.2; done"}
 
 
 def _answers(client: Client, *, wanted: int) -> int:
