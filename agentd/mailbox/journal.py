@@ -1,107 +1,157 @@
-"""The second copy of a shard: an append-only journal that is never synced and from which a damaged shard is rebuilt.
-
-    record  := magic "agj1" | size u32 big-endian | CRC-32 of payload u32 | payload
-    payload := msgpack [0, row...]       a message was accepted
-             | msgpack [1, seq, state]   it reached a state
-
-A reader that meets a bad record looks for the next magic: one damaged record costs one record.
-"""
+"""The journal: an unsynced second copy of what was accepted and what became of it."""
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from zlib import crc32
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
-from agentd.paths import open_private
+from agentd.mailbox.rows import ACCEPTED_RECORD
+from agentd.paths import open_private, private_dir
 
-MAGIC = b"agj1"
-_HEAD = struct.Struct(">4sII")
-ROTATE_BYTES = 64 * 1024 * 1024
-PUT, REACHED = 0, 1
+ROTATE_BYTES: Final = 64 * 1024 * 1024
+
+# A record. Nothing marks its end: a reader that finds damage looks for the next magic and goes on from there.
+#
+#   0        4          8         12            12 + length
+#   +--------+----------+---------+-------------+
+#   | "\xa6aj\n" | length | CRC-32 | msgpack      |     length and CRC-32 big-endian
+#   +--------+----------+---------+-------------+
+#
+# msgpack is a whole message (rows.py), or a later state of one, or its removal:
+#
+#   [0, seq, agent, prio, exp, ts, sender, reply_to, body]
+#   [1, seq, state number, at_ns, detail]
+#   [2, seq]
+MAGIC: Final = b"\xa6aj\n"
+MOVED_RECORD: Final = 1
+DROPPED_RECORD: Final = 2
+_HEAD: Final = struct.Struct(">4sII")
+
+
+class Place(NamedTuple):
+    """A position in the journal; ordered, and stored as one number in the shard."""
+
+    file: int
+    offset: int
+
+    def packed(self) -> int:
+        """Return the place as a number that fits SQLite's."""
+        return self.file << 40 | self.offset
+
+    @classmethod
+    def unpacked(cls, number: int) -> Place:
+        """Return the place that a number stands for."""
+        return cls(number >> 40, number & (1 << 40) - 1)
+
+
+def frame(payload: bytes) -> bytes:
+    """Return a record's bytes."""
+    return _HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
+
+
+def moved(seq: int, state: int, at_ns: int, detail: str) -> bytes:
+    """Return the record of a message's later state."""
+    return frame(msgpack.packb([MOVED_RECORD, seq, state, at_ns, detail]))
+
+
+def dropped(seq: int) -> bytes:
+    """Return the record of a message's removal."""
+    return frame(msgpack.packb([DROPPED_RECORD, seq]))
+
+
+def read(data: bytes, offset: int = 0) -> Iterator[tuple[bytes, list[Any]]]:
+    """Yield the payload of each sound record and what it says, whatever lies between them."""
+    while (offset := data.find(MAGIC, offset)) >= 0:
+        payload = _payload_at(data, offset)
+        if payload is None:
+            offset += 1
+            continue
+        offset += _HEAD.size + len(payload)
+        yield payload, msgpack.unpackb(payload)
+
+
+def _payload_at(data: bytes, offset: int) -> bytes | None:
+    if offset + _HEAD.size > len(data):
+        return None
+    _, length, crc = _HEAD.unpack_from(data, offset)
+    start = offset + _HEAD.size
+    payload = data[start : start + length]
+    return payload if len(payload) == length and zlib.crc32(payload) == crc else None
+
+
+START: Final = Place(1, 0)
 
 
 class Journal:
-    """The newest file of a shard's journal, open for appending."""
+    """The journal files of one shard, written at their end only."""
 
     def __init__(self, directory: Path) -> None:
+        private_dir(str(directory))
         self._directory = directory
-        self._number = max((number_of(file) for file in files(directory)), default=0)
-        self._file = self._open()
-
-    def append(self, records: Sequence[Sequence[Any]]) -> None:
-        """Write records with one write; nothing is synced."""
-        self._file.write(b"".join(_framed(msgpack.packb(record)) for record in records))
-        self._file.flush()
+        numbers = self.numbers()
+        self._fd, self._end = self._open(numbers[-1] if numbers else 1)
 
     @property
-    def full(self) -> bool:
-        """Tell whether the file is to be rotated."""
-        return bool(self._file.tell() >= ROTATE_BYTES)
+    def end(self) -> Place:
+        """Return the place after the last record."""
+        return self._end
+
+    def append(self, data: bytes) -> None:
+        """Write records after the last one, without waiting for the disk; a failure leaves the file as it was."""
+        start = self._end.offset
+        try:
+            written = os.write(self._fd, data)
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        except OSError:
+            os.ftruncate(self._fd, start)
+            raise
+        self._end = Place(self._end.file, start + len(data))
+
+    def cut(self, place: Place) -> None:
+        """Take back what was appended after a place, because its transaction failed."""
+        if place.file == self._end.file and place.offset < self._end.offset:
+            os.ftruncate(self._fd, place.offset)
+            self._end = place
 
     def rotate(self) -> None:
-        """Begin a new file."""
-        self._file.close()
-        self._number += 1
-        self._file = self._open()
+        """Go on in a new file."""
+        os.close(self._fd)
+        self._fd, self._end = self._open(self._end.file + 1)
 
-    def prune(self, oldest_open_seq: int | None) -> None:
-        """Delete the older files whose every message is final."""
-        for file in files(self._directory):
-            if number_of(file) < self._number and not _holds_open(file, oldest_open_seq):
-                file.unlink()
+    def read_from(self, place: Place) -> Iterator[tuple[bytes, list[Any]]]:
+        """Yield the records after a place, over all files."""
+        for number in self.numbers():
+            if number >= place.file:
+                yield from read(self._path(number).read_bytes(), place.offset if number == place.file else 0)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the files there are, oldest first."""
+        names = (path.name.removeprefix("journal.") for path in self._directory.glob("journal.*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def first_seq(self, number: int) -> int | None:
+        """Return the oldest message whose second copy is in a file, None when the file has only later states."""
+        records = read(self._path(number).read_bytes())
+        return next((record[1] for _, record in records if record[0] == ACCEPTED_RECORD), None)
+
+    def remove(self, number: int) -> None:
+        """Delete a file that is not needed any more."""
+        self._path(number).unlink()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        os.close(self._fd)
 
-    def _open(self) -> Any:
-        path = str(self._directory / f"journal.{self._number}")
-        return os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+    def _open(self, number: int) -> tuple[int, Place]:
+        fd = open_private(str(self._path(number)), os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        return fd, Place(number, os.fstat(fd).st_size)
 
-
-def files(directory: Path) -> list[Path]:
-    """Return a journal's files, oldest first."""
-    return sorted(directory.glob("journal.*"), key=number_of)
-
-
-def number_of(file: Path) -> int:
-    """Return a journal file's number."""
-    return int(file.suffix[1:])
-
-
-def read(file: Path) -> Iterator[list[Any]]:
-    """Yield the records that are whole."""
-    data = file.read_bytes()
-    at = 0
-    while (at := data.find(MAGIC, at)) >= 0:
-        payload = _payload(data, at)
-        if payload is None:
-            at += 1
-            continue
-        at += _HEAD.size + len(payload)
-        yield msgpack.unpackb(payload)
-
-
-def _payload(data: bytes, at: int) -> bytes | None:
-    if len(data) - at < _HEAD.size:
-        return None
-    _, size_bytes, crc = _HEAD.unpack_from(data, at)
-    payload = data[at + _HEAD.size : at + _HEAD.size + size_bytes]
-    return payload if len(payload) == size_bytes and crc32(payload) == crc else None
-
-
-def _framed(payload: bytes) -> bytes:
-    return _HEAD.pack(MAGIC, len(payload), crc32(payload)) + payload
-
-
-def _holds_open(file: Path, oldest_open_seq: int | None) -> bool:
-    if oldest_open_seq is None:
-        return False
-    newest = max((record[1] for record in read(file) if record[0] == PUT), default=0)
-    return newest >= oldest_open_seq
+    def _path(self, number: int) -> Path:
+        return self._directory / f"journal.{number:06d}"

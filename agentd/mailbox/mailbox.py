@@ -1,289 +1,260 @@
-"""The mailbox: which shard, nothing else."""
+"""The mailbox: which shard, and what may be asked of it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import Any
-from zlib import crc32
+
+import anyio
 
 from agentd.config import MailboxConfig
-from agentd.errors import AgentdError, NotFound, StorageError, StorageFull, VersionMismatch
-from agentd.mailbox.ids import seq_of, shard_hint
-from agentd.mailbox.shard import Shard
-from agentd.mailbox.writer import Writer
-from agentd.paths import open_private, private_dir
-from agentd.records import Change, Delivery, Draft, Message, MessageState, Receipt
+from agentd.errors import AgentdError, InvalidValue, NotFound, OverLimit, StorageError
+from agentd.mailbox import commands
+from agentd.mailbox.clock import SteadyClock, elapsed_ns
+from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Put, Reserve, Settle, Sweep, Target
+from agentd.mailbox.ids import seq_of, shard_of, unknown
+from agentd.mailbox.layout import prepare
+from agentd.mailbox.shard import OnChanges, Shard
+from agentd.records import Delivery, Draft, Message, MessageState, Receipt
 
-FORMAT = 1
-_SPACE_CHECK_S = 0.1
-
-Settled = list[AgentdError | None]
-
-
-def steady_wall_clock() -> Callable[[], int]:
-    """Return a clock of wall time at its start that advances evenly, so that a jump of the wall clock ends no lease."""
-    offset_ns = time.time_ns() - time.monotonic_ns()
-    return lambda: time.monotonic_ns() + offset_ns
+Taken = Delivery | str  # one attempt of a message, or the message by its id
 
 
 class Mailbox:
-    """Durable inboxes over several shard files; an inbox lives in one of them."""
+    """Every message of every agent, on disk before anybody is told that it was accepted."""
 
-    def __init__(
-        self,
-        directory: Path,
-        config: MailboxConfig,
-        shards: Sequence[Shard],
-        writers: Sequence[Writer],
-        clock: Callable[[], int],
-    ) -> None:
-        self._directory = directory
-        self._config = config
+    def __init__(self, shards: Sequence[Shard], config: MailboxConfig, clock: SteadyClock, reports: list[str]) -> None:
         self._shards = shards
-        self._writers = writers
+        self._config = config
         self._clock = clock
-        self._space_checked_s = 0.0
-        self._recovered: list[Delivery] = []
+        self.reports = reports  # what recovery found and did, one sentence each; the newest last
 
     @classmethod
     @asynccontextmanager
     async def open(
         cls,
-        directory: str | Path,
+        directory: str | PathLike[str],
         config: MailboxConfig,
-        on_changes: Callable[[Sequence[Change]], None],
-        clock: Callable[[], int] | None = None,
+        on_changes: OnChanges,
+        clock: Callable[[], int] = time.time_ns,
+        elapsed: Callable[[], int] = elapsed_ns,
     ) -> AsyncIterator[Mailbox]:
-        """Open or create the mailbox; raises VersionMismatch, with nothing written, for a newer format.
+        """Open the mailbox of a directory through recovery, and close it in the end.
 
-        `on_changes` is called in the event loop after each commit.
+        `on_changes` is called in the event loop after each commit, before the commit's callers go on. `clock` is the
+        wall clock, `elapsed` one that nobody can set. Raises InvalidValue for a directory that is not private or a
+        symlink in it, VersionMismatch for a newer mailbox, StorageError when the disk refuses.
         """
-        place = Path(private_dir(str(directory)))
-        count = _shard_count(place, config.shards)
-        ticks = clock or steady_wall_clock()
-        opened = [asyncio.to_thread(Shard, place, index, config, ticks) for index in range(count)]
-        shards = await asyncio.gather(*opened)
-        writers = [Writer(shard, on_changes) for shard in shards]
-        mailbox = cls(place, config, shards, writers, ticks)
+        place = Path(directory)
+        steady = SteadyClock(clock, elapsed)
+        reports: list[str] = []
+        layout, existed = await anyio.to_thread.run_sync(lambda: prepare(place, config.shards))
+        shards = [
+            Shard(index, path, config, steady, on_changes, reports.append)
+            for index, path in enumerate(layout.paths(place))
+        ]
         try:
-            mailbox._recovered = await mailbox._everywhere(Shard.recover)
-            yield mailbox
+            await _open_all(shards, expected=existed)
+            yield cls(shards, config, steady, reports)
         finally:
-            for writer in writers:
-                await writer.close()
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*(shard.close() for shard in shards))
 
     # -- sending
 
     async def put(self, drafts: Sequence[Draft]) -> list[Receipt | AgentdError]:
-        """Accept messages; each receipt means its message is on disk. The results stand in the order of the drafts.
+        """Accept messages; each receipt or error stands where its draft stood.
 
-        One commit per shard touched. Raises StorageFull when the disk is below its reserve; nothing is accepted then.
+        A receipt means that the message is on disk. Messages to inboxes of one shard are accepted all or none, apart
+        from those whose own error says why. After a StorageError it is not known; the same key makes it safe to send
+        again: a known key gets the first receipt, marked `duplicate`.
         """
-        if not drafts:
-            return []
-        self._check_space()
-        by_shard: dict[int, list[int]] = {}
-        for position, draft in enumerate(drafts):
-            by_shard.setdefault(self._index(draft.to), []).append(position)
-        results: list[Any] = [None] * len(drafts)
-        pending = []
-        for index, positions in by_shard.items():
-            mine = [drafts[position] for position in positions]
-            pending.append((positions, self._writers[index].submit(partial(Shard.put, drafts=mine), len(mine))))
-        for positions, future in pending:
-            for position, result in zip(positions, await _settled(future, len(positions)), strict=True):
-                results[position] = result
-        return results
+        results: list[Receipt | AgentdError | None] = [self._refusal(draft) for draft in drafts]
+        groups: dict[int, list[int]] = {}
+        for index, draft in enumerate(drafts):
+            if results[index] is None:
+                groups.setdefault(self._index_of(draft.to), []).append(index)
+        puts = [self._put(self._shards[shard], [drafts[i] for i in indexes]) for shard, indexes in groups.items()]
+        answers = [await puts[0]] if len(puts) == 1 else await asyncio.gather(*puts)
+        for indexes, answer in zip(groups.values(), answers, strict=True):
+            for index, result in zip(indexes, answer, strict=True):
+                results[index] = result
+        return [result for result in results if result is not None]
+
+    async def _put(self, shard: Shard, drafts: Sequence[Draft]) -> list[Receipt | AgentdError]:
+        cost = sum(1 + len(draft.body) // COST_BYTES for draft in drafts)
+        try:
+            return await shard.do(Put(drafts, cost))
+        except AgentdError as error:
+            return [error] * len(drafts)
+
+    def _refusal(self, draft: Draft) -> AgentdError | None:
+        limit = self._config.max_body_bytes
+        try:
+            size = len(draft.body.encode())
+        except UnicodeEncodeError:
+            return InvalidValue("the body is not text that can be encoded as UTF-8", field="body")
+        if size > limit:
+            return OverLimit(
+                f"the body has {size} bytes and {limit} are allowed",
+                hint="put it into a file and send its path",
+                field="body",
+            )
+        return None
 
     # -- taking
 
     async def reserve(self, agent: str, limit: int, max_bytes: int, lease_s: float) -> list[Delivery]:
-        """Lease up to `limit` messages of an inbox; they are offered again when the lease runs out."""
-        taken: list[Delivery] = await self._of(agent, lambda shard: shard.reserve(agent, limit, max_bytes, lease_s))
-        return taken
+        """Take the next messages of an inbox: they are `delivering`, and offered again when the lease runs out.
 
-    async def deliver(self, deliveries: Sequence[Delivery], detail: str = "") -> list[bool]:
-        """Mark leased messages delivered; False for one whose lease was lost."""
-        return await self._spread(deliveries, lambda shard, mine: shard.deliver(mine, detail))
+        By priority, then by age; of one sender and priority, none passes an earlier one that is leased or in
+        back-off. At least one if one is due, whatever `max_bytes`.
+        """
+        return await self._inbox(agent).do(Reserve(agent, limit, max_bytes, int(lease_s * 1e9)))
 
-    async def release(self, deliveries: Sequence[Delivery], detail: str = "released") -> list[bool]:
-        """Put leased messages back without counting the attempt; False for one whose lease was lost."""
-        return await self._spread(deliveries, lambda shard, mine: shard.release(mine, detail))
+    async def deliver(self, deliveries: Sequence[Delivery], detail: str = "") -> Outcomes:
+        """Mark taken messages delivered; each whose attempt is over gets a Conflict and stays as it is."""
+        return await self._settle(deliveries, commands.deliver(detail))
+
+    async def release(self, deliveries: Sequence[Delivery]) -> Outcomes:
+        """Give taken messages back as if they had not been taken; each whose attempt is over gets a Conflict."""
+        return await self._settle(deliveries, commands.release())
 
     async def nack(
-        self,
-        items: Sequence[Delivery | str],
-        delay_s: float,
-        detail: str,
-        max_attempts: int,
-        *,
-        agent: str | None = None,
-    ) -> Settled:
-        """Put messages back, to be offered after the delay; after `max_attempts` they are dead letters."""
-        return await self._spread(items, lambda shard, mine: shard.nack(mine, delay_s, detail, max_attempts, agent))
+        self, taken: Sequence[Taken], delay_s: float, detail: str, max_attempts: int, agent: str | None = None
+    ) -> Outcomes:
+        """Have messages offered again after a delay, or make them dead letters after their last attempt.
 
-    async def ack(self, ids: Sequence[str], by: str, agent: str | None = None) -> Settled:
-        """Mark messages as dealt with; with `agent`, of that inbox only. Never offered again once this returns."""
-        return await self._spread(ids, lambda shard, mine: shard.ack(mine, by, agent))
+        Deliveries whose attempt is over, and ids of messages nobody took, get a Conflict. With `agent`, messages to
+        another inbox get NotFound.
+        """
+        due_ns = self._clock.now_ns() + int(delay_s * 1e9) if delay_s > 0 else 0
+        return await self._settle(taken, commands.nack(due_ns, detail, max_attempts), agent)
 
-    async def retry(self, ids: Sequence[str]) -> Settled:
-        """Offer dead letters again."""
-        return await self._spread(ids, lambda shard, mine: shard.retry(mine))
+    async def ack(self, taken: Sequence[Taken], by: str, agent: str | None = None) -> Outcomes:
+        """Say that messages are done with; on return they are never offered again. Once more does no harm.
 
-    async def drop(self, ids: Sequence[str]) -> Settled:
+        With `agent`, messages to another inbox get NotFound.
+        """
+        return await self._settle(taken, commands.ack(by), agent)
+
+    # -- dead letters
+
+    async def retry(self, ids: Sequence[str]) -> Outcomes:
+        """Offer dead letters again, with all their attempts before them."""
+        return await self._settle(ids, commands.retry())
+
+    async def drop(self, ids: Sequence[str]) -> Outcomes:
         """Delete dead letters."""
-        return await self._spread(ids, lambda shard, mine: shard.drop(mine))
+        return await self._each(ids, lambda targets: Drop([target.seq for target in targets]))
 
-    # -- asking
+    # -- reading
 
     async def get(self, id_: str) -> Message:
-        """Return a message; raises NotFound."""
+        """Return a message; raises NotFound, or StorageError when it is damaged on disk."""
         seq = seq_of(id_)
-        if seq is not None:
-            message: Message | None = await self._writer_of(id_).submit(lambda shard: shard.get(id_))
-            if message is not None:
-                return message
-        raise NotFound(f"no message `{id_}`", hint="`agentd inbox --all` lists ids")
+        home = shard_of(seq)
+        for shard in sorted(self._shards, key=lambda shard: shard.index != home):
+            try:
+                return await shard.do(Get(seq))
+            except NotFound:
+                continue
+        raise unknown(id_)
 
     async def inbox(self, agent: str, states: Sequence[MessageState], limit: int) -> list[Message]:
-        """Return an inbox's oldest messages in these states."""
-        found: list[Message] = await self._of(agent, lambda shard: shard.inbox(agent, states, limit))
-        return found
+        """Return an inbox's oldest messages in these states, oldest first; damaged ones are left out and counted."""
+        return await self._inbox(agent).do(commands.Inbox(agent, states, limit))
 
     async def answer_to(self, agent: str, id_: str) -> Message | None:
-        """Return the first message in an inbox that answers the one with the id."""
-        found: Message | None = await self._of(agent, lambda shard: shard.answer_to(agent, id_))
-        return found
+        """Return the first message in an inbox that answers another one, None when there is none."""
+        return await self._inbox(agent).do(commands.Answer(agent, id_))
 
     def depth(self, agent: str) -> int:
-        """Return how many messages of an inbox are not delivered yet; from memory."""
-        return self._shards[self._index(agent)].depth[agent]
+        """Return how many messages of an inbox wait or are being delivered."""
+        return self._inbox(agent).inboxes.depth(agent)
 
     def depths(self) -> dict[str, int]:
-        """Return the depth of every inbox that has one; from memory."""
-        return {agent: n for shard in self._shards for agent, n in shard.depth.copy().items() if n}
+        """Return the depth of every inbox that is not empty."""
+        return {agent: depth for shard in self._shards for agent, depth in shard.inboxes.depths().items()}
 
     def next_due(self, agent: str) -> float | None:
-        """Return in how many seconds something may be reserved; None when the inbox is empty. From memory."""
-        if not self.depth(agent):
-            return None
-        wake_ns = self._shards[self._index(agent)].wake_ns.get(agent, 0)
-        return max(0.0, (wake_ns - self._clock()) / 1e9)
+        """Return in how many seconds a message of the inbox can be reserved, None when nothing waits there."""
+        due_ns = self._inbox(agent).inboxes.next_due_ns(agent)
+        return None if due_ns is None else max(due_ns - self._clock.now_ns(), 0) / 1e9
 
     def recover(self) -> list[Delivery]:
-        """Return, once, what was being delivered when the last daemon ended; release or nack it."""
-        recovered, self._recovered = self._recovered, []
-        return recovered
+        """Return, once, what the last process was delivering when it ended; settle each, or its lease runs out."""
+        found: list[Delivery] = []
+        for shard in self._shards:
+            found += shard.recovered
+            shard.recovered = []
+        return found
 
-    @property
-    def reports(self) -> list[str]:
-        """Return what went wrong with the files, for the log and the operator."""
-        return [report for shard in self._shards for report in shard.reports]
+    async def sweep(self) -> int:
+        """Give messages whose time to live ran out their end now; it also happens by itself."""
+        return sum(await asyncio.gather(*(shard.do(Sweep()) for shard in self._shards)))
 
-    def stats(self) -> dict[str, Any]:
-        """Return shards, depth, commits and reports; from memory."""
+    def stats(self) -> dict[str, int]:
+        """Return what is worth watching."""
         return {
             "shards": len(self._shards),
             "waiting": sum(self.depths().values()),
-            "commits": sum(writer.commits for writer in self._writers),
-            "reports": self.reports,
+            "queued": sum(shard.waiting for shard in self._shards),
+            "commits": sum(shard.commits for shard in self._shards),
+            "damaged": sum(shard.damaged for shard in self._shards),
+            "reports": len(self.reports),
         }
 
-    # -- inside
+    # -- which shard
 
-    def _index(self, agent: str) -> int:
-        return crc32(agent.encode()) % len(self._shards)
+    def _index_of(self, agent: str) -> int:
+        return zlib.crc32(agent.encode()) % len(self._shards)
 
-    def _writer_of(self, id_: str) -> Writer:
-        return self._writers[shard_hint(seq_of(id_) or 0) % len(self._writers)]
+    def _inbox(self, agent: str) -> Shard:
+        return self._shards[self._index_of(agent)]
 
-    async def _of(self, agent: str, command: Callable[[Shard], Any]) -> Any:
-        return await self._writers[self._index(agent)].submit(command)
+    async def _settle(self, taken: Sequence[Taken], decide: Decide, agent: str | None = None) -> Outcomes:
+        return await self._each(taken, lambda targets: Settle(targets, decide, agent))
 
-    async def _everywhere(self, command: Callable[[Shard], list[Any]]) -> list[Any]:
-        parts = await asyncio.gather(*(writer.submit(command) for writer in self._writers))
-        return [item for part in parts for item in part]
-
-    async def _spread(self, items: Sequence[Any], command: Callable[[Shard, list[Any]], list[Any]]) -> list[Any]:
-        """Run a command on each shard that has some of the items; the results stand in the order of the items."""
-        by_writer: dict[Writer, list[int]] = {}
-        for position, item in enumerate(items):
-            id_ = item if isinstance(item, str) else item.message.id
-            by_writer.setdefault(self._writer_of(id_), []).append(position)
-        results: list[Any] = [None] * len(items)
-        pending = []
-        for writer, positions in by_writer.items():
-            mine = [items[position] for position in positions]
-            pending.append((positions, writer.submit(partial(_on_items, command, mine), len(mine))))
-        for positions, future in pending:
-            for position, result in zip(positions, await future, strict=True):
-                results[position] = result
-        return results
-
-    def _check_space(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._space_checked_s < _SPACE_CHECK_S:
-            return
-        free_mb = shutil.disk_usage(self._directory).free // 1_000_000
-        if free_mb < self._config.reserve_mb:
-            raise StorageFull(
-                f"{free_mb} MB are free and mailbox.reserve_mb = {self._config.reserve_mb}; nothing was accepted",
-                hint="free some space; reading and acking still work",
-            )
-        self._space_checked_s = now_s
+    async def _each(self, taken: Sequence[Taken], command: Callable[[Sequence[Target]], Settle | Drop]) -> Outcomes:
+        """Ask each message's own shard, and put the answers in the order of the messages."""
+        outcomes: Outcomes = [None] * len(taken)
+        groups: dict[int, list[tuple[int, Target]]] = {}
+        for index, item in enumerate(taken):
+            try:
+                target = _target(item)
+            except NotFound as error:
+                outcomes[index] = error
+                continue
+            if shard_of(target.seq) < len(self._shards):
+                groups.setdefault(shard_of(target.seq), []).append((index, target))
+            else:
+                outcomes[index] = unknown(_id(item))
+        asked = [self._shards[shard].do(command([target for _, target in group])) for shard, group in groups.items()]
+        answers = await asyncio.gather(*asked)
+        for group, answer in zip(groups.values(), answers, strict=True):
+            for (index, _), outcome in zip(group, answer, strict=True):
+                outcomes[index] = outcome
+        return outcomes
 
 
-def _on_items(command: Callable[[Shard, list[Any]], list[Any]], items: list[Any], shard: Shard) -> list[Any]:
-    return command(shard, items)
+async def _open_all(shards: Iterable[Shard], *, expected: bool) -> None:
+    opened = await asyncio.gather(*(shard.open(expected=expected) for shard in shards), return_exceptions=True)
+    for failure in opened:
+        if isinstance(failure, AgentdError | asyncio.CancelledError):
+            raise failure
+        if isinstance(failure, BaseException):
+            raise StorageError(f"the mailbox cannot be opened: {failure}", hint="check the disk") from failure
 
 
-async def _settled(future: asyncio.Future[Any], count: int) -> list[Any]:
-    """Return a shard's results; when its disk failed, that error for each of its items: other shards stand."""
-    try:
-        results: list[Any] = await future
-    except StorageError as error:
-        return [error] * count
-    return results
+def _target(item: Taken) -> Target:
+    return Target(seq_of(item)) if isinstance(item, str) else Target(seq_of(item.message.id), item.attempt)
 
 
-def _shard_count(directory: Path, wanted: int) -> int:
-    """Return how many shards the mailbox has; the number is fixed when it is created."""
-    path = directory / "FORMAT"
-    if not path.exists():
-        _write_format(path, {"version": FORMAT, "shards": wanted, "created": int(time.time())})
-        return wanted
-    try:
-        stored = json.loads(path.read_text())
-        version, shards = int(stored["version"]), int(stored["shards"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            f"{path} cannot be read ({error}); nothing was touched", hint="restore it from a copy"
-        ) from None
-    if version > FORMAT:
-        raise VersionMismatch(
-            f"the mailbox has format {version} and this agentd knows {FORMAT}; it was left untouched",
-            hint="upgrade agentd",
-        )
-    return shards
-
-
-def _write_format(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name("FORMAT.new")
-    with os.fdopen(open_private(str(partial), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _id(item: Taken) -> str:
+    return item if isinstance(item, str) else item.message.id

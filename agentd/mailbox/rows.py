@@ -1,24 +1,19 @@
-"""A row of a shard and the message it stands for.
-
-body := msgpack [text, key | nil, {header: value}]
-crc  := CRC-32 of what never changes after put: msgpack [seq, agent, prio, exp, ts, sender, reply, body]
-hist := JSON array elements, each after a comma: ,["delivered",<ns since 1970>,"detail"]
-"""
+"""What a message looks like on disk, and how damage is noticed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
-from zlib import crc32
+import zlib
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from agentd.errors import StorageError
-from agentd.mailbox.ids import id_of
+from agentd.mailbox.ids import text_of
 from agentd.records import Draft, HistoryEntry, Message, MessageState, Priority
 
-STATES = (
+# The numbers of the states on disk; never reordered.
+STATES: Final = (
     MessageState.ACCEPTED,
     MessageState.DELIVERING,
     MessageState.DELIVERED,
@@ -26,60 +21,135 @@ STATES = (
     MessageState.DEAD,
     MessageState.EXPIRED,
 )
-ACCEPTED, DELIVERING, DELIVERED, ACKED, DEAD, EXPIRED = range(6)
-CODES = {state: code for code, state in enumerate(STATES)}
-COLUMNS = "seq, agent, prio, state, tries, due, exp, ts, sender, reply, crc, body, hist"
-Row = tuple[int, str, int, int, int, int, int, int, str, str, int, bytes, str]
+NUMBER: Final = {state: number for number, state in enumerate(STATES)}
+WAITING: Final = frozenset({MessageState.ACCEPTED, MessageState.DELIVERING})  # what an inbox's depth counts
+
+ACCEPTED_RECORD: Final = 0  # the first element of a journal record that holds a whole message
 
 
-def new_row(seq: int, draft: Draft, now_ns: int) -> Row:
-    """Return the row of a draft that is accepted now."""
-    body = msgpack.packb([draft.body, draft.key, dict(draft.headers)])
-    expires_ns = now_ns + round(draft.ttl_s * 1e9) if draft.ttl_s is not None else 0
-    reply = draft.reply_to or ""
-    crc = _crc(seq, draft.to, int(draft.priority), expires_ns, now_ns, draft.sender, reply, body)
+class Row(NamedTuple):
+    """A message as the file holds it."""
+
+    seq: int
+    agent: str
+    prio: int
+    state: int
+    tries: int
+    due: int  # not offered before; a lease or back-off moves it forward
+    exp: int | None
+    ts: int  # wall clock of acceptance
+    sender: str
+    reply_to: str | None
+    hist: str  # `,["state",at_ns,"detail"]` once for each state after `accepted`
+    crc: int
+    body: bytes
+
+
+class Head(NamedTuple):
+    """The part of a row that a change of state looks at."""
+
+    seq: int
+    agent: str
+    state: int
+    tries: int
+    sender: str
+    reply_to: str | None
+    hist: str
+
+
+COLUMNS: Final = ", ".join(Row._fields)
+HEAD_COLUMNS: Final = ", ".join(Head._fields)
+
+# What never changes about a message, as msgpack. It is the journal's record, and its CRC-32 stands in the row:
+#
+#   [0, seq, agent, prio, exp, ts, sender, reply_to, body]
+#
+# and `body` is itself msgpack:
+#
+#   [text, key, headers]
+
+
+def encode(seq: int, draft: Draft, exp: int | None, wall_ns: int) -> tuple[Row, bytes]:
+    """Return the row of a new message and its journal record."""
+    envelope = msgpack.packb([draft.body, draft.key, dict(draft.headers)])
+    prio = int(draft.priority)
+    record = _immutable(seq, draft.to, prio, exp, wall_ns, draft.sender, draft.reply_to, envelope)
+    crc = zlib.crc32(record)
+    row = Row(seq, draft.to, prio, 0, 0, 0, exp, wall_ns, draft.sender, draft.reply_to, "", crc, envelope)
+    return row, record
+
+
+def row_of(record: bytes) -> Row:
+    """Return the row that a journal record of a whole message stands for."""
+    _, seq, agent, prio, exp, ts, sender, reply_to, body = msgpack.unpackb(record)
+    return Row(seq, agent, prio, 0, 0, 0, exp, ts, sender, reply_to, "", zlib.crc32(record), body)
+
+
+def key_of(row: Row) -> str | None:
+    """Return the idempotency key that a message was sent with."""
+    key: str | None = msgpack.unpackb(row.body)[1]
+    return key
+
+
+def intact(row: Row) -> bool:
+    """Tell whether a row is, bit for bit, what was accepted."""
     return (
-        *(seq, draft.to, int(draft.priority), ACCEPTED, 0, 0, expires_ns, now_ns),
-        *(draft.sender, reply, crc, body, ""),
+        zlib.crc32(_immutable(row.seq, row.agent, row.prio, row.exp, row.ts, row.sender, row.reply_to, row.body))
+        == row.crc
     )
 
 
-def message_of(row: Sequence[Any]) -> Message:
-    """Return the message; raises StorageError when what was accepted is not what is stored."""
-    seq, agent, prio, state, tries, due, exp, ts, sender, reply, crc, blob, hist = row
-    if _crc(seq, agent, prio, exp, ts, sender, reply, blob) != crc:
-        raise StorageError(
-            f"message {id_of(seq)} is damaged on disk; it was not delivered and is kept",
-            hint="look at it with a copy of the shard; its journal may hold it whole",
-        )
-    body, key, headers = msgpack.unpackb(blob)
-    accepted = HistoryEntry(MessageState.ACCEPTED, ts)
+def _immutable(
+    seq: int, agent: str, prio: int, exp: int | None, ts: int, sender: str, reply_to: str | None, body: bytes
+) -> bytes:
+    packed: bytes = msgpack.packb([ACCEPTED_RECORD, seq, agent, prio, exp, ts, sender, reply_to, body])
+    return packed
+
+
+def fragment(state: MessageState, at_ns: int, detail: str) -> str:
+    """Return what a transition appends to a row's `hist`."""
+    return f',["{state}",{at_ns},{json.dumps(detail)}]' if detail else f',["{state}",{at_ns},""]'
+
+
+def without_last(hist: str) -> str:
+    """Return a `hist` without its last transition; a quote inside a detail is escaped, so this finds its start."""
+    return hist[: max(hist.rfind(',["'), 0)]
+
+
+def message_of(row: Row) -> Message:
+    """Return the message; a row that does not match its checksum raises StorageError."""
+    if not intact(row):
+        raise damaged(row.seq)
+    text, key, headers = msgpack.unpackb(row.body)
     return Message(
-        id=id_of(seq),
-        to=agent,
-        sender=sender,
-        body=body,
-        state=STATES[state],
-        attempts=tries,
+        id=text_of(row.seq),
+        to=row.agent,
+        sender=row.sender,
+        body=text,
+        state=STATES[row.state],
+        attempts=row.tries,
         key=key,
-        priority=Priority(prio),
-        created_ns=ts,
-        expires_ns=exp or None,
-        due_ns=due,
-        reply_to=reply or None,
+        priority=Priority(row.prio),
+        created_ns=row.ts,
+        expires_ns=row.exp,
+        due_ns=row.due,
+        reply_to=row.reply_to,
         headers=headers,
-        history=(accepted, *_history(hist)),
+        history=_history(row),
     )
 
 
-def entry(state: int, at_ns: int, detail: str) -> str:
-    """Return what a transition appends to a row's history."""
-    return "," + json.dumps([STATES[state], at_ns, detail], ensure_ascii=False)
+def _history(row: Row) -> tuple[HistoryEntry, ...]:
+    first = HistoryEntry(MessageState.ACCEPTED, row.ts)
+    if not row.hist:
+        return (first,)
+    later: list[list[Any]] = json.loads(f"[{row.hist[1:]}]")
+    return (first, *(HistoryEntry(MessageState(state), at_ns, detail) for state, at_ns, detail in later))
 
 
-def _history(hist: str) -> list[HistoryEntry]:
-    return [HistoryEntry(MessageState(state), at, detail) for state, at, detail in json.loads(f"[{hist[1:]}]")]
-
-
-def _crc(*values: object) -> int:
-    return crc32(msgpack.packb(values))
+def damaged(seq: int) -> StorageError:
+    """Return the error for a message whose bytes on disk are not what was accepted."""
+    return StorageError(
+        f"message {text_of(seq)} is damaged on disk; it was not delivered",
+        hint="ask its sender to send it again",
+    )

@@ -1,0 +1,369 @@
+"""What can be asked of a shard; each command runs inside a transaction that it shares with its neighbours."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from agentd.errors import AgentdError, Conflict, QuotaExceeded
+from agentd.mailbox.ids import text_of, unknown
+from agentd.mailbox.keys import digest_of
+from agentd.mailbox.rows import COLUMNS, NUMBER, STATES, Head, Row, damaged, encode, intact, message_of
+from agentd.mailbox.transaction import Move, Stall, Transaction
+from agentd.records import Delivery, Draft, Message, MessageState, Receipt
+
+T_co = TypeVar("T_co", covariant=True)
+Outcomes = list[AgentdError | None]  # one per item, in order; None is success
+COST_BYTES = 8192  # a message costs 1, and 1 more for each of these in its body
+
+
+class Command(Protocol[T_co]):
+    """Something to do in a transaction."""
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+
+    @property
+    def sends(self) -> bool:
+        """Tell whether this needs room on the disk that is kept for other things."""
+
+    def run(self, tx: Transaction) -> T_co:
+        """Do it; raising an error undoes this command and no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Accept messages."""
+
+    sends: ClassVar[bool] = True
+    drafts: Sequence[Draft]
+    cost: int
+
+    def run(self, tx: Transaction) -> list[Receipt | AgentdError]:
+        """Return a receipt for each draft, the first one again for a key that is known, or what is against it."""
+        results: list[Receipt | AgentdError] = []
+        rows: list[Row] = []
+        records: list[bytes] = []
+        fresh: Counter[str] = Counter()
+        for draft in self.drafts:
+            key = digest_of(draft)
+            known = key and tx.keys.find(key)
+            if known:
+                results.append(Receipt(text_of(known), draft.to, duplicate=True))
+            elif tx.depth(draft.to) + fresh[draft.to] >= tx.max_inbox_messages:
+                results.append(_inbox_full(draft.to, tx.max_inbox_messages))
+            else:
+                row, record = encode(tx.next_seq(), draft, _expiry(draft, tx.now_ns), tx.wall_ns)
+                rows.append(row)
+                records.append(record)
+                fresh[draft.to] += 1
+                if key:
+                    tx.keys.remember(key, row.seq)
+                results.append(Receipt(text_of(row.seq), draft.to))
+        tx.insert(rows, records)
+        return results
+
+
+def _expiry(draft: Draft, now_ns: int) -> int | None:
+    return None if draft.ttl_s is None else now_ns + int(draft.ttl_s * 1e9)
+
+
+def _inbox_full(agent: str, limit: int) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"the inbox of {agent} holds {limit} undelivered messages; this one was not accepted",
+        hint="wait until it is read, or raise mailbox.max_inbox_messages",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Lease the next messages of an inbox."""
+
+    sends: ClassVar[bool] = False
+    agent: str
+    limit: int
+    max_bytes: int
+    lease_ns: int
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+        return self.limit
+
+    def run(self, tx: Transaction) -> list[Delivery]:
+        """Return what may be delivered now, by priority and then by age, within the limits; one at least."""
+        choice = self._choose(tx)
+        for seq in choice.expired:
+            expire(tx, seq)
+        deliveries = [delivery for seq in choice.seqs if (delivery := self._lease(tx, seq))]
+        if not deliveries:
+            tx.effects.append(Stall(self.agent, frozenset(choice.behind)))
+        return deliveries
+
+    def _choose(self, tx: Transaction) -> _Choice:
+        """Walk along the inbox; what is not due yet holds back the later messages of its sender."""
+        choice = _Choice([], [], set())
+        room = self.max_bytes
+        cursor = tx.connection.cursor()
+        rows = cursor.execute(
+            "SELECT seq, state, due, exp, sender, length(body) FROM m INDEXED BY m_ready"
+            " WHERE agent=? AND state<2 ORDER BY prio, seq",
+            (self.agent,),
+        )
+        for seq, state, due, exp, sender, size in rows:
+            if exp is not None and exp <= tx.now_ns and (state == 0 or due <= tx.now_ns):
+                choice.expired.append(seq)
+            elif due > tx.now_ns:
+                choice.behind.add(sender)
+            elif sender not in choice.behind:
+                if len(choice.seqs) >= self.limit or (choice.seqs and size > room):
+                    break
+                choice.seqs.append(seq)
+                room -= size
+        cursor.close()
+        return choice
+
+    def _lease(self, tx: Transaction, seq: int) -> Delivery | None:
+        row = tx.row(seq)
+        if row is None:
+            return None
+        head = Head(row.seq, row.agent, row.state, row.tries, row.sender, row.reply_to, row.hist)
+        if not intact(row):
+            bury_damaged(tx, head)
+            return None
+        due_ns = tx.now_ns + self.lease_ns
+        leased = tx.move(head, Move(MessageState.DELIVERING, f"attempt {row.tries + 1}", row.tries + 1, due_ns))
+        message = message_of(row._replace(state=leased.state, tries=leased.tries, due=due_ns, hist=leased.hist))
+        return Delivery(message, leased.tries)
+
+
+@dataclass(slots=True)
+class _Choice:
+    seqs: list[int]
+    expired: list[int]
+    behind: set[str]  # senders with a message that is leased or in back-off
+
+
+def expire(tx: Transaction, seq: int) -> None:
+    """Give a message its end: its own time to live ran out first."""
+    head = tx.head(seq)
+    if head:
+        tx.move(head, Move(MessageState.EXPIRED, "its time to live ran out"))
+
+
+def bury_damaged(tx: Transaction, head: Head) -> None:
+    """Take a damaged message out of the way, so that it is listed as what it is and delays nobody."""
+    tx.damaged.append(head.seq)
+    tx.move(head, Move(MessageState.DEAD, "damaged on disk"))
+
+
+Decision = Move | AgentdError | None  # None: it already is as it should be
+Decide = Callable[[Head], Decision]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A message by its number, or the one attempt of it that somebody holds."""
+
+    seq: int
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Move messages to another state, each as a rule decides."""
+
+    sends: ClassVar[bool] = False
+    targets: Sequence[Target]
+    decide: Decide
+    agent: str | None = None  # only messages to this inbox
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+        return len(self.targets)
+
+    def run(self, tx: Transaction) -> Outcomes:
+        """Return what was against it for each target."""
+        return [self._settle(tx, target) for target in self.targets]
+
+    def _settle(self, tx: Transaction, target: Target) -> AgentdError | None:
+        head = tx.head(target.seq)
+        if head is None or (self.agent is not None and head.agent != self.agent):
+            return unknown(text_of(target.seq))
+        decision = _stale(head, target.attempt) or self.decide(head)
+        if not isinstance(decision, Move):
+            return decision
+        tx.move(head, decision)
+        return None
+
+
+def _stale(head: Head, attempt: int | None) -> Conflict | None:
+    if attempt is None or (STATES[head.state] is MessageState.DELIVERING and head.tries == attempt):
+        return None
+    return Conflict(
+        f"attempt {attempt} of {text_of(head.seq)} is over: the message is {STATES[head.state]}, attempt {head.tries}"
+    )
+
+
+def deliver(detail: str) -> Decide:
+    """Return the rule by which a taken message becomes delivered."""
+    return lambda _head: Move(MessageState.DELIVERED, detail)
+
+
+def release() -> Decide:
+    """Return the rule by which a taken message waits again as if it had not been taken."""
+    return lambda head: Move(MessageState.ACCEPTED, tries=head.tries - 1, forget=True)
+
+
+def nack(due_ns: int, detail: str, max_attempts: int) -> Decide:
+    """Return the rule by which a taken or delivered message is offered again later, or given up."""
+
+    def decide(head: Head) -> Decision:
+        state = STATES[head.state]
+        if state not in (MessageState.DELIVERING, MessageState.DELIVERED):
+            return _not_so(head, "it cannot be given back")
+        if head.tries >= max_attempts:
+            return Move(MessageState.DEAD, detail)
+        return Move(MessageState.ACCEPTED, detail, due_ns=due_ns)
+
+    return decide
+
+
+def ack(by: str) -> Decide:
+    """Return the rule by which a message is done with; one that is so already stays as it is."""
+
+    def decide(head: Head) -> Decision:
+        state = STATES[head.state]
+        if state is MessageState.ACKED:
+            return None
+        return _not_so(head, "it cannot be acknowledged") if state.final else Move(MessageState.ACKED, f"by {by}")
+
+    return decide
+
+
+def retry() -> Decide:
+    """Return the rule by which a dead letter is offered again, with all its attempts before it."""
+
+    def decide(head: Head) -> Decision:
+        if STATES[head.state] is not MessageState.DEAD:
+            return _not_so(head, "only a dead letter can be retried")
+        return Move(MessageState.ACCEPTED, "retried", tries=0)
+
+    return decide
+
+
+def _not_so(head: Head, what: str) -> Conflict:
+    return Conflict(f"{text_of(head.seq)} is {STATES[head.state]}; {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Delete dead letters."""
+
+    sends: ClassVar[bool] = False
+    seqs: Sequence[int]
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+        return len(self.seqs)
+
+    def run(self, tx: Transaction) -> Outcomes:
+        """Return what was against it for each message."""
+        return [self._drop(tx, seq) for seq in self.seqs]
+
+    def _drop(self, tx: Transaction, seq: int) -> AgentdError | None:
+        head = tx.head(seq)
+        if head is None:
+            return unknown(text_of(seq))
+        if STATES[head.state] is not MessageState.DEAD:
+            return _not_so(head, "only a dead letter can be dropped")
+        tx.drop(seq)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Read one message."""
+
+    sends: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+    seq: int
+
+    def run(self, tx: Transaction) -> Message:
+        """Return the message; raises NotFound, or StorageError when it is damaged."""
+        row = tx.row(self.seq)
+        if row is None:
+            raise unknown(text_of(self.seq))
+        if not intact(row):
+            tx.damaged.append(row.seq)
+            raise damaged(row.seq)
+        return message_of(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """Read an inbox."""
+
+    sends: ClassVar[bool] = False
+    agent: str
+    states: Sequence[MessageState]
+    limit: int
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+        return min(self.limit, 1000)
+
+    def run(self, tx: Transaction) -> list[Message]:
+        """Return the oldest messages in these states, oldest first; damaged ones are counted and left out."""
+        sql = f"SELECT {COLUMNS} FROM m INDEXED BY m_state WHERE agent=? AND state=? ORDER BY seq LIMIT ?"  # noqa: S608
+        found = [
+            map(Row._make, tx.connection.execute(sql, (self.agent, NUMBER[state], self.limit)).fetchall())
+            for state in dict.fromkeys(self.states)
+        ]
+        rows = [row for row, _ in zip(heapq.merge(*found), range(self.limit), strict=False)]
+        tx.damaged += [row.seq for row in rows if not intact(row)]
+        return [message_of(row) for row in rows if intact(row)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Look for an answer."""
+
+    sends: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+    agent: str
+    reply_to: str
+
+    def run(self, tx: Transaction) -> Message | None:
+        """Return the first message in an inbox that answers another one, None when there is none."""
+        sql = f"SELECT {COLUMNS} FROM m WHERE reply_to=? AND agent=? ORDER BY seq LIMIT 1"  # noqa: S608
+        found = tx.connection.execute(sql, (self.reply_to, self.agent)).fetchone()
+        return message_of(Row._make(found)) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Give messages whose time to live ran out their end."""
+
+    sends: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+    limit: int = 1000
+
+    def run(self, tx: Transaction) -> int:
+        """Return how many there were; a leased message is left to its taker."""
+        sql = (
+            "SELECT seq FROM m INDEXED BY m_exp"
+            " WHERE state<2 AND exp IS NOT NULL AND exp<=? AND (state=0 OR due<=?) LIMIT ?"
+        )
+        found: list[Any] = tx.connection.execute(sql, (tx.now_ns, tx.now_ns, self.limit)).fetchall()
+        seqs = [seq for (seq,) in found]
+        for seq in seqs:
+            expire(tx, seq)
+        return len(seqs)

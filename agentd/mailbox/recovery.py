@@ -1,0 +1,152 @@
+"""What is done before a shard is trusted: checked, caught up from its journal, or rebuilt from it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from agentd.failpoint import failpoint
+from agentd.mailbox import schema
+from agentd.mailbox.clock import SteadyClock
+from agentd.mailbox.journal import DROPPED_RECORD, MOVED_RECORD, START, Journal, Place
+from agentd.mailbox.keys import digest, get_meta, put_meta
+from agentd.mailbox.rows import ACCEPTED_RECORD, NUMBER, STATES, fragment, key_of, row_of
+from agentd.mailbox.schema import DamagedShard
+from agentd.mailbox.transaction import INSERT
+from agentd.records import MessageState
+
+Report = Callable[[str], None]
+DAMAGE: Final = (DamagedShard, apsw.CorruptError, apsw.NotADBError, apsw.SQLError)  # SQLError: a table is missing
+_UNSETTLED: Final = tuple(NUMBER[state] for state in STATES if state not in (MessageState.ACKED, MessageState.EXPIRED))
+
+
+def open_shard(
+    path: Path, journal: Journal | None, clock: SteadyClock, report: Report, *, expected: bool
+) -> apsw.Connection:
+    """Return a connection to a sound file that holds everything its journal does."""
+    try:
+        size = schema.touch(path)
+        if expected and not size:
+            raise DamagedShard(f"{path.name} was missing or empty")
+        connection = _open_sound(path)
+    except DAMAGE as damage:
+        return _rebuild(path, journal, clock, report, damage)
+    if journal:
+        _catch_up(path, connection, journal, clock, report)
+        prune(connection, journal)
+    sync_directory(path.parent)
+    return connection
+
+
+def _open_sound(path: Path) -> apsw.Connection:
+    connection = schema.connect(path)
+    try:
+        schema.check(connection)
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except (apsw.Error, DamagedShard):
+        connection.close(force=True)
+        raise
+    return connection
+
+
+def _rebuild(
+    path: Path, journal: Journal | None, clock: SteadyClock, report: Report, damage: Exception
+) -> apsw.Connection:
+    """Keep the damaged file under another name and make a new one from the journal."""
+    kept = _move_aside(path)
+    failpoint("mailbox.after_quarantine")
+    schema.touch(path)
+    connection = schema.connect(path)
+    found = _replay(connection, journal.read_from(START), clock.now_ns()) if journal else 0
+    if journal:
+        put_meta(connection, "journal_end", journal.end.packed())
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    sync_directory(path.parent)
+    source = f"{found} records of its journal" if journal else "nothing: mailbox.journal is off"
+    report(f"{path.name} is damaged ({damage}); it was kept as {kept} and rebuilt from {source}")
+    return connection
+
+
+def _move_aside(path: Path) -> str:
+    kept = path.with_name(
+        f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 1000}"
+    )
+    for file in (schema.wal_of(path), path):  # the file last: while it is there, another start finds the damage again
+        if file.exists():
+            file.rename(kept.with_name(kept.name + file.name.removeprefix(path.name)))
+    sync_directory(path.parent)
+    return kept.name
+
+
+def _catch_up(path: Path, connection: apsw.Connection, journal: Journal, clock: SteadyClock, report: Report) -> None:
+    """Replay what the journal has beyond the last transaction of the file, as after a log that was lost or damaged."""
+    end = Place.unpacked(get_meta(connection, "journal_end", START.packed()))
+    if end == journal.end:
+        return
+    found = _replay(connection, journal.read_from(end), clock.now_ns())
+    journal.rotate()  # so that a tail that was lost with the power is not counted again
+    put_meta(connection, "journal_end", journal.end.packed())
+    if found:
+        report(f"{path.name}: {found} records were missing from the file and were taken from its journal")
+
+
+def _replay(connection: apsw.Connection, records: Iterable[tuple[bytes, list[Any]]], now_ns: int) -> int:
+    """Bring the records into the tables, those already there once more without harm; returns how many there were."""
+    count = 0
+    with connection:
+        for payload, record in records:
+            count += 1
+            if record[0] == ACCEPTED_RECORD:
+                _replay_accepted(connection, payload)
+            elif record[0] == MOVED_RECORD:
+                _replay_moved(connection, *record[1:])
+            elif record[0] == DROPPED_RECORD:
+                connection.execute("DELETE FROM m WHERE seq=?", (record[1],))
+    put_meta(connection, "keys_rotated_ns", now_ns)  # the keys that came back are remembered for a whole window
+    return count
+
+
+def _replay_accepted(connection: apsw.Connection, payload: bytes) -> None:
+    row = row_of(payload)
+    connection.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), row)
+    key = key_of(row)
+    if key is not None:
+        name = digest(row.sender, row.agent, key)
+        connection.execute("INSERT OR IGNORE INTO idem0(k, seq) VALUES(?, ?)", (name, row.seq))
+
+
+def _replay_moved(connection: apsw.Connection, seq: int, state: int, at_ns: int, detail: str) -> None:
+    piece = fragment(STATES[state], at_ns, detail)
+    connection.execute("UPDATE m SET state=?, due=0, hist=hist||? WHERE seq=?", (state, piece, seq))
+
+
+def prune(connection: apsw.Connection, journal: Journal) -> None:
+    """Delete the oldest journal files while each message in them has come to its end."""
+    numbers = journal.numbers()
+    starts = {number: journal.first_seq(number) for number in numbers} if len(numbers) > 1 else {}
+    for number in numbers[:-1]:
+        later = [start for other, start in starts.items() if other > number and start is not None]
+        start = starts[number]
+        if start is not None and _needed(connection, start, min(later, default=1 << 62)):
+            return
+        journal.remove(number)
+
+
+def _needed(connection: apsw.Connection, start: int, end: int) -> bool:
+    marks = ", ".join(map(str, _UNSETTLED))
+    sql = f"SELECT EXISTS(SELECT 1 FROM m WHERE seq>=? AND seq<? AND state IN ({marks}))"  # noqa: S608
+    return bool(connection.execute(sql, (start, end)).get)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

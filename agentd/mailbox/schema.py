@@ -1,0 +1,110 @@
+"""The tables of a shard, and how its file is opened."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from agentd.errors import VersionMismatch
+from agentd.paths import open_private
+
+APPLICATION_ID: Final = 0x61676D62  # "agmb"
+VERSION: Final = 1
+
+_TABLES: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE m(
+    seq INTEGER PRIMARY KEY, agent TEXT NOT NULL, prio INTEGER NOT NULL, state INTEGER NOT NULL, tries INTEGER NOT NULL,
+    due INTEGER NOT NULL, exp INTEGER, ts INTEGER NOT NULL, sender TEXT NOT NULL, reply_to TEXT, hist TEXT NOT NULL,
+    crc INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX m_ready ON m(agent, prio, seq) WHERE state < 2;
+CREATE INDEX m_state ON m(agent, state, seq);
+CREATE INDEX m_exp ON m(exp) WHERE state < 2 AND exp IS NOT NULL;
+CREATE INDEX m_reply ON m(reply_to) WHERE reply_to IS NOT NULL;
+CREATE TABLE idem0(k BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE idem1(k BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+
+# The header of an SQLite file, as far as it is read here, before SQLite sees the file and could write to it:
+#
+#   0                16        60              68               100
+#   +----------------+-- ... --+---------------+----------------+
+#   | magic          |         | user_version  | application_id |      both 4 bytes, big-endian, user_version at 60
+#   +----------------+-- ... --+---------------+----------------+
+_HEADER: Final = struct.Struct(">16s44xI4xI28x")
+_MAGIC: Final = b"SQLite format 3\0"
+
+
+class DamagedShard(Exception):
+    """Raised when a shard's file is not a sound database of ours."""
+
+
+def touch(path: Path) -> int:
+    """Create a shard's file, or check the one that is there before SQLite may write to it; returns its size.
+
+    Raises InvalidValue for a symlink, VersionMismatch for a newer file, DamagedShard for something else than ours.
+    """
+    for companion in (path, wal_of(path)):
+        if companion == path or companion.is_symlink():
+            fd = open_private(str(companion), os.O_RDWR | os.O_CREAT)
+            os.close(fd)
+    with path.open("rb") as file:
+        head = file.read(_HEADER.size)
+    if head:
+        _check_header(path, head)
+    return path.stat().st_size
+
+
+def _check_header(path: Path, head: bytes) -> None:
+    if len(head) < _HEADER.size:
+        raise DamagedShard(f"{path.name} is cut short")
+    magic, version, application = _HEADER.unpack(head)
+    if magic != _MAGIC:
+        raise DamagedShard(f"{path.name} is not an SQLite file")
+    if application == APPLICATION_ID and version > VERSION:
+        raise VersionMismatch(
+            f"{path} was written by a newer agentd (version {version}, this one knows {VERSION}); it was left alone",
+            hint="start the newer agentd",
+        )
+
+
+def connect(path: Path) -> apsw.Connection:
+    """Open a shard's file as its only connection, durable and without surprises, creating its tables if it is empty."""
+    connection = apsw.Connection(str(path))
+    try:
+        _set_up(connection)
+    except apsw.Error:
+        connection.close(force=True)
+        raise
+    return connection
+
+
+def _set_up(connection: apsw.Connection) -> None:
+    # Exclusive: a second process that opened the file would be refused, instead of sharing the log with us.
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL").fetchall()
+    connection.execute("PRAGMA mmap_size=0; PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY").fetchall()
+    connection.wal_autocheckpoint(0)
+    if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        connection.execute(_TABLES).fetchall()
+
+
+def check(connection: apsw.Connection) -> None:
+    """Raise DamagedShard unless the file's structure is sound and ours."""
+    if connection.execute("PRAGMA application_id").get != APPLICATION_ID:
+        raise DamagedShard("the file is not a shard of a mailbox")
+    verdict = connection.execute("PRAGMA quick_check(1)").get
+    if verdict != "ok":
+        raise DamagedShard(f"quick_check: {verdict}")
+
+
+def wal_of(path: Path) -> Path:
+    """Return the path of the write-ahead log beside a file."""
+    return path.with_name(path.name + "-wal")

@@ -1,0 +1,221 @@
+"""One shard's file and journal, used by one thread: opened through recovery, written in transactions, tidied."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from agentd.config import MailboxConfig
+from agentd.errors import AgentdError, InternalError
+from agentd.failpoint import failpoint
+from agentd.mailbox import recovery
+from agentd.mailbox.clock import SteadyClock
+from agentd.mailbox.commands import Command, Sweep
+from agentd.mailbox.ids import first_seq_at, time_of
+from agentd.mailbox.inboxes import Snapshot
+from agentd.mailbox.journal import ROTATE_BYTES, Journal
+from agentd.mailbox.keys import Keys, get_meta, put_meta
+from agentd.mailbox.rows import COLUMNS, Row, intact, message_of
+from agentd.mailbox.transaction import Mark, Stall, Step, Transaction, accepted
+from agentd.records import Delivery
+
+WAL_BYTES: Final = 8 * 1024 * 1024  # beyond this it is written back into the file, idle or not
+_PAGE_BYTES: Final = 4096
+_DEPTHS: Final = "SELECT agent, count(*) FROM m WHERE state<2 GROUP BY agent"
+# After these nothing is known about the whole transaction; any other error is one command's own.
+FATAL: Final = (
+    apsw.BusyError,
+    apsw.CantOpenError,
+    apsw.CorruptError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.NoMemError,
+    apsw.NotADBError,
+    apsw.ReadOnlyError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What came of one transaction."""
+
+    outcomes: list[object]  # of each command, in order; an exception where it failed
+    effects: list[Step | Stall] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+
+
+class Store:
+    """One shard on disk."""
+
+    def __init__(
+        self,
+        index: int,
+        path: Path,
+        config: MailboxConfig,
+        clock: SteadyClock,
+        report: Callable[[str], None],
+        *,
+        expected: bool,
+    ) -> None:
+        """Open the file; a damaged one is kept under another name and rebuilt from the journal.
+
+        `expected` says that the file should be there already. Raises InvalidValue for a symlink, VersionMismatch for
+        a newer file, apsw.Error when the disk refuses.
+        """
+        self.path = path
+        self._config = config
+        self._clock = clock
+        self._report = report
+        self._journal = Journal(path.with_suffix("")) if config.journal else None
+        self._connection = recovery.open_shard(path, self._journal, clock, report, expected=expected)
+        self._wal_pages = 0
+        self._connection.set_wal_hook(self._on_commit)
+        highest = self._connection.execute("SELECT max(seq) FROM m").get or 0
+        self.last_seq = max(highest, get_meta(self._connection, "last_seq", 0)) or first_seq_at(0, index)
+        clock.not_before(time_of(self.last_seq))
+        self._keys = Keys(self._connection, int(config.key_window_s * 1e9), clock.now_ns())
+        depths: list[Any] = self._connection.execute(_DEPTHS).fetchall()
+        self._depths: Counter[str] = Counter(dict(depths))
+
+    # -- what memory starts from
+
+    def snapshot(self) -> Snapshot:
+        """Return the inboxes as the file has them."""
+        sql = "SELECT agent, seq, due FROM m WHERE state<2 AND due>?"
+        delayed: list[Any] = self._connection.execute(sql, (self._clock.now_ns(),)).fetchall()
+        return Snapshot({agent: depth for agent, depth in self._depths.items() if depth}, delayed)
+
+    def delivering(self) -> list[Delivery]:
+        """Return what is leased, oldest first."""
+        sql = f"SELECT {COLUMNS} FROM m WHERE state=1 ORDER BY seq"  # noqa: S608
+        rows = [Row._make(found) for found in self._connection.execute(sql).fetchall()]
+        return [Delivery(message_of(row), row.tries) for row in rows if intact(row)]
+
+    def accepted_after(self, seq: int) -> list[Step]:
+        """Return the messages that a transaction of unknown outcome left, as the changes they are."""
+        sql = f"SELECT {COLUMNS} FROM m WHERE seq>? ORDER BY seq"  # noqa: S608
+        rows = [Row._make(found) for found in self._connection.execute(sql, (seq,)).fetchall()]
+        return [accepted(row) for row in rows if row.state == 0]
+
+    # -- transactions
+
+    def transact(self, commands: Sequence[Command[Any]]) -> Commit:
+        """Run all commands and commit them together; on return all of it is on disk.
+
+        Raises one of FATAL when nothing of it is known to be; a fault of one command is only that command's outcome.
+        """
+        depths, wall_ns = self._depths, self._clock.wall_ns()
+        limit = self._config.max_inbox_messages
+        tx = Transaction(self._connection, self._keys, depths, self.last_seq, self._clock.now_ns(), wall_ns, limit)
+        start = self._journal.end if self._journal else None
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = [_run(tx, command) for command in commands]
+            failpoint("mailbox.before_journal")
+            self._write_journal(tx)
+            failpoint("mailbox.before_commit")
+            self._connection.execute("COMMIT")
+        except FATAL:
+            self._undo()
+            if self._journal and start:
+                with suppress(OSError):  # what stays behind would be found again as an accepted message, at worst
+                    self._journal.cut(start)
+            raise
+        failpoint("mailbox.after_commit")
+        self.last_seq = tx.last_seq
+        tx.settle_depths()
+        return Commit(outcomes, tx.effects, tx.damaged)
+
+    def _undo(self) -> None:
+        if self._connection.in_transaction:
+            with suppress(apsw.Error):  # the connection is closed after this, or the rollback has happened already
+                self._connection.execute("ROLLBACK")
+
+    def _write_journal(self, tx: Transaction) -> None:
+        if not (self._journal and tx.records):
+            return
+        try:
+            self._journal.append(b"".join(tx.records))
+        except OSError as error:
+            self._report(f"{self.path.name}: its journal could not be written ({error.strerror}); going on without")
+        put_meta(self._connection, "journal_end", self._journal.end.packed())
+
+    def _on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    # -- housekeeping
+
+    def tidy(self, *, idle: bool) -> Commit:
+        """Do what is due: expire, forget keys, write the log back, renew the journal."""
+        now_ns = self._clock.now_ns()
+        commit = self.transact([Sweep()]) if self._expiring(now_ns) else Commit([])
+        if self._keys.due(now_ns):
+            self._keys.rotate(now_ns)
+        if self._wal_pages * _PAGE_BYTES > WAL_BYTES or (idle and self._wal_pages):
+            self.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if self._journal and self._journal.end.offset > ROTATE_BYTES:
+            self._journal.rotate()
+            recovery.prune(self._connection, self._journal)
+        return commit
+
+    def next_expiry_ns(self) -> int | None:
+        """Return when the next message's time to live runs out."""
+        sql = "SELECT min(exp) FROM m INDEXED BY m_exp WHERE state<2 AND exp IS NOT NULL"
+        ns: int | None = self._connection.execute(sql).get
+        return ns
+
+    def patience_s(self, idle_s: float, longest_s: float) -> float:
+        """Return how long nothing needs to be tidied if nothing happens."""
+        if self._wal_pages:
+            return idle_s
+        next_ns = self.next_expiry_ns()
+        return longest_s if next_ns is None else min(max((next_ns - self._clock.now_ns()) / 1e9, idle_s), longest_s)
+
+    def _expiring(self, now_ns: int) -> bool:
+        next_ns = self.next_expiry_ns()
+        return next_ns is not None and next_ns <= now_ns
+
+    def checkpoint(self, mode: int) -> None:
+        """Write the log back into the file."""
+        failpoint("mailbox.before_checkpoint")
+        self._connection.wal_checkpoint(mode=mode)
+        failpoint("mailbox.after_checkpoint")
+        self._wal_pages = 0
+
+    def close(self, *, clean: bool) -> None:
+        """Close the file, with an empty log if everything went well."""
+        if clean:
+            self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._connection.close(force=True)
+        if self._journal:
+            self._journal.close()
+
+
+def _run(tx: Transaction, command: Command[Any]) -> object:
+    """Run one command so that its fault, a bug included, is its own outcome and undoes nothing of its neighbours'."""
+    mark = tx.mark()
+    tx.connection.execute("SAVEPOINT command")
+    try:
+        outcome: object = command.run(tx)
+    except FATAL:
+        raise
+    except AgentdError as error:
+        _back_to(tx, mark)
+        outcome = error
+    except Exception as error:  # noqa: BLE001  the writer outlives a command that fails in an unforeseen way
+        _back_to(tx, mark)
+        outcome = InternalError(f"the mailbox failed: {type(error).__name__}: {error}")
+    tx.connection.execute("RELEASE command")
+    return outcome
+
+
+def _back_to(tx: Transaction, mark: Mark) -> None:
+    tx.connection.execute("ROLLBACK TO command")
+    tx.back_to(mark)
