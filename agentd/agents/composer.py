@@ -19,10 +19,17 @@ def holds(profile: Profile, look: Look, verdict: Verdict, text: str) -> bool:
     if look.dead or verdict.state is AgentState.WAITING:
         return False
     if verdict.composer is not None:
-        return _in_composer(profile, verdict.composer, text) or (
-            "\n" in text and verdict.draft and _at_cursor(look, text)
-        )
-    return _at_cursor(look, text)
+        return _in_composer(profile, verdict.composer, text) or (verdict.draft and _at_cursor(look, text))
+    if _at_cursor(look, text):
+        return True
+    # An editor shows of a text that is longer than the screen its beginning and its last line.
+    return verdict.draft and "\n" in text and _at_cursor(look, text.rstrip("\n").rpartition("\n")[2])
+
+
+def surely_holds(profile: Profile, look: Look, verdict: Verdict, text: str) -> bool:
+    """Tell the same of a text typed before: what could as well be a person's draft does not count."""
+    shown = verdict.composer
+    return _in_composer(profile, shown, text) if shown is not None else _at_cursor(look, text)
 
 
 def _in_composer(profile: Profile, composer: str, text: str) -> bool:
@@ -39,7 +46,8 @@ def _at_cursor(look: Look, text: str) -> bool:
     end = len(lines) - (look.height - look.cursor_y) + 1
     if not 0 < end <= len(lines) or not lines[end - 1].strip():
         return False
-    return _squeezed("\n".join(lines[:end])).endswith(_squeezed(text)[-TAIL_CHARS:])
+    tail = _squeezed(text)[-TAIL_CHARS:]
+    return bool(tail) and _squeezed("\n".join(lines[:end])).endswith(tail)
 
 
 def _squeezed(text: str) -> str:

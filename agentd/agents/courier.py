@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from agentd.agents.composer import holds
+from agentd.agents.composer import surely_holds
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict
 from agentd.agents.terminal import Attempt, Outcome, Terminal
@@ -19,6 +19,8 @@ from agentd.metrics import Metrics
 from agentd.records import Delivery
 from agentd.tmux.tmux import Look
 
+PASTE_BYTES = 65_536  # what tmux is given at once
+ENVELOPE_BYTES = 160  # of one message's header, names at their longest
 RETRY_TYPING_S = 0.5  # after an agent turned out not to be ready at the last look
 
 
@@ -91,11 +93,14 @@ class Courier:
         messages = [delivery.message for delivery in self._unsure]
         text = render(self._profile, messages, self._display).text
         shown = verdict.composer or ""
-        return holds(self._profile, look, verdict, text) or any(message.id in shown for message in messages)
+        return surely_holds(self._profile, look, verdict, text) or any(message.id in shown for message in messages)
 
     @property
     def _batch_messages(self) -> int:
-        return self._config.batch_messages if self._profile.batches else 1
+        if not self._profile.batches:
+            return 1
+        room_bytes = PASTE_BYTES - self._config.batch_bytes
+        return min(self._config.batch_messages, max(1, room_bytes // ENVELOPE_BYTES))
 
     async def _settle(self, deliveries: Sequence[Delivery], attempt: Attempt) -> None:
         self._metrics.add(f"deliveries_{attempt.outcome.replace(' ', '_')}_total", len(deliveries))

@@ -271,6 +271,9 @@ class Crew:
             return (await self._keep([_ended(agent, AgentState.STOPPED, agent.reason, agent.exit_status)]))[0]
         self._stopping.add(agent.id)
         try:
+            self._places.write_last_screen(agent.id, (await live.terminal.capture(None, escapes=False)).text)
+            if not force:
+                await live.end_by_itself()
             await self._tmux.kill(live.terminal.ref, 0.0 if force else self._config.agents.stop_timeout_s)
         finally:
             self._stopping.discard(agent.id)
@@ -396,7 +399,7 @@ def _how_it_ended(ended: Ended) -> str:
     if ended.exit_signal:
         return f"its program was killed by signal {_signal_name(ended.exit_signal)}"
     if ended.exit_status is None:
-        return "its program ended"
+        return "its program ended, and tmux did not learn how"
     return f"its program exited with status {ended.exit_status}"
 
 

@@ -53,10 +53,12 @@ class LiveAgent:
         self.status = status
         self.seen_ns = 0
         self.printed = Printed()
+        self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
         self._log = log
         self._wake = Signal()
+        self._asked_to_end = False
         self._pace_s = FASTEST_LOOK_S
 
     def screen_changed(self, output: Output | None = None) -> None:
@@ -69,6 +71,16 @@ class LiveAgent:
     def inbox_changed(self) -> None:
         """Tell it that messages may wait."""
         self._wake.set()
+
+    async def end_by_itself(self) -> bool:
+        """Ask the program to end in its own way, if it can take that now; tell whether it did in its profile's time."""
+        if not self.status.deliverable or not (self.profile.stop.text or self.profile.stop.keys):
+            return False
+        self._asked_to_end = True
+        self._wake.set()
+        with anyio.move_on_after(self.profile.stop.timeout_s):
+            await self.ended.wait()
+        return self.ended.is_set()
 
     def died(self) -> None:
         """Tell it that its program ended."""
@@ -84,13 +96,16 @@ class LiveAgent:
                 pass
         except (AgentGone, StaleTarget) as error:
             ended = Ended(None, screen=error.message)
+        self.ended.set()
         await on_end(self.id, ended)
 
     async def _turn(self) -> Ended | None:
         try:
             if ended := await self._observe():
                 return ended
-            if self.status.deliverable and await self._courier.deliver():
+            if self._asked_to_end:
+                await self._say_goodbye()
+            elif self.status.deliverable and await self._courier.deliver():
                 return None
         except (AgentGone, StaleTarget):
             raise
@@ -99,6 +114,16 @@ class LiveAgent:
             await anyio.sleep(SLOWEST_LOOK_S)
         await self._rest()
         return None
+
+    async def _say_goodbye(self) -> None:
+        """Type what ends this kind of program; this task alone types, so it cannot meet a delivery."""
+        stop = self.profile.stop
+        if not self.status.deliverable:
+            return
+        if stop.text:
+            await self.terminal.submit(stop.text)
+        else:
+            await self.terminal.press(stop.keys)
 
     async def _observe(self) -> Ended | None:
         look, verdict = await self.terminal.look()
