@@ -54,7 +54,7 @@ from agentd.tmux.views import (
     PaneInfo,
     facts_of,
     pane_of,
-    sessions_of,
+    session_of,
 )
 
 __all__ = [
@@ -189,15 +189,26 @@ class Tmux:
         words += ["--", "/bin/sh", "-c", _LAUNCHER, "sh", cwd, *argv]
         # Shielded, and each step has its deadline: a cancelled caller must not leave half a session.
         with anyio.CancelScope(shield=True):
-            async with self._mutation() as (connection, server):
-                reply = await self._asked(connection, line(*(quote_lines(word) for word in words)))
-                ref = PaneRef(*_ids(reply), server=server)
-                try:
+            try:
+                async with self._mutation() as (connection, server):
+                    reply = await self._asked(connection, line(*(quote_lines(word) for word in words)))
+                    ref = PaneRef(*_ids(reply), server=server)
                     await self._take_in(connection, ref)
-                except AgentdError:
-                    await self._asked(connection, command("kill-session", "-t", ref.session_id), missing_ok=True)
-                    raise
+            except AlreadyExists:
+                raise
+            except AgentdError:
+                await self._undo_spawn(session_name)
+                raise
         return ref
+
+    async def _undo_spawn(self, session_name: str) -> None:
+        """End what a spawn that failed half-way may have left."""
+        try:
+            for pane in await self.panes():
+                if pane.session_name == session_name:
+                    await self.kill(pane.ref, 0.0)
+        except AgentdError as error:
+            self._log.warning("could not see what a failed start left", session=session_name, error=error.message)
 
     async def kill(self, ref: PaneRef, timeout_s: float) -> None:
         """End a pane with everything that runs in it: hang up, and kill what is left after the time given.
@@ -246,7 +257,8 @@ class Tmux:
     async def sessions(self) -> list[dict[str, Any]]:
         """Return every session but the hub: id, name, windows, panes, activity (seconds since 1970)."""
         connection, _ = await self._connected()
-        return sessions_of(await self._run(connection, "list-panes", "-a", "-f", NOT_HUB, "-F", SESSIONS_FORMAT))
+        rows = await self._run(connection, "list-sessions", "-f", NOT_HUB, "-F", SESSIONS_FORMAT)
+        return [session_of(row) for row in rows]
 
     def attach_argv(self, ref: PaneRef) -> list[str]:
         """Return the command with which a person looks over the program's shoulder."""
@@ -295,6 +307,8 @@ class Tmux:
     # -- how commands are run
 
     async def _connected(self, ref: PaneRef | None = None) -> tuple[ControlConnection, str]:
+        if ref is not None:
+            self._check_server(ref)
         if self._links is None:
             raise TmuxUnavailable("there is no tmux server at the moment", hint="agentd starts one by itself")
         connection = await self._links.calls()
@@ -310,6 +324,8 @@ class Tmux:
             yield await self._connected(ref)
 
     def _check_server(self, ref: PaneRef) -> None:
+        if self._stopped:
+            raise TmuxUnavailable("the tmux server was stopped on request")
         if ref.server != self.server:
             raise StaleTarget(
                 f"pane {ref.pane_id} belongs to the tmux server {ref.server}, which is gone",
@@ -442,11 +458,13 @@ class Tmux:
                 self._tell(Renamed(session_id, name))
 
     def _take_snapshot(self, snapshot: str) -> None:
-        for each in snapshot.split(";"):
-            pane_id, _, state = each.partition(" ")
-            if not pane_id or self._activity.get(pane_id) == state:
+        before = self._activity
+        self._activity = dict(each.split(" ", 1) for each in snapshot.split(";") if each)
+        for pane_id in self._unread_bytes.keys() - self._activity.keys():
+            del self._unread_bytes[pane_id]
+        for pane_id, state in self._activity.items():
+            if before.get(pane_id) == state:
                 continue
-            self._activity[pane_id] = state
             dead = state.startswith("1")
             self._tell(Activity(pane_id, dead))
             if dead and pane_id not in self._told_dead:
@@ -484,6 +502,7 @@ class Tmux:
             connection, _ = await self._connected()
             rows = await self._run(connection, "list-panes", "-a", "-f", "#{pane_dead}", "-F", _DEAD_FORMAT)
             waiting = False
+            self._told_dead &= {row.partition("|")[0] for row in rows}
             for row in rows:
                 pane_id, how = row.split("|", 1)
                 if pane_id in self._told_dead:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +41,7 @@ PANES_FORMAT = "|".join(
         "#{pane_current_command}#{pane_title}",
     )
 )
-SESSIONS_FORMAT = "#{session_id}|#{window_id}|#{session_activity}|#{session_name}"  # one row per pane
+SESSIONS_FORMAT = "#{session_id}|#{session_windows}|#{W:#{P:x}}|#{session_activity}|#{session_name}"  # an x per pane
 NOT_HUB = f"#{{!=:#{{session_name}},{HUB}}}"
 
 
@@ -143,18 +142,10 @@ def pane_of(row: str, server: str) -> PaneInfo:
     return PaneInfo(name, ref, dead == "1", _status(status), sign, command, title, tty)
 
 
-def sessions_of(rows: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the sessions of rows in SESSIONS_FORMAT."""
-    found: dict[str, dict[str, Any]] = {}
-    windows: dict[str, set[str]] = {}
-    for row in rows:
-        session_id, window_id, activity, name = row.split("|", 3)
-        new = {"id": session_id, "name": name, "windows": 0, "panes": 0, "activity": int(activity or 0)}
-        session = found.setdefault(session_id, new)
-        session["panes"] += 1
-        windows.setdefault(session_id, set()).add(window_id)
-        session["windows"] = len(windows[session_id])
-    return list(found.values())
+def session_of(row: str) -> dict[str, Any]:
+    """Return the session of one row in SESSIONS_FORMAT."""
+    session_id, windows, panes, activity, name = row.split("|", 4)
+    return {"id": session_id, "name": name, "windows": int(windows), "panes": len(panes), "activity": int(activity)}
 
 
 def _two_texts(size: bytes, both: bytes) -> tuple[str, str]:

@@ -106,7 +106,10 @@ async def test_a_look_joins_wrapped_lines_and_reaches_the_scrollback(place: Plac
 
 async def test_a_program_that_ends_says_how(place: Place) -> None:
     async with place.open() as (tmux, seen):
-        status = await spawn(tmux, "sh", "-c", "echo bye; exit 3", name="status")
+        # Not `echo bye; exit 3` at once: what the pty still holds when a session leader exits, the kernel may drop.
+        status = await spawn(tmux, "sh", "-c", "echo bye; read x; exit 3", name="status")
+        await screen(tmux, seen, status, lambda look: "bye" in look.text)
+        await tmux.keys(status, "Enter")
         killed = await spawn(tmux, "sh", "-c", "kill -9 $$", name="killed")
         await seen.until(lambda: {event.pane_id for event in seen.of(PaneDied)} == {status.pane_id, killed.pane_id})
         look = await tmux.look(status)

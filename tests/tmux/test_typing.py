@@ -105,7 +105,8 @@ async def test_t05_text_for_an_agent_never_reaches_the_program_after_it(place: P
     """Its program is the pane's root, so a stranger in the pane has another pid."""
     async with place.open() as (tmux, seen):
         ref = await spawn(tmux, "cat", cwd=str(place.directory))
-        place.tmux("respawn-pane", "-k", "-c", str(place.directory), "-t", ref.pane_id, "bash --norc --noprofile")
+        shell = ["bash", "--norc", "--noprofile"]
+        place.tmux("respawn-pane", "-k", "-e", "PS1=READY> ", "-c", str(place.directory), "-t", ref.pane_id, *shell)
         with pytest.raises(PaneDead):
             await tmux.paste(ref, "touch S\n")
         with pytest.raises(PaneDead):
@@ -115,6 +116,7 @@ async def test_t05_text_for_an_agent_never_reaches_the_program_after_it(place: P
         with pytest.raises(PaneDead):
             await tmux.look(ref)
         (stranger,) = [pane.ref for pane in await tmux.panes()]
+        await screen(tmux, seen, stranger, lambda look: "READY>" in look.text)
         await ran_all_before(tmux, seen, stranger)
         assert not (place.directory / "S").exists()
 
