@@ -138,6 +138,7 @@ class Links:
     async def _connect(self, role: Role) -> ControlConnection:
         self._place.restore_socket(self.server)
         async with self._gate.alone():
+            await self._settle()
             connection = await ControlConnection.open(
                 self._place.client_argv, _FLAGS[role], on_notification=self._on_notification, log=self._log
             )
@@ -145,6 +146,19 @@ class Links:
         self._open[role] = connection
         self._wake()
         return connection
+
+    async def _settle(self) -> None:
+        """Wait until the server has dealt with the end of the connection before: it tells all clients of that.
+
+        Told while the next one is connecting, that is what kills it (see Gate). A server answers in a later turn than
+        the one in which it sees a client gone; the second answer is for certain.
+        """
+        for role in (Role.CALLS, Role.EVENTS):
+            connection = self._open.get(role)
+            if connection is not None and connection.ready:
+                for _ in range(2):
+                    await connection.run("display-message", "-p", "", timeout_s=self._timeout_s)
+                return
 
     async def _check_server(self, connection: ControlConnection) -> None:
         (found,) = await connection.run("display-message", "-p", "#{pid}:#{start_time}", timeout_s=self._timeout_s)

@@ -30,6 +30,7 @@ DEATHS = "agentd-deaths"  # the channel that the pane-died hook signals
 OLDEST = (3, 3)  # tmux-2.md §4, versions: below it, control mode with dead panes crashes the server
 _START_S = 20.0  # a server that is just ending refuses new ones for that long (tmux-2.md §4)
 _RETRY_S = 0.1
+_LOOK_S = 0.02
 _ANSWER_S = 10.0
 _FOREVER_S = 2_147_483_647
 _ABOUT = "#{pid}|#{start_time}|#{version}|#{@agentd_instance}"
@@ -153,11 +154,17 @@ class ServerPlace:
         await self._ask("source-file", self._conf)
         if (await self._ask("has-session", "-t", f"={HUB}", anything=True)).text:
             await self._ask(*self._hub())
+        with anyio.move_on_after(_ANSWER_S):
+            while orphans := await self._clients_of_the_dead():
+                for orphan in orphans:
+                    send_signal(orphan, signal.SIGKILL)
+                # Until the server has let go of them: it must not be telling of that while we connect (see Gate).
+                await anyio.sleep(_LOOK_S)
+
+    async def _clients_of_the_dead(self) -> list[Process]:
         rows = await self._ask("list-clients", "-F", "#{client_control_mode} #{client_pid} #{client_session}")
-        for row in rows.lines:
-            control, pid, session = row.split(" ", 2)
-            if control == "1" and session == HUB:
-                send_signal(start_of(int(pid)), signal.SIGKILL)
+        each = [row.split(" ", 2) for row in rows.lines]
+        return [start_of(int(pid)) for control, pid, session in each if control == "1" and session == HUB]
 
     async def _start(self) -> Server:
         await self._ask(*self._hub())

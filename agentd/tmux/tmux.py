@@ -178,7 +178,8 @@ class Tmux:
     ) -> PaneRef:
         """Start a program in a session of its own and return its pane; a failure leaves no session behind.
 
-        The program may end at once: that is told by PaneDied and by look(), not by an error here.
+        The program may end at once: that is told by PaneDied and by look(), not by an error here. What it printed in
+        its first moments is on the screen, but no Output told of it: so look once.
         """
         check_session_name(session_name, HUB)
         check_program(argv, env, cwd)

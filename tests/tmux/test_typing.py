@@ -15,7 +15,7 @@ from agentd.records import PaneRef
 from agentd.tmux.input import MAX_PASTE_BYTES
 from agentd.tmux.notation import quote
 from agentd.tmux.processes import start_of
-from agentd.tmux.tmux import Output, PaneDead, PaneDied, Tmux
+from agentd.tmux.tmux import PaneDead, PaneDied, Tmux
 
 pytestmark = pytest.mark.anyio
 
@@ -217,11 +217,11 @@ async def test_a_paste_arrives_whole_and_leaves_nothing(place: Place, size: int)
 
 async def test_bracketed_paste_wraps_the_text_once(place: Place) -> None:
     async with place.open() as (tmux, seen):
-        ref = await spawn(tmux, "sh", "-c", "stty -echo; printf '\\033[?2004h'; exec cat -v")
-        await seen.until(lambda: seen.of(Output))
+        ref = await spawn(tmux, "sh", "-c", "stty -echo; printf '\\033[?2004hREADY\n'; exec cat -v")
+        await screen(tmux, seen, ref, lambda look: "READY" in look.text)
         await tmux.paste(ref, "one\ntwo")
         await tmux.keys(ref, "Enter")
-        await screen(tmux, seen, ref, lambda look: look.text.strip() == "^[[200~one\ntwo^[[201~")
+        await screen(tmux, seen, ref, lambda look: look.text.strip() == "READY\n^[[200~one\ntwo^[[201~")
 
 
 async def test_t16_what_does_not_read_gets_no_more_than_one_paste(place: Place) -> None:
