@@ -41,7 +41,9 @@ async def unguarded_paste(tmux: Tmux, directory: Path, ref: PaneRef, text: str) 
 async def ran_all_before(tmux: Tmux, seen: Seen, ref: PaneRef) -> None:
     """Wait until the shell has run everything typed so far: it takes its input in order."""
     token = secrets.token_hex(4)
-    await tmux.keys(ref, "C-c")
+    prompts = (await tmux.look(ref)).text.count("READY>")
+    await tmux.keys(ref, "C-c")  # what is typed before the new prompt may be thrown away with the old line
+    await screen(tmux, seen, ref, lambda look: look.text.count("READY>") > prompts)
     await tmux.type_text(ref, f"echo e''nd-{token}")
     await tmux.keys(ref, "Enter")
     await screen(tmux, seen, ref, lambda look: f"\nend-{token}" in look.text)
