@@ -161,7 +161,7 @@ def bury_damaged(tx: Transaction, head: Head) -> None:
     tx.move(head, Move(MessageState.DEAD, "damaged on disk"))
 
 
-Decision = Move | AgentdError | None  # None: it already is as it should be
+Decision = tuple[Move, ...] | AgentdError  # no move: it already is as it should be
 Decide = Callable[[Head], Decision]
 
 
@@ -196,9 +196,10 @@ class Settle:
         if head is None or (self.agent is not None and head.agent != self.agent):
             return unknown(text_of(target.seq))
         decision = _stale(head, target.attempt) or self.decide(head)
-        if not isinstance(decision, Move):
+        if isinstance(decision, AgentdError):
             return decision
-        tx.move(head, decision)
+        for move in decision:
+            head = tx.move(head, move)
         return None
 
 
@@ -212,12 +213,12 @@ def _stale(head: Head, attempt: int | None) -> Conflict | None:
 
 def deliver(detail: str) -> Decide:
     """Return the rule by which a taken message becomes delivered."""
-    return lambda _head: Move(MessageState.DELIVERED, detail)
+    return lambda _head: (Move(MessageState.DELIVERED, detail),)
 
 
 def release() -> Decide:
     """Return the rule by which a taken message waits again as if it had not been taken."""
-    return lambda head: Move(MessageState.ACCEPTED, tries=head.tries - 1, forget=True)
+    return lambda head: (Move(MessageState.ACCEPTED, tries=head.tries - 1, forget=True),)
 
 
 def nack(due_ns: int, detail: str, max_attempts: int) -> Decide:
@@ -228,8 +229,8 @@ def nack(due_ns: int, detail: str, max_attempts: int) -> Decide:
         if state not in (MessageState.DELIVERING, MessageState.DELIVERED):
             return _not_so(head, "it cannot be given back")
         if head.tries >= max_attempts:
-            return Move(MessageState.DEAD, detail)
-        return Move(MessageState.ACCEPTED, detail, due_ns=due_ns)
+            return (Move(MessageState.DEAD, detail),)
+        return (Move(MessageState.ACCEPTED, detail, due_ns=due_ns),)
 
     return decide
 
@@ -240,8 +241,13 @@ def ack(by: str) -> Decide:
     def decide(head: Head) -> Decision:
         state = STATES[head.state]
         if state is MessageState.ACKED:
-            return None
-        return _not_so(head, "it cannot be acknowledged") if state.final else Move(MessageState.ACKED, f"by {by}")
+            return ()
+        if state.final:
+            return _not_so(head, "it cannot be acknowledged")
+        done = Move(MessageState.ACKED, f"by {by}")
+        # An agent may answer before the courier saw its screen change; that it has the message is known all the same.
+        early = (Move(MessageState.DELIVERED, "acknowledged"),) if state is MessageState.DELIVERING else ()
+        return (*early, done)
 
     return decide
 
@@ -252,7 +258,7 @@ def retry() -> Decide:
     def decide(head: Head) -> Decision:
         if STATES[head.state] is not MessageState.DEAD:
             return _not_so(head, "only a dead letter can be retried")
-        return Move(MessageState.ACCEPTED, "retried", tries=0)
+        return (Move(MessageState.ACCEPTED, "retried", tries=0),)
 
     return decide
 

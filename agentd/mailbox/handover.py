@@ -100,10 +100,12 @@ class Handover(Generic[C]):
         """Let the loop run `first` and then give each job its outcome; an exception is raised where it is awaited."""
 
         def arrive() -> None:
-            first()
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                self.waiting -= job.command.cost
-                _resolve(job.future, outcome)
+            try:
+                first()
+            finally:  # a fault of who is told first is the loop's to report, and keeps nobody waiting
+                for job, outcome in zip(jobs, outcomes, strict=True):
+                    self.waiting -= job.command.cost
+                    _resolve(job.future, outcome)
 
         self.tell(arrive)
 

@@ -26,14 +26,14 @@ _UNSETTLED: Final = tuple(NUMBER[state] for state in STATES if state not in (Mes
 
 
 def open_shard(
-    path: Path, journal: Journal | None, clock: SteadyClock, report: Report, *, expected: bool
+    path: Path, journal: Journal | None, clock: SteadyClock, report: Report, *, expected: bool, thorough: bool
 ) -> apsw.Connection:
     """Return a connection to a sound file that holds everything its journal does."""
     try:
         size = schema.touch(path)
         if expected and not size:
             raise DamagedShard(f"{path.name} was missing or empty")
-        connection = _open_sound(path)
+        connection = _open_sound(path, thorough=thorough)
     except DAMAGE as damage:
         return _rebuild(path, journal, clock, report, damage)
     if journal:
@@ -43,10 +43,10 @@ def open_shard(
     return connection
 
 
-def _open_sound(path: Path) -> apsw.Connection:
+def _open_sound(path: Path, *, thorough: bool) -> apsw.Connection:
     connection = schema.connect(path)
     try:
-        schema.check(connection)
+        schema.check(connection, thorough=thorough)
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     except (apsw.Error, DamagedShard):
         connection.close(force=True)

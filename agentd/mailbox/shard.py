@@ -59,6 +59,7 @@ class Shard:
         self._thread = threading.Thread(target=self._run, name=f"mailbox-{path.stem}", daemon=True)
         self._store: Store | None = None
         self._expected = False
+        self._doubtful = False
 
     # -- in the loop
 
@@ -104,7 +105,17 @@ class Shard:
     # -- in the thread
 
     def _open_store(self) -> Store:
-        return Store(self.index, self._path, self._config, self._clock, self._report_later, expected=self._expected)
+        store = Store(
+            self.index,
+            self._path,
+            self._config,
+            self._clock,
+            self._report_later,
+            expected=self._expected,
+            thorough=self._doubtful,
+        )
+        self._doubtful = False
+        return store
 
     def _report_later(self, text: str) -> None:
         self._handover.tell(lambda: self._report(text))
@@ -165,6 +176,7 @@ class Shard:
         )
         self._handover.settle(jobs, [unknown] * len(jobs), lambda: None)
         self._report_later(f"{self._path.name}: {error}; reopening it")
+        self._doubtful = isinstance(error, apsw.CorruptError)
         self._reopen()
 
     def _reopen(self) -> None:

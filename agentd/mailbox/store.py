@@ -62,18 +62,19 @@ class Store:
         report: Callable[[str], None],
         *,
         expected: bool,
+        thorough: bool = False,
     ) -> None:
         """Open the file; a damaged one is kept under another name and rebuilt from the journal.
 
-        `expected` says that the file should be there already. Raises InvalidValue for a symlink, VersionMismatch for
-        a newer file, apsw.Error when the disk refuses.
+        `expected` says that the file should be there already, `thorough` that it gave cause for doubt. Raises
+        InvalidValue for a symlink, VersionMismatch for a newer file, apsw.Error when the disk refuses.
         """
         self.path = path
         self._config = config
         self._clock = clock
         self._report = report
         self._journal = Journal(path.with_suffix("")) if config.journal else None
-        self._connection = recovery.open_shard(path, self._journal, clock, report, expected=expected)
+        self._connection = recovery.open_shard(path, self._journal, clock, report, expected=expected, thorough=thorough)
         self._wal_pages = 0
         self._connection.set_wal_hook(self._on_commit)
         highest = self._connection.execute("SELECT max(seq) FROM m").get or 0
@@ -155,7 +156,7 @@ class Store:
     def tidy(self, *, idle: bool) -> Commit:
         """Do what is due: expire, forget keys, write the log back, renew the journal."""
         now_ns = self._clock.now_ns()
-        commit = self.transact([Sweep()]) if self._expiring(now_ns) else Commit([])
+        swept = self.transact([Sweep()]) if self._expiring(now_ns) else Commit([])
         if self._keys.due(now_ns):
             self._keys.rotate(now_ns)
         if self._wal_pages * _PAGE_BYTES > WAL_BYTES or (idle and self._wal_pages):
@@ -163,7 +164,7 @@ class Store:
         if self._journal and self._journal.end.offset > ROTATE_BYTES:
             self._journal.rotate()
             recovery.prune(self._connection, self._journal)
-        return commit
+        return Commit([], swept.effects, swept.damaged)
 
     def next_expiry_ns(self) -> int | None:
         """Return when the next message's time to live runs out."""
