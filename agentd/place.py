@@ -56,7 +56,7 @@ class Place:
         with tempfile.TemporaryFile() as said:  # not a pipe: a daemon that keeps it open would hold us
             try:
                 done = subprocess.run(
-                    [sys.executable, "-m", "agentd", "up"],
+                    [sys.executable, "-P", "-m", "agentd", "up"],  # -P: a queue.py where the user stands is not ours
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=said,
