@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from agentd.agents.composer import surely_holds
+from agentd.agents.line_mode import for_lines, in_line_mode
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict
 from agentd.agents.terminal import Attempt, Outcome, Terminal
@@ -59,13 +60,14 @@ class Courier:
         """Deliver one batch; tell whether it was submitted, so that the next may follow at once."""
         if self.due_in_s() is None or anyio.current_time() < self._not_before_s:
             return False
+        profile = self._as_typed()
         deliveries = await self._mailbox.reserve(
-            self._inbox, self._batch_messages, self._config.batch_bytes, self._config.lease_s
+            self._inbox, self._most_messages(profile), self._config.batch_bytes, self._config.lease_s
         )
         if not deliveries:
             return False
         failpoint("deliver.after_claim")
-        prompt = render(self._profile, [delivery.message for delivery in deliveries], self._display)
+        prompt = render(profile, [delivery.message for delivery in deliveries], self._display)
         try:
             attempt = await self._terminal.submit(prompt.text)
         except (AgentGone, StaleTarget):
@@ -91,13 +93,16 @@ class Courier:
 
     def _ours(self, look: Look, verdict: Verdict) -> bool:
         messages = [delivery.message for delivery in self._unsure]
-        text = render(self._profile, messages, self._display).text
+        text = render(self._as_typed(), messages, self._display).text
         shown = verdict.composer or ""
         return surely_holds(self._profile, look, verdict, text) or any(message.id in shown for message in messages)
 
-    @property
-    def _batch_messages(self) -> int:
-        if not self._profile.batches:
+    def _as_typed(self) -> Profile:
+        """Return the profile as its terminal is now: what it says of long texts holds only outside line mode."""
+        return for_lines(self._profile) if in_line_mode(self._terminal.ref.pid) else self._profile
+
+    def _most_messages(self, profile: Profile) -> int:
+        if not profile.batches:
             return 1
         room_bytes = PASTE_BYTES - self._config.batch_bytes
         return min(self._config.batch_messages, max(1, room_bytes // ENVELOPE_BYTES))
