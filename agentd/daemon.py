@@ -27,6 +27,7 @@ from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
 from agentd.api import table
 from agentd.api.parts import Parts
+from agentd.cache.tiers import Tiers
 from agentd.config import Config
 from agentd.doors.identity import identify
 from agentd.doors.inhabitants import Inhabitants
@@ -38,7 +39,7 @@ from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
 from agentd.records import Change
-from agentd.tmux.tmux import Tmux
+from agentd.tmux.tmux import Lost, Output, Restored, Tmux, TmuxEvent
 
 EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
 EXIT_CANNOT_START = 78  # sysexits EX_CONFIG; reliability.md R04
@@ -113,9 +114,9 @@ async def _build(
     """Build the parts, lowest floor first; the stack closes them in reverse."""
     started_ns = time.time_ns()
     instance = _instance_id(paths)
-    events, metrics, waiters = Events(), Metrics(), Waiters()
+    events, metrics, waiters, cache = Events(), Metrics(), Waiters(), Tiers()
     on_changes: Relay = [waiters.on_changes]
-    on_tmux: Relay = []
+    on_tmux: Relay = [partial(_refresh, cache)]
 
     registry = await Registry.open(paths.registry_file)
     stack.push_async_callback(registry.close)
@@ -152,6 +153,7 @@ async def _build(
         instance=instance,
         started_ns=started_ns,
         tmux=tmux,
+        cache=cache,
         mailbox=mailbox,
         registry=registry,
         directory=directory,
@@ -204,6 +206,19 @@ def _announce(parts: Parts, adoption: Adoption, paths: Paths) -> None:
         orphans=adoption.orphans,
         took_ms=took_ms,
     )
+
+
+def _refresh(cache: Tiers, event: TmuxEvent) -> None:
+    """Drop kept answers when tmux says that something changed; what a program prints changes none of them."""
+    match event:
+        case Output():
+            return
+        case Lost():
+            cache.deaf()
+        case Restored():
+            cache.hearing()
+        case _:
+            cache.drop()
 
 
 def _tell(listeners: Relay, log: logs.Log, what: Any) -> None:

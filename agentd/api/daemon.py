@@ -32,7 +32,7 @@ def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, A
         "agents": {"live": parts.crew.count, **{state: states.get(state, 0) for state in AgentState}},
         "tmux": {"server": parts.tmux.server, "version": parts.tmux.version},
         "mailbox": parts.mailbox.stats(),
-        "cache": {"enabled": False},
+        "cache": parts.cache.stats(),
         "pool": [],
         "rss_mb": round(_rss_bytes() / 1e6, 1),
     }
@@ -76,14 +76,16 @@ def profiles_get(parts: Parts, _caller: Caller, params: calls.OneProfile) -> dic
 
 async def sessions_list(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
     """List our tmux sessions."""
-    return {"sessions": await parts.tmux.sessions(), "tier": "tmux", "age_ms": 0}
+    answer = await parts.cache.get("sessions", parts.tmux.sessions)
+    return {"sessions": answer.value, "tier": answer.tier, "age_ms": answer.age_ms}
 
 
 async def sessions_get(parts: Parts, _caller: Caller, params: calls.OneSession) -> dict[str, Any]:
     """Return one tmux session."""
-    for session in await parts.tmux.sessions():
+    answer = await parts.cache.get("sessions", parts.tmux.sessions)
+    for session in answer.value:
         if params.session in (session["id"], session["name"]):
-            return {"session": session, "tier": "tmux", "age_ms": 0}
+            return {"session": session, "tier": answer.tier, "age_ms": answer.age_ms}
     raise NotFound(f"no tmux session is `{params.session}`", hint="agentd call sessions.list")
 
 

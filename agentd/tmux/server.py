@@ -27,7 +27,7 @@ from agentd.tmux.notation import command, quote
 from agentd.tmux.processes import Process, is_alive, send_signal, start_of, wait_until_gone
 
 DEATHS = "agentd-deaths"  # the channel that the pane-died hook signals
-OLDEST = (3, 3)  # tmux-2.md §4, versions: below it, control mode with dead panes crashes the server
+OLDEST = (3, 2)  # contract §1; doctor warns below 3.4 (tmux-2.md §4, versions)
 _START_S = 20.0  # a server that is just ending refuses new ones for that long (tmux-2.md §4)
 _RETRY_S = 0.1
 _LOOK_S = 0.02

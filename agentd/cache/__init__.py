@@ -1,0 +1,1 @@
+"""Answers about tmux that are kept: served from memory, dropped when tmux says that something changed."""
