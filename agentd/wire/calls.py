@@ -259,6 +259,7 @@ _TABLE = (
     Call("teams.down", OneTeam, "Stop a team's agents."),
     Call("profiles.list", Nothing, "List profiles.", agent_may=True, writes=False),
     Call("profiles.get", OneProfile, "Return one profile.", agent_may=True, writes=False),
+    Call("schema", Nothing, "Return this table with its types.", agent_may=True, writes=False),
     Call("events.list", EventsList, "Return kept events.", writes=False),
     Call("events.follow", EventsFollow, "Stream events.", writes=False, stream=True),
 )

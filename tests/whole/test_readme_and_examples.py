@@ -44,7 +44,12 @@ def test_the_python_lines_print_the_answer(running: Instance):
 
 def test_the_team_and_the_batch_file(running: Instance):
     team = running.json("team", "up", str(ROOT / "examples/team.toml"))
-    assert [agent["name"] for agent in team["agents"] if agent["started"]] == ["lead", "worker-1", "worker-2", "worker-3"]
+    assert [agent["name"] for agent in team["agents"] if agent["started"]] == [
+        "lead",
+        "worker-1",
+        "worker-2",
+        "worker-3",
+    ]
     out = running.cli("send", "--batch", str(ROOT / "examples/batch.jsonl")).stdout
     receipts = [json.loads(line) for line in out.splitlines()]
     assert [receipt["state"] for receipt in receipts] == ["accepted"] * 4
@@ -60,5 +65,7 @@ def test_the_team_and_the_batch_file(running: Instance):
 
 def test_the_script(running: Instance):
     script = ROOT / "examples/ask_everyone.py"
-    done = subprocess.run([sys.executable, str(script)], env=running.environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, str(script)], env=running.environ, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.splitlines() == [f"demo-{n}: echo: What is your name, demo-{n}?" for n in (1, 2, 3)], done.stderr
