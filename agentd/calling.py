@@ -62,7 +62,8 @@ def arguments(
 def may_repeat(method: str, params: Mapping[str, Any]) -> bool:
     """Tell whether making the call twice does what making it once does."""
     if method == "messages.send_batch":
-        return all(item.get("key") for item in params["messages"])
+        items = params.get("messages")  # checked by the daemon only: it may be anything
+        return isinstance(items, list) and all(isinstance(item, dict) and item.get("key") for item in items)
     return method in READS or bool(params.get("key"))
 
 
