@@ -173,7 +173,7 @@ async def _build(
         path=paths.socket,
         config=settings.rpc,
         answer=partial(table.answer, parts),
-        identify=partial(identify, directory=Inhabitants(directory, crew)),
+        identify=partial(identify, directory=Inhabitants(directory, crew, instance)),
         hello={"server": f"agentd {__version__}", "pid": os.getpid(), "instance": instance},
         log=log,
     )

@@ -55,6 +55,9 @@ class Nobody:
     def by_process(self, _pids, _tty):
         return None
 
+    def by_environment(self, _pids):
+        return None
+
 
 class Bare(asyncio.Protocol):
     """Length-prefixed msgpack and nothing else: no limits, no table, no types."""

@@ -12,13 +12,16 @@ from agentd.records import Caller, Role
 
 
 class Directory(Protocol):
-    """What identity asks about agents; both answer (id, name) of an agent, or None."""
+    """What identity asks about agents; each answers (id, name) of an agent, or None."""
 
     def by_token(self, token: str) -> tuple[str, str] | None:
         """Return the agent that the token was given to."""
 
     def by_process(self, pids: Sequence[int], tty: str) -> tuple[str, str] | None:
         """Return the agent in whose pane one of the processes, or the terminal, is."""
+
+    def by_environment(self, pids: Sequence[int]) -> tuple[str, str] | None:
+        """Return the agent, live or not, whose environment one of the processes was started with."""
 
 
 def check_uid(peer: Peer) -> None:
@@ -33,7 +36,8 @@ def check_uid(peer: Peer) -> None:
 def identify(peer: Peer, token: str | None, directory: Directory) -> Caller:
     """Return the caller: its token's agent, else the agent whose pane it runs in, else the operator.
 
-    Raises Denied for another uid, for another agent's token, and for a process that is gone and so cannot be placed.
+    Raises Denied for another uid, for another agent's token, for a process that is gone and so cannot be placed, and
+    for one that left an agent's pane (its ancestors and its terminal) and does not show that agent's token.
     """
     check_uid(peer)
     pids = lineage(peer.pid)
@@ -45,13 +49,24 @@ def identify(peer: Peer, token: str | None, directory: Directory) -> Caller:
                 "the process that connected is gone, so agentd cannot tell where it ran",
                 hint="connect from the process that makes the calls",
             )
+        _check_not_marked(directory.by_environment(pids))
         return Caller(Role.OPERATOR, pid=peer.pid, uid=peer.uid)
-    if inside is not None and inside != owner:
+    home = inside or directory.by_environment(pids)
+    if home is not None and home != owner:
         raise Denied(
-            f"this token is not the one of {inside[1]}, in whose pane you run",
+            f"this token is not the one of {home[1]}, in whose pane you run",
             hint="leave AGENTD_TOKEN_FILE as agentd set it",
         )
     return Caller(Role.AGENT, *owner, pid=peer.pid, uid=peer.uid)
+
+
+def _check_not_marked(agent: tuple[str, str] | None) -> None:
+    # An environment can be changed, so it never gives a right; it only keeps one from a program that slipped away.
+    if agent is not None:
+        raise Denied(
+            f"this program was started by {agent[1]}, left its pane and shows no token",
+            hint="leave AGENTD_TOKEN_FILE as agentd set it, or use a terminal that no agent started",
+        )
 
 
 def _owner(token: str, directory: Directory) -> tuple[str, str]:

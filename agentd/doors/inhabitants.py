@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from agentd.agents.crew import Crew
 from agentd.agents.directory import Directory
 from agentd.agents.registry import digest
-from agentd.doors.peers import controlling_tty
+from agentd.doors.peers import controlling_tty, environment
+
+AGENT_ID = b"AGENTD_AGENT_ID="
 
 
 class Inhabitants:
-    """Answers for the live agents: by token, by the processes in their panes, by their terminals."""
+    """Answers for the agents: by token, by the processes in their panes, by their terminals and environments."""
 
-    def __init__(self, directory: Directory, crew: Crew) -> None:
+    def __init__(self, directory: Directory, crew: Crew, instance: str) -> None:
         self._directory = directory
         self._crew = crew
+        self._mark = f"AGENTD_INSTANCE={instance}".encode()
         self._ttys: dict[int, str] = {}  # of pane pids; asked once for each
 
     def by_token(self, token: str) -> tuple[str, str] | None:
@@ -30,6 +33,15 @@ class Inhabitants:
             if pid in panes:
                 return self._who(panes[pid])
         return self._by_tty(panes, tty) if tty else None
+
+    def by_environment(self, pids: Sequence[int]) -> tuple[str, str] | None:
+        """Return the agent, live or not, whose environment one of the processes was started with."""
+        for pid in pids:
+            pairs = environment(pid)
+            if self._mark in pairs:
+                named = next((pair for pair in pairs if pair.startswith(AGENT_ID)), AGENT_ID)
+                return self._who(named.removeprefix(AGENT_ID).decode(errors="replace"))
+        return None
 
     def _by_tty(self, panes: dict[int, str], tty: str) -> tuple[str, str] | None:
         for pid in self._ttys.keys() - panes.keys():

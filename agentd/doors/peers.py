@@ -49,6 +49,15 @@ def controlling_tty(pid: int) -> str:
     return found[1] if found else ""
 
 
+def environment(pid: int) -> tuple[bytes, ...]:
+    """Return the NAME=VALUE pairs a process was started with; none where nothing tells (gone, or no /proc)."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123  as below
+            return tuple(file.read().split(b"\0"))
+    except OSError:
+        return ()
+
+
 def _parent_and_tty(pid: int) -> tuple[int, str] | None:
     return _from_proc(pid) if sys.platform == "linux" else _from_ps(pid)
 

@@ -23,14 +23,17 @@ ME = Peer(os.getpid(), os.getuid())
 class Places:
     """Two tokens, and which processes and terminals are inside a pane."""
 
-    def __init__(self, pids=(), ttys=(), inside=ANN):
-        self.pids, self.ttys, self.inside = set(pids), set(ttys), inside
+    def __init__(self, pids=(), ttys=(), inside=ANN, left=None):
+        self.pids, self.ttys, self.inside, self.left = set(pids), set(ttys), inside, left
 
     def by_token(self, token):
         return {"ann's": ANN, "bob's": BOB}.get(token)
 
     def by_process(self, pids, tty):
         return self.inside if self.pids & {*pids} or tty in self.ttys else None
+
+    def by_environment(self, pids):
+        return self.left if os.getpid() in pids else None
 
 
 def test_outside_every_pane_without_a_token_is_the_operator():
@@ -59,6 +62,15 @@ def test_an_unknown_token_is_unauthenticated_everywhere():
     for places in (Places(), Places({os.getpid()})):
         with pytest.raises(Unauthenticated):
             identify(ME, "guessed", places)
+
+
+def test_a_program_that_left_a_pane_is_its_agent_with_the_token_and_nobody_without():
+    left = Places(left=ANN)
+    assert identify(ME, "ann's", left).agent_id == "a1"
+    with pytest.raises(Denied, match="started by ann, left its pane and shows no token"):
+        identify(ME, None, left)
+    with pytest.raises(Denied, match="not the one of ann"):
+        identify(ME, "bob's", left)
 
 
 def test_another_uid_is_denied():
