@@ -152,6 +152,8 @@ class Shard:
         rest = self._refuse_sends(jobs, full("the disk is full"))
         try:
             self._commit(rest)
+        except apsw.FullError:
+            self._handover.settle(rest, [full("the disk is full to the brim")] * len(rest), lambda: None)
         except Exception as error:  # noqa: BLE001  as above
             self._fail(rest, error)
 
@@ -174,8 +176,8 @@ class Shard:
             f"the disk refused ({error}); whether this was done is not known",
             hint="do it again; a send with the same key is accepted once",
         )
-        self._handover.settle(jobs, [unknown] * len(jobs), lambda: None)
         self._report_later(f"{self._path.name}: {error}; reopening it")
+        self._handover.settle(jobs, [unknown] * len(jobs), lambda: None)
         self._doubtful = isinstance(error, apsw.CorruptError)
         self._reopen()
 
@@ -215,6 +217,8 @@ class Shard:
             return
         try:
             commit = self._store.tidy(idle=idle)
+        except apsw.FullError:
+            return  # nothing of it was promised to anybody; it is tried again after the next commit
         except Exception as error:  # noqa: BLE001  as above
             self._fail([], error)
         else:

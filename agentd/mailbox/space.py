@@ -33,7 +33,7 @@ class Space:
 def full(why: str) -> StorageFull:
     """Return the error for sends that find no room."""
     return StorageFull(
-        f"{why}; the message was not accepted, and what was accepted before is safe",
-        hint="free some space (or lower mailbox.reserve_mb) and send again with the same key",
+        f"{why}; this was not done, and what was accepted before is safe",
+        hint="free some space (or lower mailbox.reserve_mb) and do it again",
         retry_after_ms=1000,
     )
