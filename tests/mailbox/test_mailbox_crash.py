@@ -175,7 +175,7 @@ async def test_killed_at_a_sync_or_a_write(tmp_path: Path) -> None:
         "fdatasync:error=EIO:when=25..29",
         "pwrite64:error=EIO:when=90..92",
         "pwrite64:error=ENOSPC:when=60..64",
-        "pwrite64:error=ENOSPC:when=60+9",
+        "pwrite64:error=ENOSPC:when=60..560+100",
     ],
 )
 async def test_a_disk_that_fails_for_a_while_loses_and_doubles_nothing(tmp_path: Path, fault: str) -> None:
