@@ -148,7 +148,8 @@ class Crew:
         async with anyio.create_task_group() as group:
             for index, (entry, request) in enumerate(zip(entries, requests, strict=True)):
                 group.start_soon(self._start_one, entry, request.profile, tokens[index], results, index)
-        await self._keep([result for result in results if isinstance(result, Agent)])
+        # As they are by now: the first ones may be idle already while the last ones are being started.
+        await self._keep([self._directory.entry(r.id).agent for r in results if isinstance(r, Agent)])
         failed = [e.agent.id for e, r in zip(entries, results, strict=True) if isinstance(r, AgentdError)]
         await self._discard(failed)
         return results
@@ -170,8 +171,7 @@ class Crew:
         if isinstance(result, AgentdError):
             self._directory.put(Entry(agent, entry.token))
             raise result
-        await self._keep([result])
-        return result
+        return (await self._keep([self._directory.entry(agent.id).agent]))[0]
 
     async def _start_one(
         self, entry: Entry, profile: Profile, token: str, results: list[Agent | AgentdError], index: int

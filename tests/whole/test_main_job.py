@@ -68,3 +68,11 @@ def test_a_shell_runs_what_it_is_sent(running: Instance, profile: str):
     mark = running.directory / "done"
     running.cli("send", "s", f"echo hi > {mark}", "--wait", "delivered", "--timeout", "20")
     wait_until(mark.exists, "the shell to run the command")
+
+
+def test_many_agents_spawned_at_once_all_become_idle(running: Instance):
+    """The first are idle before the last are started: what they are by then must not be written over."""
+    with running.client() as client:
+        agents = client.call("agents.spawn", {"profile": "sh", "n": 30})["agents"]
+        for agent in agents:
+            client.call("agents.wait", {"target": agent["id"], "until": "idle", "timeout_s": 30.0})
