@@ -1,0 +1,132 @@
+"""R03, P16: every call of the table by every kind of caller: the allowed set is the `agent_may` column exactly."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from instance import Instance, instance
+
+from agentd.client import Client
+from agentd.errors import WIRE_CODES, AgentdError
+from agentd.wire.calls import CALLS
+
+# What each call needs at least. A new call without a row here fails the first test: whoever adds it says who may.
+NOBODY = {"target": "nobody"}
+IDS = {"ids": ["m000000000"]}
+LEAST: dict[str, dict[str, Any]] = {
+    **{f"daemon.{verb}": {} for verb in ("status", "shutdown", "metrics")},
+    **{f"{noun}.list": {} for noun in ("agents", "sessions", "teams", "profiles", "events")},
+    **{name: {} for name in ("config.show", "schema", "agents.whoami", "events.follow")},
+    **{f"messages.{verb}": {} for verb in ("inbox", "dead", "follow")},
+    **{f"messages.{verb}": IDS for verb in ("ack", "nack", "retry", "drop")},
+    **{f"agents.{verb}": NOBODY for verb in ("get", "explain", "respawn", "interrupt", "capture", "follow")},
+    **{f"teams.{verb}": {"team": "nobody"} for verb in ("get", "down")},
+    "agents.spawn": {"profile": "nothing"},
+    "agents.stop": {"targets": ["nobody"]},
+    "agents.keys": {"target": "nobody", "keys": ["Enter"]},
+    "agents.wait": {"target": "nobody", "until": "idle", "timeout_s": 0.1},
+    "messages.send": {"to": "nobody", "body": "x"},
+    "messages.send_batch": {"messages": []},
+    "messages.get": {"id": "m000000000"},
+    "messages.wait": {"id": "m000000000", "until": "acked", "timeout_s": 0.1},
+    "sessions.get": {"session": "nobody"},
+    "teams.up": {"team": {"name": "t"}, "agents": [{"name": "a", "profile": "nothing"}], "cwd": "/"},
+    "profiles.get": {"name": "nothing"},
+}
+UNKNOWN_FIELD = {"no-such-field": 1}  # the right is looked at before the parameters
+ODD = [
+    None,
+    True,
+    0,
+    -1,
+    1 << 62,
+    1e308,
+    "",
+    "\n",
+    "\x00",
+    "../../x",
+    "%",
+    "@",
+    "@/",
+    "x" * 5000,
+    b"x",
+    [],
+    [[]],
+    {},
+    {"a": []},
+]
+ODD += [["m1"] * 3, [""], ["../x"], {"": ""}, "@" * 100, "m" * 32, "\ud7ff\ufffe", "#(true)"]
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Instance]:
+    with instance() as one:
+        one.up()
+        yield one
+
+
+@pytest.fixture(scope="module")
+def token(whole: Instance) -> str:
+    agent = whole.spawn(name="ann")
+    return (whole.directory / "agents" / agent["id"] / "token").read_text().strip()
+
+
+@pytest.fixture(scope="module", params=["operator", "agent"])
+def caller(whole: Instance, token: str, request: pytest.FixtureRequest) -> Iterator[tuple[str, Client]]:
+    with whole.client(token=token if request.param == "agent" else None) as client:
+        assert client.call("agents.whoami")["role"] == request.param
+        yield request.param, client
+
+
+def code_of(client: Client, method: str, params: Any) -> str:
+    """Make a call, or begin a stream; return its error's code, or nothing."""
+    try:
+        if CALLS[method].stream:
+            begun = client.stream(method, params, credit=1)
+            next(iter(begun))
+        else:
+            client.call(method, params, timeout_s=5.0)
+    except AgentdError as error:
+        return error.code if error.code in WIRE_CODES and "\n" not in error.message else f"odd: {error!r}"
+    return ""
+
+
+def test_every_call_has_a_row_here():
+    assert set(LEAST) == set(CALLS)
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_who_may_is_what_the_table_says(caller: tuple[str, Client], method: str):
+    """Denied before the parameters are looked at, so that a refusal tells nothing of what is there."""
+    role, client = caller
+    may = role == "operator" or CALLS[method].agent_may
+    assert (code_of(client, method, UNKNOWN_FIELD) == "denied") is not may
+    if CALLS[method].stream:
+        return
+    if not may:
+        assert code_of(client, method, LEAST[method]) == "denied"
+    elif method != "daemon.shutdown":
+        assert code_of(client, method, LEAST[method]) in {"", "unknown_target", "not_found", "deadline"}
+
+
+@pytest.mark.parametrize("method", [name for name, call in CALLS.items() if not call.stream])
+def test_no_parameters_make_the_daemon_fail(caller: tuple[str, Client], method: str):
+    """P16: whatever is given, the answer is one of the wire's codes and never `internal`."""
+    role, client = caller
+    chosen = random.Random(f"{role} {method}")
+    fields = CALLS[method].params.__struct_fields__
+    tries = [{**LEAST[method], field: odd} for field in fields for odd in ODD]
+    tries += [{field: chosen.choice(ODD) for field in fields if chosen.random() < 0.7} for _ in range(20)]
+    if method == "daemon.shutdown":
+        tries = [params for params in tries if params.get("agents") not in ("keep", "stop") and params]
+    for params in tries:
+        params.pop("timeout_s", None) if params.get("timeout_s") in (1 << 62, 1e308) else None
+        assert code_of(client, method, params) not in {"internal", "unavailable"}, params
+
+
+def test_the_daemon_goes_on_and_logged_no_fault(whole: Instance):
+    assert whole.json("status")["pid"] == whole.pid()
+    assert '"level": "error"' not in (whole.directory / "agentd.log").read_text()
