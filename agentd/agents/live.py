@@ -58,6 +58,7 @@ class LiveAgent:
         self._on_opinion = on_opinion
         self._log = log
         self._wake = Signal()
+        self._urgent = Signal()  # what must not wait until a burst of output is over
         self._asked_to_end = False
         self._pace_s = FASTEST_LOOK_S
 
@@ -70,14 +71,14 @@ class LiveAgent:
 
     def inbox_changed(self) -> None:
         """Tell it that messages may wait."""
-        self._wake.set()
+        self._hurry()
 
     async def end_by_itself(self) -> bool:
         """Ask the program to end in its own way, if it can take that now; tell whether it did in its profile's time."""
         if not self.status.deliverable or not (self.profile.stop.text or self.profile.stop.keys):
             return False
         self._asked_to_end = True
-        self._wake.set()
+        self._hurry()
         with anyio.move_on_after(self.profile.stop.timeout_s):
             await self.ended.wait()
         return self.ended.is_set()
@@ -85,7 +86,8 @@ class LiveAgent:
     def died(self) -> None:
         """Tell it that its program ended."""
         self.printed.close()
-        self.screen_changed()
+        self.terminal.changed.set()
+        self._hurry()
 
     async def run(self, recovered: Sequence[Delivery], on_end: Callable[[str, Ended], Awaitable[None]]) -> None:
         """Watch and deliver until the program ends; `recovered` is what the last daemon was delivering when it died."""
@@ -139,12 +141,16 @@ class LiveAgent:
             self._pace_s = min(self._pace_s * 2, SLOWEST_LOOK_S)
         return None
 
+    def _hurry(self) -> None:
+        self._urgent.set()
+        self._wake.set()
+
     async def _rest(self) -> None:
         waits = [IDLE_LOOK_S, self.status.look_again_in_s(anyio.current_time())]
         if self.status.deliverable:
             waits.append(self._courier.due_in_s())
         timeout_s = min(wait for wait in waits if wait is not None)
         if await self._wake.wait(timeout_s):
-            await anyio.sleep(self._pace_s)
+            await self._urgent.wait(self._pace_s)
         else:
             self._pace_s = FASTEST_LOOK_S
