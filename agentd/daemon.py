@@ -50,14 +50,25 @@ Relay = list[Callable[[Any], None]]  # parts built later join those that an earl
 def main(paths: Paths, overrides: Sequence[str], ready_fd: int | None) -> int:
     """Run the daemon until it is told to stop; one line to `ready_fd` says whether it started."""
     os.umask(0o077)
+    starter = _Starter(ready_fd)
     try:
         with _sole_instance(paths) as settings_of:
             settings = settings_of(overrides)
             log = logs.to_file(paths.log_file, settings.log.level)
-            return anyio.run(_serve, paths, settings, overrides, partial(_report, ready_fd), log)
-    except AgentdError as error:
-        _report(ready_fd, f"error {error.code} {error.message}" + (f"; {error.hint}" if error.hint else ""))
+            return anyio.run(_serve, paths, settings, overrides, starter.tell, log)
+    except (AgentdError, BaseExceptionGroup) as raised:
+        error = _ours(raised)
+        if error is None or starter.told:
+            raise
+        starter.tell(f"error {error.code} {error.message}" + (f"; {error.hint}" if error.hint else ""))
         return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CANNOT_START
+
+
+def _ours(raised: BaseException) -> AgentdError | None:
+    """Return the error of ours that a task group wrapped, when it is alone there."""
+    while isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
+        raised = raised.exceptions[0]
+    return raised if isinstance(raised, AgentdError) else None
 
 
 @contextlib.contextmanager
@@ -79,13 +90,22 @@ def _set_limits() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold messages and tokens
 
 
-def _report(ready_fd: int | None, line: str) -> None:
-    if ready_fd is None:
-        print(f"agentd: {line.removeprefix('error ')}", file=sys.stderr)  # noqa: T201  --foreground talks to its terminal
-        return
-    with contextlib.suppress(OSError):  # whoever started us may be gone; we go on
-        os.write(ready_fd, line.replace("\n", " ").encode() + b"\n")
-        os.close(ready_fd)
+class _Starter:
+    """Whoever started us, who is told once whether we came up."""
+
+    def __init__(self, ready_fd: int | None) -> None:
+        self._ready_fd = ready_fd
+        self.told = False
+
+    def tell(self, line: str) -> None:
+        """Say `ready`, or `error CODE SENTENCE`."""
+        self.told = True
+        if self._ready_fd is None:
+            print(f"agentd: {line.removeprefix('error ')}", file=sys.stderr)  # noqa: T201  --foreground talks to its terminal
+            return
+        with contextlib.suppress(OSError):  # whoever started us may be gone; we go on
+            os.write(self._ready_fd, line.replace("\n", " ").encode() + b"\n")
+            os.close(self._ready_fd)
 
 
 async def _serve(
