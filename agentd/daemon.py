@@ -31,7 +31,7 @@ from agentd.cache.tiers import Tiers
 from agentd.config import Config
 from agentd.doors.identity import identify
 from agentd.doors.inhabitants import Inhabitants
-from agentd.doors.listening import AlreadyRunning, InstanceLock
+from agentd.doors.listening import AlreadyRunning, InstanceLock, check_place
 from agentd.doors.rpc import RpcDoor
 from agentd.errors import AgentdError
 from agentd.events import Events
@@ -78,6 +78,8 @@ def _sole_instance(paths: Paths) -> Iterator[Callable[[Sequence[str]], Config]]:
     for path in (paths.socket, paths.tmux_socket):
         check_socket_path(path)
     with InstanceLock(paths):
+        for path in (paths.socket, paths.tmux_socket):
+            check_place(path)  # before tmux is started, which would take the place of a file
         _set_limits()
         yield partial(config.load, paths.config_file, os.environ)
 

@@ -107,13 +107,20 @@ def unbind(path: str) -> None:
     _unlink_if_there(path)
 
 
-def _check_free(path: str) -> None:
+def check_place(path: str) -> bool:
+    """Tell whether a socket is at the path; raises InvalidValue when something else is, which is left alone."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
-        return
+        return False
     if not stat.S_ISSOCK(mode):
         raise InvalidValue(f"{path} is there and is not a socket; it was left alone", hint="move it away")
+    return True
+
+
+def _check_free(path: str) -> None:
+    if not check_place(path):
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_TIMEOUT_S)
         try:
