@@ -17,6 +17,7 @@ from agentd.errors import InvalidValue, StorageError, VersionMismatch
 from agentd.failpoint import failpoint
 from agentd.mailbox.ids import MAX_SHARDS
 from agentd.mailbox.recovery import sync_directory
+from agentd.mailbox.schema import refuse_newer
 from agentd.paths import open_private, private_dir
 
 VERSION: Final = 1
@@ -59,6 +60,8 @@ def prepare(
             " it was left alone",
             hint="start the newer agentd, or choose another place with AGENTD_DIR",
         )
+    for path in layout.paths(directory):
+        refuse_newer(path, version)
     if layout.version < version:
         layout = _upgrade(directory, layout, version, upgrades)
     return layout, True

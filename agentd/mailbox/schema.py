@@ -50,7 +50,7 @@ class DamagedShard(Exception):
 def touch(path: Path) -> int:
     """Create a shard's file, or check the one that is there before SQLite may write to it; returns its size.
 
-    Raises InvalidValue for a symlink, VersionMismatch for a newer file, DamagedShard for something else than ours.
+    Raises InvalidValue for a symlink, DamagedShard for something else than ours.
     """
     for companion in (path, wal_of(path)):
         if companion == path or companion.is_symlink():
@@ -58,20 +58,23 @@ def touch(path: Path) -> int:
             os.close(fd)
     with path.open("rb") as file:
         head = file.read(_HEADER.size)
-    if head:
-        _check_header(path, head)
+    if head and not head.startswith(_MAGIC):
+        raise DamagedShard(f"{path.name} is not an SQLite file")
     return path.stat().st_size
 
 
-def _check_header(path: Path, head: bytes) -> None:
+def refuse_newer(path: Path, version: int) -> None:
+    """Raise VersionMismatch for a shard that a newer agentd wrote, InvalidValue for a symlink; writes nothing."""
+    if not path.exists() and not path.is_symlink():
+        return
+    with os.fdopen(open_private(str(path), os.O_RDONLY), "rb") as file:
+        head = file.read(_HEADER.size)
     if len(head) < _HEADER.size:
-        raise DamagedShard(f"{path.name} is cut short")
-    magic, version, application = _HEADER.unpack(head)
-    if magic != _MAGIC:
-        raise DamagedShard(f"{path.name} is not an SQLite file")
-    if application == APPLICATION_ID and version > VERSION:
+        return  # damage; it is dealt with when the shard is opened
+    magic, found, application = _HEADER.unpack(head)
+    if magic == _MAGIC and application == APPLICATION_ID and found > version:
         raise VersionMismatch(
-            f"{path} was written by a newer agentd (version {version}, this one knows {VERSION}); it was left alone",
+            f"{path} was written by a newer agentd (version {found}, this one knows {version}); it was left alone",
             hint="start the newer agentd",
         )
 

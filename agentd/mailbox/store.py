@@ -67,14 +67,21 @@ class Store:
         """Open the file; a damaged one is kept under another name and rebuilt from the journal.
 
         `expected` says that the file should be there already, `thorough` that it gave cause for doubt. Raises
-        InvalidValue for a symlink, VersionMismatch for a newer file, apsw.Error when the disk refuses.
+        InvalidValue for a symlink, apsw.Error when the disk refuses.
         """
         self.path = path
         self._config = config
         self._clock = clock
         self._report = report
         self._journal = Journal(path.with_suffix("")) if config.journal else None
-        self._connection = recovery.open_shard(path, self._journal, clock, report, expected=expected, thorough=thorough)
+        try:
+            self._connection = recovery.open_shard(
+                path, self._journal, clock, report, expected=expected, thorough=thorough
+            )
+        except BaseException:
+            if self._journal:
+                self._journal.close()
+            raise
         self._wal_pages = 0
         self._connection.set_wal_hook(self._on_commit)
         highest = self._connection.execute("SELECT max(seq) FROM m").get or 0
@@ -83,6 +90,7 @@ class Store:
         self._keys = Keys(self._connection, int(config.key_window_s * 1e9), clock.now_ns())
         depths: list[Any] = self._connection.execute(_DEPTHS).fetchall()
         self._depths: Counter[str] = Counter(dict(depths))
+        self._next_expiry_ns = self._read_next_expiry()
 
     # -- what memory starts from
 
@@ -156,7 +164,10 @@ class Store:
     def tidy(self, *, idle: bool) -> Commit:
         """Do what is due: expire, forget keys, write the log back, renew the journal."""
         now_ns = self._clock.now_ns()
-        swept = self.transact([Sweep()]) if self._expiring(now_ns) else Commit([])
+        self._next_expiry_ns = self._read_next_expiry()
+        swept = Commit([])
+        if self._next_expiry_ns is not None and self._next_expiry_ns <= now_ns:
+            swept = self.transact([Sweep()])
         if self._keys.due(now_ns):
             self._keys.rotate(now_ns)
         if self._wal_pages * _PAGE_BYTES > WAL_BYTES or (idle and self._wal_pages):
@@ -166,22 +177,18 @@ class Store:
             recovery.prune(self._connection, self._journal)
         return Commit([], swept.effects, swept.damaged)
 
-    def next_expiry_ns(self) -> int | None:
-        """Return when the next message's time to live runs out."""
-        sql = "SELECT min(exp) FROM m INDEXED BY m_exp WHERE state<2 AND exp IS NOT NULL"
-        ns: int | None = self._connection.execute(sql).get
-        return ns
-
     def patience_s(self, idle_s: float, longest_s: float) -> float:
         """Return how long nothing needs to be tidied if nothing happens."""
         if self._wal_pages:
             return idle_s
-        next_ns = self.next_expiry_ns()
-        return longest_s if next_ns is None else min(max((next_ns - self._clock.now_ns()) / 1e9, idle_s), longest_s)
+        if self._next_expiry_ns is None:
+            return longest_s
+        return min(max((self._next_expiry_ns - self._clock.now_ns()) / 1e9, idle_s), longest_s)
 
-    def _expiring(self, now_ns: int) -> bool:
-        next_ns = self.next_expiry_ns()
-        return next_ns is not None and next_ns <= now_ns
+    def _read_next_expiry(self) -> int | None:
+        sql = "SELECT min(exp) FROM m INDEXED BY m_exp WHERE state<2 AND exp IS NOT NULL"
+        ns: int | None = self._connection.execute(sql).get
+        return ns
 
     def checkpoint(self, mode: int) -> None:
         """Write the log back into the file."""

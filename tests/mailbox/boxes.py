@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -80,8 +79,3 @@ def bodies(deliveries: Sequence[Delivery]) -> list[str]:
 
 async def state_of(box: Mailbox, id_: str) -> MessageState:
     return (await box.get(id_)).state
-
-
-async def turn_of_the_loop() -> None:
-    """Let callbacks run that are due already."""
-    await asyncio.sleep(0)

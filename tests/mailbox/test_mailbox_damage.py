@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import apsw
 import pytest
 from boxes import ALL, Clock, bodies, draft, open_box, put_ids, state_of, take
+from upgrading import add_column, lose_a_message
 
 from agentd.errors import InvalidValue, StorageError, VersionMismatch
-from agentd.mailbox import layout
+from agentd.failpoint import VARIABLE
+from agentd.mailbox import layout, store
 from agentd.records import MessageState
 
+ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 
 pytestmark = pytest.mark.anyio
@@ -196,6 +203,42 @@ async def test_a_damaged_journal_costs_its_damaged_records_only(tmp_path: Path) 
         assert [m.id for m in await box.inbox("a", ALL, 100)] == ids[:7] + ids[8:]
 
 
+async def test_a_journal_is_renewed_and_what_is_done_with_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "ROTATE_BYTES", 5000)
+    place = tmp_path / "box"
+
+    def journals() -> list[int]:
+        return sorted(int(path.suffix[1:]) for path in (place / "s00").iterdir())
+
+    async with open_box(place, shards=1) as box:
+        for n in range(10):
+            ids = await put_ids(box, *(draft(f"{n} {k} " + "x" * 300, sender=f"s{n}-{k}") for k in range(10)))
+            await box.ack(ids, "a")
+        assert journals()[0] > 2
+        await put_ids(box, draft("open"))
+        oldest = (journals())[0]
+        for n in range(10):
+            ids = await put_ids(box, *(draft(f"{n} {k} " + "x" * 300, sender=f"t{n}-{k}") for k in range(10)))
+            await box.ack(ids, "a")
+        assert len(journals()) > 5
+        assert journals()[0] <= oldest + 1
+    garbage(place / "s00.db")
+    async with open_box(place) as box:
+        assert bodies(await take(box)) == ["open"]
+        assert await state_of(box, ids[0]) is MessageState.ACKED
+
+
+async def test_the_log_stays_small_under_load(tmp_path: Path) -> None:
+    place = tmp_path / "box"
+    async with open_box(place, shards=1) as box:
+        for _ in range(20):
+            await put_ids(box, *(draft("x" * 1000) for _ in range(1000)))
+        assert (place / "s00.db-wal").stat().st_size < 24 * 1024 * 1024
+    assert not (place / "s00.db-wal").exists()
+
+
 # -- files of somebody else
 
 
@@ -294,22 +337,6 @@ async def test_the_golden_mailbox_of_version_1_opens(tmp_path: Path) -> None:
         assert again.id == expected["key-1"]  # type: ignore[union-attr]
 
 
-def add_column(directory: Path) -> None:
-    """Stand in for a step to a next version."""
-    for file in directory.glob("s*.db"):
-        with apsw.Connection(str(file)) as connection:
-            connection.execute("ALTER TABLE m ADD COLUMN colour TEXT; PRAGMA user_version=2").fetchall()
-        connection.close()
-
-
-def lose_a_message(directory: Path) -> None:
-    """Stand in for a step with a mistake in it."""
-    for file in directory.glob("s*.db"):
-        with apsw.Connection(str(file)) as connection:
-            connection.execute("DELETE FROM m WHERE seq=(SELECT max(seq) FROM m)").fetchall()
-        connection.close()
-
-
 async def test_an_upgrade_works_on_a_copy_and_keeps_the_old_one(tmp_path: Path) -> None:
     place = tmp_path / "box"
     states = await filled(place)
@@ -335,14 +362,19 @@ async def test_an_upgrade_that_loses_a_message_is_not_put_in_place(tmp_path: Pat
         assert {id_: await state_of(box, id_) for id_ in states} == states
 
 
-async def test_an_upgrade_that_was_cut_short_is_finished_or_begun_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("point", ["after_copy", "after_step", "before_swap", "mid_swap"])
+async def test_an_upgrade_that_was_killed_is_finished_or_begun_again(tmp_path: Path, point: str) -> None:
     place = tmp_path / "box"
-    await filled(place)
+    states = await filled(place)
     before = tree(place)
-    shutil.copytree(place, tmp_path / "half", ignore=shutil.ignore_patterns("FORMAT"))
-    (tmp_path / "half").rename(tmp_path / "box.new")  # killed while the copy was made
-    layout.prepare(place, 1, version=2, upgrades={1: add_column})
-    place.rename(tmp_path / "box.new")  # killed between the two renames
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: f"migrate.{point}:kill"}
+    program = Path(__file__).with_name("upgrading.py")
+    killed = subprocess.run([sys.executable, str(program), str(place)], env=environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert place.exists() == (point != "mid_swap")
     now, existed = layout.prepare(place, 1, version=2, upgrades={1: add_column})
     assert (now.version, existed) == (2, True)
     assert tree(tmp_path / "box.v1") == before
+    connection = apsw.Connection(str(place / "s00.db"))
+    assert connection.execute("SELECT count(colour) + count(*) FROM m").get == len(states)
+    connection.close()
