@@ -38,8 +38,8 @@ class AgentdError(Exception):
         field: str | None = None,
         retry_after_ms: int | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _one_line(message)
+        super().__init__(self.message)
         self.hint = hint
         self.field = field
         self.retry_after_ms = retry_after_ms
@@ -56,6 +56,13 @@ class AgentdError(Exception):
     def as_json(self) -> dict[str, Any]:
         """Return the error object that `--json` promises."""
         return {"code": self.code, "message": self.message, "hint": self.hint, "retryable": self.retryable}
+
+
+def _one_line(text: str) -> str:
+    """Return the text on one line: it may quote what somebody gave, newlines, escape sequences and all."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class UsageError(AgentdError):

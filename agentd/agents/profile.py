@@ -25,7 +25,7 @@ Words = tuple[Annotated[str, Meta(max_length=4096)], ...]
 Keys = tuple[Annotated[str, Meta(min_length=1, max_length=32)], ...]
 Millis = Annotated[int, Meta(ge=0, le=60_000)]
 Seconds = Annotated[float, Meta(ge=0, le=3600)]
-EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -157,6 +157,12 @@ class Profiles:
             }
             for profile in self._profiles.values()
         ]
+
+
+def stand_in(name: str) -> Profile:
+    """Return the profile for an agent whose own is gone: it is watched and can be stopped, nothing is typed into it."""
+    why = f"its profile `{name}` is gone, so its screen cannot be read; put the file back and restart agentd"
+    return Profile(name=name, command=PYTHON, delivery="pull", rules=(Rule(state="waiting", reason=why),))
 
 
 def read_profile(name: str, text: str, origin: str) -> Profile:

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from agentd.agents.directory import Directory
 from agentd.agents.names import valid_name
+from agentd.agents.profile import EnvName
 from agentd.agents.registry import Registry, Team
 from agentd.errors import InvalidValue, NotFound
 from agentd.records import Agent, AgentState
@@ -36,7 +37,7 @@ class TeamMember(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     count: Annotated[int, Meta(ge=1, le=MAX_TEAM)] | None = None
     cwd: str = ""
     prompt: str = ""
-    env: dict[str, str] = {}
+    env: dict[EnvName, str] = {}
     worktree: bool | str = False
 
 

@@ -29,6 +29,9 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
     """Start agents; the answer names those that failed and why, none is left half started."""
     profile = parts.profiles.get(params.profile)
     cwd = checked_cwd(params.cwd)
+    for name in (params.team, params.role):
+        if name is not None:
+            valid_name(name)
     requests = [
         SpawnRequest(profile, name, params.team or "", params.role or "", cwd, params.env)
         for name in _names(parts, params)

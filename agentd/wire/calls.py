@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,47}$", description="agent or team name")]
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,47}$(?!\n)", description="agent or team name")]
 Target = Annotated[
     str,
     Meta(min_length=1, max_length=100, description="name, id or its unique start, @team, @team/role, %profile, all"),
@@ -47,7 +47,7 @@ class Spawn(Params):
     team: Name | None = None
     role: Name | None = None
     cwd: Path | None = None
-    env: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    env: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")], str] = {}
     prompt: Body | None = None
     cold: bool = False
     key: Annotated[str, Meta(max_length=200)] | None = None

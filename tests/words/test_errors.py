@@ -37,7 +37,12 @@ def test_an_error_arrives_as_it_was_sent(
     got = from_wire(sent.code, sent.message, sent.data())
     assert type(got) is type(sent)
     assert vars(got) == vars(sent)
-    assert got.as_json() == {"code": code, "message": message, "hint": hint, "retryable": sent.retryable}
+    assert sent.message == message if message.isprintable() else sent.message.isprintable()
+    assert got.as_json() == {"code": code, "message": sent.message, "hint": hint, "retryable": sent.retryable}
+
+
+def test_a_message_that_quotes_odd_text_stays_one_line() -> None:
+    assert str(InternalError("no `é\n\x1b]0;x\x07\ud800`")) == "no `é\\n\\x1b]0;x\\x07\\ud800`"
 
 
 def test_a_code_of_a_newer_daemon_is_not_lost() -> None:
