@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from agentd.agents.directory import Directory
 from agentd.agents.ids import id_of_session, new_agent_id, new_token, session_name
 from agentd.agents.live import Ended, LiveAgent
 from agentd.agents.places import Places
-from agentd.agents.profile import Profile, Profiles
+from agentd.agents.profile import Profile, Profiles, stand_in
 from agentd.agents.registry import Entry, Registry, digest
 from agentd.agents.status import Opinion, Status
 from agentd.agents.terminal import Terminal
 from agentd.config import Config
-from agentd.errors import AgentdError, Conflict, OverLimit
+from agentd.errors import AgentdError, AgentGone, Conflict, OverLimit, StaleTarget
 from agentd.events import Events
 from agentd.failpoint import failpoint
 from agentd.logs import Log
@@ -233,7 +233,8 @@ class Crew:
     async def adopt(self, recovered: Sequence[Delivery]) -> Adoption:
         """Take over the agents that outlived the last daemon; say which are lost and end what nobody knows."""
         panes = {agent_id: info for info in await self._tmux.panes() if (agent_id := id_of_session(info.session_name))}
-        adopted, lost = [], []
+        adopted: list[str] = []
+        lost: list[Agent] = []
         for agent in list(self._directory):
             if agent.state is AgentState.STOPPED:
                 continue
@@ -243,18 +244,22 @@ class Crew:
                 self._adopt_one(agent, info, mine)
                 adopted.append(agent.name)
             elif agent.pane is not None or agent.state is not AgentState.FAILED:
-                lost.append(agent.name)
-                await self._keep([_ended(agent, AgentState.FAILED, "its pane was gone when agentd came back", None)])
+                lost.append(agent)
         known = {agent_id for agent_id in adopted if agent_id}
         leftover = [d for d in recovered if self._directory.display(d.message.to) not in known]
         if leftover:
             await self._mailbox.release(leftover)
         for info in panes.values():
             await self._tmux.kill(info.ref, 0.5)
-        return Adoption(adopted, lost, [info.session_name for info in panes.values()])
+        if lost:
+            await self._end_survivors([agent.id for agent in lost])
+            why = "its pane was gone when agentd came back"
+            await self._keep([_ended(agent, AgentState.FAILED, why, None) for agent in lost])
+        return Adoption(adopted, [agent.name for agent in lost], [info.session_name for info in panes.values()])
 
     def _adopt_one(self, agent: Agent, info: PaneInfo, recovered: Sequence[Delivery]) -> None:
-        profile = self._profiles.get(agent.profile)
+        known = agent.profile in self._profiles.names()
+        profile = self._profiles.get(agent.profile) if known else stand_in(agent.profile)
         started = agent.state is not AgentState.STARTING
         kept = replace(agent, pane=info.ref)
         self._directory.put(Entry(kept, self._directory.entry(agent.id).token))
@@ -275,8 +280,12 @@ class Crew:
             if not force:
                 await live.end_by_itself()
             await self._tmux.kill(live.terminal.ref, 0.0 if force else self._config.agents.stop_timeout_s)
+        except (AgentGone, StaleTarget):
+            pass  # it ended by itself meanwhile
         finally:
             self._stopping.discard(agent.id)
+        if agent.id not in self._live:  # with its tmux server
+            return self._directory.entry(agent.id).agent
         self._forget_live(agent.id)
         stopped = _ended(self._directory.entry(agent.id).agent, AgentState.STOPPED, "stopped on request", None)
         return (await self._keep([stopped]))[0]
@@ -310,18 +319,30 @@ class Crew:
             await self._mailbox.nack(ids, 0.0, why, self._config.courier.max_attempts)
 
     async def _server_gone(self) -> None:
-        """Every agent of a dead tmux server failed; what outlived the server is ended too."""
-        gone = list(self._live)
+        """Every agent of a dead tmux server failed; what outlived the server is ended first.
+
+        Until then they count as live: one that is started again at once must not be taken for its own survivor.
+        """
+        gone = set(self._live)
         self._log.error("tmux server gone", agents=len(gone))
+        self._stopping |= gone  # their own tasks see an end, too; it is told here
+        try:
+            await self._end_survivors(gone)
+        finally:
+            self._stopping -= gone
+        gone &= set(self._live)  # less what a stop that was under way has dealt with
         for agent_id in gone:
             self._forget_live(agent_id)
         agents = [self._directory.entry(agent_id).agent for agent_id in gone]
         reason = "lost: its tmux server ended"
         await self._keep([_ended(agent, AgentState.FAILED, reason, None) for agent in agents])
         self._events.emit("tmux.gone", agents=len(gone))
-        ended = await anyio.to_thread.run_sync(survivors.end_all, self._instance)
+
+    async def _end_survivors(self, agent_ids: Collection[str]) -> None:
+        """End what agents started and their tmux server's end did not."""
+        ended = await anyio.to_thread.run_sync(survivors.end_all, self._instance, agent_ids)
         if ended:
-            self._log.warning("ended programs that outlived their tmux server", pids=ended)
+            self._log.warning("ended programs that outlived their pane", pids=ended)
 
     def _forget_live(self, agent_id: str) -> LiveAgent:
         live = self._live.pop(agent_id)

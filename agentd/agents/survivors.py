@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 
-def end_all(instance: str) -> list[int]:
-    """Kill every program of ours that carries this instance's id; return their pids.
+def end_all(instance: str, agent_ids: Collection[str]) -> list[int]:
+    """Kill every program that carries this instance's id and one of these agents'; return their pids.
 
-    Reads /proc, so it finds nothing where there is none (macOS); the daemon itself never carries the variable.
+    Reads /proc, so it finds nothing where there is none (macOS); the daemon itself never carries the variables.
     """
     mark = f"AGENTD_INSTANCE={instance}".encode()
+    theirs = {f"AGENTD_AGENT_ID={agent_id}".encode() for agent_id in agent_ids}
     ended = []
     for pid in _pids():
-        if pid != os.getpid() and mark in _environment(pid):
+        environment = _environment(pid)
+        if pid != os.getpid() and mark in environment and not theirs.isdisjoint(environment):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
                 ended.append(pid)
