@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def profile_in_mode(whole: Instance, switch: Path) -> None:
     directory.mkdir(exist_ok=True, mode=0o700)
     source = Path(__file__).parents[2] / "agentd/agents/profiles/demo.toml"
     text = source.read_text().replace('command = "{python}"', 'command = "sh"')
-    run = f"exec {demo['command']} -P -m agentd.testing.demo_agent --mode $(cat {switch})"
+    run = f"exec {{python}} -P -m agentd.testing.demo_agent --mode $(cat {switch})"
     (directory / "switched.toml").write_text(
         "\n".join(f'args = ["-c", "{run}"]' if line.startswith("args") else line for line in text.split("\n"))
     )
