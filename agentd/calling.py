@@ -20,6 +20,7 @@ BACKOFF_S = (0.02, 0.05, 0.1, 0.2)  # pauses before connecting again
 BATCH_SIZE = 1000
 BATCH_BYTES = MAX_FRAME_BYTES - 4096  # what is left of a frame for the call around the messages
 WAIT_S = 300.0
+LONGEST_WAIT_S = 31_536_000
 WAIT_MARGIN_S = 5.0  # how much longer we wait for the answer of a call that itself waits
 WAITS = frozenset({"agents.wait", "messages.wait"})  # their timeout_s is a parameter
 READS = frozenset(  # calls that change nothing: made again when the connection broke
@@ -53,7 +54,8 @@ def arguments(
     if method in WAITS:
         wait_s = params.get("timeout_s", WAIT_S) if timeout_s is None else timeout_s
         params["timeout_s"] = wait_s
-        return params, None, wait_s + WAIT_MARGIN_S if isinstance(wait_s, int | float) else default_s
+        known = isinstance(wait_s, int | float) and 0 <= wait_s <= LONGEST_WAIT_S  # the daemon refuses any other
+        return params, None, wait_s + WAIT_MARGIN_S if known else default_s
     if timeout_s is None:
         return params, None, default_s
     return params, {"deadline_ms": max(1, round(timeout_s * 1000))}, timeout_s

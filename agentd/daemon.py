@@ -135,6 +135,7 @@ async def _build(
 ) -> tuple[Parts, RpcDoor, Sequence[Any]]:
     """Build the parts, lowest floor first; the stack closes them in reverse."""
     started_ns = time.time_ns()
+    profiles = Profiles.load(paths.profiles_dir)  # before tmux is started: a bad one leaves nothing running
     instance = _instance_id(paths)
     events, metrics, waiters, cache = Events(), Metrics(), Waiters(), Tiers()
     on_changes: Relay = [waiters.on_changes]
@@ -151,7 +152,6 @@ async def _build(
         )
     )
     directory = Directory(await registry.entries())
-    profiles = Profiles.load(paths.profiles_dir)
     places = Places(paths, instance)
     teams = Teams(registry, directory, await registry.teams())
     crew = Crew(

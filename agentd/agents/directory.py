@@ -92,8 +92,10 @@ class Directory:
         if target == "all":
             found = self._present()
         elif target.startswith("@"):
-            team, _, role = target[1:].partition("/")
-            found = [a for a in self._present() if a.team == team and (not role or a.role == role)]
+            team, slash, role = target[1:].partition("/")
+            # An agent without a team or a role is not meant by an empty one.
+            whole = team and not slash
+            found = [a for a in self._present() if a.team == team and (whole or (team and role and a.role == role))]
         elif target.startswith("%"):
             found = [a for a in self._present() if a.profile == target[1:]]
         else:

@@ -42,11 +42,15 @@ def _open(name: str) -> int:
     if name == "-":
         return sys.stdin.fileno()
     try:
-        return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFound(f"no file {name}", hint="nothing was sent") from None
     except OSError as error:
         raise InvalidValue(f"cannot read {name}: {error.strerror}", hint="nothing was sent") from None
+    if os.path.isdir(name):
+        os.close(descriptor)
+        raise InvalidValue(f"cannot read {name}: it is a directory", hint="nothing was sent")
+    return descriptor
 
 
 class _Batch:
