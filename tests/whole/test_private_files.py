@@ -137,7 +137,7 @@ def test_a_file_at_the_sockets_path_is_refused_and_kept(idle_instance: Instance,
     path.write_text("mine")
     refused(idle_instance, f"{path} is there and is not a socket; it was left alone")
     assert path.read_text() == "mine"
-    assert idle_instance.processes() == []
+    wait_until(lambda: not idle_instance.processes(), "what was started to end")
 
 
 def test_a_second_daemon_is_refused(running: Instance):
