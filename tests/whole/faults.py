@@ -23,6 +23,7 @@ LONG = os.environ.get("AGENTD_FAULTS") == "long"
 SEED = int(os.environ.get("AGENTD_SEED") or random.SystemRandom().randrange(10**6))
 SENDER_PROGRAMS = 2
 DRAIN_S = 90.0
+HUB = "_agentd"  # the session that every window of ours is linked into
 AT_ONCE = 500  # messages asked for in one go
 
 Form = TypeVar("Form")
@@ -183,9 +184,13 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 
 def pane_pids(whole: Instance) -> dict[str, int]:
-    """Return the pid in each pane of the instance's agents, by tmux itself."""
-    lines = whole.tmux("list-panes", "-a", "-F", "#{session_name} #{pane_pid}").splitlines()
-    return {name: int(pid) for name, _, pid in (line.rpartition(" ") for line in lines)}
+    """Return the pid in each pane of the instance's agents, by tmux itself; every pane but one must be an agent's."""
+    lines = whole.tmux("list-panes", "-a", "-F", "#{pane_id} #{pane_pid} #{session_name}").splitlines()
+    panes = [line.split(" ", 2) for line in lines]
+    agents = {pane: (session, int(pid)) for pane, pid, session in panes if session != HUB}
+    others = {pane for pane, _, _ in panes} - set(agents)
+    assert len(others) <= 1, f"panes of no agent: {others}"  # the hub's own
+    return dict(agents.values())
 
 
 def back_in_s(whole: Instance) -> float:
