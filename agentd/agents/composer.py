@@ -33,11 +33,18 @@ def surely_holds(profile: Profile, look: Look, verdict: Verdict, text: str) -> b
 
 
 def _in_composer(profile: Profile, composer: str, text: str) -> bool:
-    placeholder = profile.input.placeholder
-    if placeholder is not None and placeholder.search(composer):
+    if _ends_in_placeholder(profile, composer):
         return True
     shown = _squeezed(composer)
     return bool(shown) and shown.endswith(_squeezed(text)[-TAIL_CHARS:])
+
+
+def _ends_in_placeholder(profile: Profile, composer: str) -> bool:
+    # What stands behind it was typed since, by somebody else.
+    placeholder = profile.input.placeholder
+    return placeholder is not None and any(
+        not composer[match.end() :].strip() for match in placeholder.finditer(composer)
+    )
 
 
 def _at_cursor(look: Look, text: str) -> bool:

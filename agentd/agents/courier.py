@@ -13,7 +13,7 @@ from agentd.agents.screen import Verdict
 from agentd.agents.terminal import Attempt, Outcome, Terminal
 from agentd.agents.text import render
 from agentd.config import CourierConfig
-from agentd.errors import AgentGone, StaleTarget
+from agentd.errors import AgentdError, Busy
 from agentd.failpoint import failpoint
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
@@ -70,7 +70,10 @@ class Courier:
         prompt = render(profile, [delivery.message for delivery in deliveries], self._display)
         try:
             attempt = await self._terminal.submit(prompt.text)
-        except (AgentGone, StaleTarget):
+        except Busy as error:
+            attempt = Attempt(Outcome.NOT_TYPED, error.message)
+        except AgentdError:  # whether it was typed is not known; a lease left standing would hold the inbox up
+            self._unsure = deliveries
             await self._mailbox.release(deliveries)
             raise
         failpoint("deliver.after_paste")
@@ -92,10 +95,10 @@ class Courier:
         return True
 
     def _ours(self, look: Look, verdict: Verdict) -> bool:
-        messages = [delivery.message for delivery in self._unsure]
-        text = render(self._as_typed(), messages, self._display).text
-        shown = verdict.composer or ""
-        return surely_holds(self._profile, look, verdict, text) or any(message.id in shown for message in messages)
+        # By the end of any of them: what is still to be delivered may be less than what was typed.
+        profile = self._as_typed()
+        texts = [render(profile, [delivery.message], self._display).text for delivery in self._unsure]
+        return any(surely_holds(self._profile, look, verdict, text) for text in texts)
 
     def _as_typed(self) -> Profile:
         """Return the profile as its terminal is now: what it says of long texts holds only outside line mode."""
@@ -111,6 +114,7 @@ class Courier:
         self._metrics.add(f"deliveries_{attempt.outcome.replace(' ', '_')}_total", len(deliveries))
         match attempt.outcome:
             case Outcome.SUBMITTED:
+                self._unsure = ()  # what stood in the composer before has left it, too
                 await self._mailbox.deliver(deliveries, attempt.detail)
             case Outcome.NOT_TYPED:
                 self._not_before_s = anyio.current_time() + RETRY_TYPING_S
