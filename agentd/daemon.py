@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -38,7 +39,7 @@ from agentd.events import Events
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
-from agentd.records import Change
+from agentd.records import Change, Delivery
 from agentd.tmux.tmux import Lost, Output, Restored, Tmux, TmuxEvent
 
 EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
@@ -49,13 +50,13 @@ Relay = list[Callable[[Any], None]]  # parts built later join those that an earl
 
 def main(paths: Paths, overrides: Sequence[str], ready_fd: int | None) -> int:
     """Run the daemon until it is told to stop; one line to `ready_fd` says whether it started."""
-    os.umask(0o077)
-    starter = _Starter(ready_fd)
+    starter = _Starter(ready_fd, os.umask(0o077))
     try:
         with _sole_instance(paths) as settings_of:
             settings = settings_of(overrides)
             log = logs.to_file(paths.log_file, settings.log.level)
-            return anyio.run(_serve, paths, settings, overrides, starter.tell, log)
+            given = _Given(paths, settings, overrides, starter.umask, log)
+            return anyio.run(_serve, given, starter)
     except (AgentdError, BaseExceptionGroup) as raised:
         error = _ours(raised)
         if error is None or starter.told:
@@ -95,8 +96,9 @@ def _set_limits() -> None:
 class _Starter:
     """Whoever started us, who is told once whether we came up."""
 
-    def __init__(self, ready_fd: int | None) -> None:
+    def __init__(self, ready_fd: int | None, umask: int) -> None:
         self._ready_fd = ready_fd
+        self.umask = umask
         self.told = False
 
     def tell(self, line: str) -> None:
@@ -110,30 +112,38 @@ class _Starter:
             os.close(self._ready_fd)
 
 
-async def _serve(
-    paths: Paths, settings: Config, overrides: Sequence[str], report: Callable[[str], None], log: logs.Log
-) -> int:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the daemon is built from."""
+
+    paths: Paths
+    settings: Config
+    overrides: Sequence[str]
+    umask: int  # of whoever started us
+    log: logs.Log
+
+
+async def _serve(given: _Given, starter: _Starter) -> int:
     stop = _Stop()
     async with AsyncExitStack() as stack:
-        parts, door, recovered = await _build(paths, settings, overrides, stop, log, stack)
+        parts, door, recovered = await _build(given, stop, stack)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop.on_signals)
             await tasks.start(parts.crew.run)
             adoption = await parts.crew.adopt(recovered)
             await tasks.start(door.serve)
-            _announce(parts, adoption, paths)
-            report("ready")
+            _announce(parts, adoption, given.paths)
+            starter.tell("ready")
             await stop.requested.wait()
             await _close(parts, door, stop)
             tasks.cancel_scope.cancel()
-    log.info("daemon stopped", agents=stop.agents)
+    given.log.info("daemon stopped", agents=stop.agents)
     return 0
 
 
-async def _build(
-    paths: Paths, settings: Config, overrides: Sequence[str], stop: _Stop, log: logs.Log, stack: AsyncExitStack
-) -> tuple[Parts, RpcDoor, Sequence[Any]]:
+async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Parts, RpcDoor, Sequence[Delivery]]:
     """Build the parts, lowest floor first; the stack closes them in reverse."""
+    paths, settings, log = given.paths, given.settings, given.log
     started_ns = time.time_ns()
     profiles = Profiles.load(paths.profiles_dir)  # before tmux is started: a bad one leaves nothing running
     instance = _instance_id(paths)
@@ -165,13 +175,14 @@ async def _build(
         config=settings,
         places=places,
         instance=instance,
+        umask=given.umask,
         log=log,
     )
     on_changes += [crew.on_changes, partial(_emit_changes, events, directory)]
     on_tmux.append(crew.on_tmux)
     parts = Parts(
         config=settings,
-        overrides=overrides,
+        overrides=given.overrides,
         instance=instance,
         started_ns=started_ns,
         tmux=tmux,
@@ -219,6 +230,8 @@ def _announce(parts: Parts, adoption: Adoption, paths: Paths) -> None:
     parts.events.emit(
         "daemon.started", pid=os.getpid(), adopted=len(adoption.adopted), lost=list(adoption.lost), took_ms=took_ms
     )
+    for report in parts.mailbox.reports:
+        parts.log.error("mailbox", report=report)
     parts.log.info(
         "daemon started",
         version=__version__,

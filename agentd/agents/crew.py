@@ -71,6 +71,7 @@ class Crew:
         config: Config,
         places: Places,
         instance: str,
+        umask: int,
         log: Log,
     ) -> None:
         self._tmux = tmux
@@ -83,6 +84,7 @@ class Crew:
         self._config = config
         self._places = places
         self._instance = instance
+        self._umask = umask  # of whoever started the daemon: ours is 077, and agents' files are their user's business
         self._log = log
         self._live: dict[str, LiveAgent] = {}
         self._by_pane: dict[str, LiveAgent] = {}
@@ -187,6 +189,7 @@ class Crew:
                     cwd=agent.cwd or str(Path.home()),
                     width=self._config.tmux.width,
                     height=self._config.tmux.height,
+                    umask=self._umask,
                 )
         except AgentdError as error:
             results[index] = error

@@ -21,6 +21,7 @@ from agentd.tmux.tmux import Output
 
 IDLE_LOOK_S = 30.0  # a look without any event, in case one was lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
+RETRY_AFTER_FAULT_S = 5.0
 SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end
 
 
@@ -114,6 +115,9 @@ class LiveAgent:
         except AgentdError as error:  # tmux or the disk had a bad moment; the messages are kept, so try again
             self._log.warning("agent turn failed", agent=self.id, code=error.code, error=error.message)
             await anyio.sleep(SLOWEST_LOOK_S)
+        except Exception:  # noqa: BLE001  a fault of ours with one agent must not end every other agent's task
+            self._log.error("agent turn failed", agent=self.id, exc_info=True)
+            await anyio.sleep(RETRY_AFTER_FAULT_S)
         await self._rest()
         return None
 

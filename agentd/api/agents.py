@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ def _by_name(agent: Agent) -> tuple[str, int, str]:
 async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
     """Return everything about one agent."""
     agent = parts.directory.one(params.target)
-    counts = Counter(m.state for m in await parts.mailbox.inbox(agent.id, list(MessageState), 10_000))
+    counts = await parts.mailbox.counts(agent.id)
     return {
         **agent_row(parts, agent),
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},

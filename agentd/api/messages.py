@@ -170,12 +170,19 @@ async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, 
     if params.target == OPERATOR and caller.role is Role.AGENT:
         raise Denied("an agent cannot read the operator's inbox")
     states = list(MessageState) if params.all else list(OPEN)
-    if owner == caller.inbox:
-        # Taken under a lease first, so that the courier does not type what is being read here.
-        taken = await parts.mailbox.reserve(owner, params.limit, 1 << 30, 30.0)
-        await parts.mailbox.deliver(taken, "read from the inbox")
+    taken = await _read_own(parts, owner, params.limit) if owner == caller.inbox else []
     messages = await parts.mailbox.inbox(owner, states, params.limit)
+    listed = {message.id for message in messages}
+    messages += [await parts.mailbox.get(id_) for id_ in taken if id_ not in listed]  # what was marked is shown
+    messages.sort(key=lambda message: message.id)
     return {"messages": [message_row(parts.directory, message) for message in messages]}
+
+
+async def _read_own(parts: Parts, owner: str, limit: int) -> list[str]:
+    """Mark what waits in an inbox as delivered; leased first, so that the courier does not type what is read here."""
+    taken = await parts.mailbox.reserve(owner, limit, 1 << 30, parts.config.courier.lease_s)
+    await parts.mailbox.deliver(taken, "read from the inbox")
+    return [delivery.message.id for delivery in taken]
 
 
 def _other_inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> str:

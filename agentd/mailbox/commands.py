@@ -355,6 +355,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """Count an inbox."""
+
+    sends: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+    agent: str
+
+    def run(self, tx: Transaction) -> dict[MessageState, int]:
+        """Return how many of its messages are in which state."""
+        sql = "SELECT state, count(*) FROM m INDEXED BY m_state WHERE agent=? GROUP BY state"
+        rows: list[Any] = tx.connection.execute(sql, (self.agent,)).fetchall()
+        return {STATES[state]: count for state, count in rows}
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """Give messages whose time to live ran out their end."""
 

@@ -174,6 +174,10 @@ class Mailbox:
         """Return the first message in an inbox that answers another one, None when there is none."""
         return await self._inbox(agent).do(commands.Answer(agent, id_))
 
+    async def counts(self, agent: str) -> dict[MessageState, int]:
+        """Return how many messages of an inbox are in which state."""
+        return await self._inbox(agent).do(commands.Counts(agent))
+
     def depth(self, agent: str) -> int:
         """Return how many messages of an inbox wait or are being delivered."""
         return self._inbox(agent).inboxes.depth(agent)

@@ -88,7 +88,7 @@ _REFUSED = "agentd-refused"  # printed by the other branch of a guarded command
 
 # The directory is an argument of the launcher and entered by it: as `-c` tmux would run any #(command) in its name.
 # TMUX would show the agent the way to our server.
-_LAUNCHER = 'unset TMUX TMUX_PANE; cd -- "$1" && shift && exec "$@"'
+_LAUNCHER = 'unset TMUX TMUX_PANE; umask "$1"; cd -- "$2" && shift 2 && exec "$@"'
 
 
 class Tmux:
@@ -175,6 +175,7 @@ class Tmux:
         cwd: str,
         width: int,
         height: int,
+        umask: int = 0o022,
     ) -> PaneRef:
         """Start a program in a session of its own and return its pane; a failure leaves no session behind.
 
@@ -187,7 +188,7 @@ class Tmux:
         words += ["-x", str(width), "-y", str(height), "-c", "/"]
         for name, value in env.items():
             words += ["-e", f"{name}={value}"]
-        words += ["--", "/bin/sh", "-c", _LAUNCHER, "sh", cwd, *argv]
+        words += ["--", "/bin/sh", "-c", _LAUNCHER, "sh", f"{umask:03o}", cwd, *argv]
         # Shielded, and each step has its deadline: a cancelled caller must not leave half a session.
         with anyio.CancelScope(shield=True):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -76,3 +77,17 @@ def test_many_agents_spawned_at_once_all_become_idle(running: Instance):
         agents = client.call("agents.spawn", {"profile": "sh", "n": 30})["agents"]
         for agent in agents:
             client.call("agents.wait", {"target": agent["id"], "until": "idle", "timeout_s": 30.0})
+
+
+def test_what_an_agent_makes_is_as_open_as_its_users_other_files(idle_instance: Instance):
+    """The daemon's own files are private; the files of a user's project are not its business."""
+    old = os.umask(0o022)
+    try:
+        idle_instance.up()
+    finally:
+        os.umask(old)
+    idle_instance.spawn("sh", name="s")
+    made = idle_instance.directory / "made"
+    idle_instance.cli("send", "s", f"echo hi > {made}", "--wait", "delivered", "--timeout", "20")
+    wait_until(made.exists, "the shell to make its file")
+    assert made.stat().st_mode & 0o777 == 0o644
