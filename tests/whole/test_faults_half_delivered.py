@@ -18,13 +18,13 @@ def slow_to_enter(whole: Instance, profile: str) -> None:
     directory = whole.directory / "profiles"
     directory.mkdir(mode=0o700)
     text = (PROFILES / f"{profile}.toml").read_text()
-    (directory / f"{profile}.toml").write_text(text.replace("[input]", "[input]\nenter_delay_ms = 1200"))
+    (directory / f"{profile}.toml").write_text(text.replace("[input]", "[input]\nenter_delay_ms = 800"))
 
 
 def pasted(whole: Instance, profile: str) -> tuple[dict[str, Any], str, Path]:
     """Have a text stand in a composer; return the agent, the message and what running it makes."""
     slow_to_enter(whole, profile)
-    whole.up("courier.confirm_s=1")
+    whole.up("courier.confirm_s=1", "courier.backoff_s=0.1")
     agent = whole.spawn(profile, name="a", env={"AGENTD_DEMO_LOG": str(whole.directory / "ran")})
     ran = whole.directory / "ran"
     body = "\n".join([f"echo ran >> {ran}", *[f": line {n}" for n in range(LINES[profile] - 1)]])
@@ -44,7 +44,7 @@ def killed_before_enter(whole: Instance, profile: str) -> tuple[dict[str, Any], 
     return agent, id_, ran
 
 
-@pytest.mark.parametrize("profile", LINES)
+@pytest.mark.parametrize("profile", ["demo", "sh"])
 def test_what_a_person_types_between_paste_and_enter_is_not_entered(idle_instance: Instance, profile: str):
     """With a daemon that lives: it sees the words, presses no Enter, and leaves the line to the person."""
     agent, id_, ran = pasted(idle_instance, profile)
@@ -78,7 +78,7 @@ def test_text_that_was_never_entered_is_taken_away_and_typed_again(idle_instance
     assert len(ran.read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("profile", LINES)
+@pytest.mark.parametrize("profile", ["demo", "shell"])
 def test_what_a_person_typed_behind_it_is_left_alone(idle_instance: Instance, profile: str):
     """It is a person's matter now; when the line is empty again the message comes."""
     agent, id_, ran = killed_before_enter(idle_instance, profile)
