@@ -12,6 +12,8 @@ from typing import Any
 from faults import rows, say
 from instance import Instance, alive, wait_until
 
+from agentd.errors import AgentdError
+
 AGENTS = 14
 DEAF_TO_HUP = 4
 SEEN_S = 1.0
@@ -100,11 +102,21 @@ def test_a_server_killed_while_agents_are_stopped(running: Instance):
     kill_tmux(running)
     said = stop.communicate(timeout=30)[1]
     assert "Traceback" not in said
-    running.spawn("sh", name="other")
+    wait_until(lambda: started(running, "other"), "tmux to be there again", 10)
     wait_until(lambda: live(running) == ["other"], "only what was started since to be alive", 10)
     running.cli("respawn", "s-0")
     running.cli("wait", "s-0", "--for", "idle", "--timeout", "10")
     running.cli("stop", "s-0", "--force")
+
+
+def started(whole: Instance, name: str) -> bool:
+    """Start an agent; False when there is no tmux server at this moment, which a caller may try again."""
+    try:
+        return bool(whole.spawn("sh", name=name))
+    except AgentdError as error:
+        if not error.retryable:
+            raise
+        return False
 
 
 def live(whole: Instance) -> list[str]:
