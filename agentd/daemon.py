@@ -39,7 +39,7 @@ from agentd.events import Events
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
-from agentd.records import Change, Delivery
+from agentd.records import Agent, Change, Delivery
 from agentd.tmux.tmux import Lost, Output, Restored, Tmux, TmuxEvent
 
 EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
@@ -219,10 +219,19 @@ async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:
         async with anyio.create_task_group() as group:
             for agent in list(parts.directory):
                 if parts.crew.live(agent.id):
-                    group.start_soon(partial(parts.crew.stop, agent, force=False))
+                    group.start_soon(_stop_one, parts, agent)
+    # A delivery that is cut off between Enter and its record would be made again by the next daemon.
+    await parts.crew.quiesce(2 * parts.config.courier.confirm_s)
     await door.drain()
     if stop.agents == "stop":
         await parts.tmux.stop_server()
+
+
+async def _stop_one(parts: Parts, agent: Agent) -> None:
+    try:
+        await parts.crew.stop(agent, force=False)
+    except AgentdError as error:  # the server's own end takes it along
+        parts.log.warning("could not stop an agent", agent=agent.id, error=error.message)
 
 
 def _announce(parts: Parts, adoption: Adoption, paths: Paths) -> None:

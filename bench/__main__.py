@@ -20,7 +20,9 @@ def main() -> int:
     failed = 0
     for name in wanted:
         print(f"\n== {name}", flush=True)
-        failed |= subprocess.run([sys.executable, "-m", f"bench.{name}", *flags], cwd=here.parent, check=False).returncode
+        failed |= subprocess.run(
+            [sys.executable, "-m", f"bench.{name}", *flags], cwd=here.parent, check=False
+        ).returncode
     return 1 if failed else 0
 
 

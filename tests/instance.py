@@ -33,7 +33,9 @@ class Instance:
 
     # -- doing
 
-    def cli(self, *args: str, input_: str | None = None, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *args: str, input_: str | None = None, check: bool = True, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run `agentd ARGS`; with `check`, fail with its words when it fails."""
         done = subprocess.run(
             [sys.executable, "-m", "agentd", *args],
@@ -84,7 +86,9 @@ class Instance:
     def tmux(self, *args: str) -> str:
         """Ask the instance's tmux server directly."""
         socket = str(self.directory / "tmux.sock")
-        done = subprocess.run(["tmux", "-S", socket, *args], capture_output=True, text=True, timeout=20, env=self.environ)
+        done = subprocess.run(
+            ["tmux", "-S", socket, *args], capture_output=True, text=True, timeout=20, env=self.environ
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -108,7 +112,11 @@ class Instance:
     def processes(self) -> list[int]:
         """Return the pids of everything that runs from this directory."""
         mark = str(self.directory).encode()
-        return [pid for pid in pids() if pid != os.getpid() and (mark in proc(pid, "cmdline") or mark in proc(pid, "environ"))]
+        return [
+            pid
+            for pid in pids()
+            if pid != os.getpid() and (mark in proc(pid, "cmdline") or mark in proc(pid, "environ"))
+        ]
 
 
 def pids() -> list[int]:

@@ -13,7 +13,7 @@ from agentd.agents.screen import Verdict
 from agentd.agents.terminal import Attempt, Outcome, Terminal
 from agentd.agents.text import render
 from agentd.config import CourierConfig
-from agentd.errors import AgentdError, Busy
+from agentd.errors import AgentdError, Busy, InvalidValue, OverLimit
 from agentd.failpoint import failpoint
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
@@ -61,17 +61,19 @@ class Courier:
         if self.due_in_s() is None or anyio.current_time() < self._not_before_s:
             return False
         profile = self._as_typed()
-        deliveries = await self._mailbox.reserve(
+        reserved = await self._mailbox.reserve(
             self._inbox, self._most_messages(profile), self._config.batch_bytes, self._config.lease_s
         )
-        if not deliveries:
+        if not reserved:
             return False
         failpoint("deliver.after_claim")
-        prompt = render(profile, [delivery.message for delivery in deliveries], self._display)
+        deliveries, text = await self._fitting(profile, reserved)
         try:
-            attempt = await self._terminal.submit(prompt.text)
+            attempt = await self._terminal.submit(text)
         except Busy as error:
             attempt = Attempt(Outcome.NOT_TYPED, error.message)
+        except (InvalidValue, OverLimit) as error:  # it can never be typed: its attempts must come to an end
+            attempt = Attempt(Outcome.UNCONFIRMED, f"not typed: {error.message}")
         except AgentdError:  # whether it was typed is not known; a lease left standing would hold the inbox up
             self._unsure = deliveries
             await self._mailbox.release(deliveries)
@@ -93,6 +95,19 @@ class Courier:
         self._unsure = ()
         await self._terminal.clear()
         return True
+
+    async def _fitting(self, profile: Profile, deliveries: Sequence[Delivery]) -> tuple[Sequence[Delivery], str]:
+        """Return as many as fit into one paste, with their text; the rest goes back.
+
+        Quoting and replacing make a text up to three times as long as the bodies that were counted.
+        """
+        while True:
+            text = render(profile, [delivery.message for delivery in deliveries], self._display).text
+            if len(deliveries) == 1 or len(text.encode()) <= PASTE_BYTES:
+                return deliveries, text
+            half = len(deliveries) // 2
+            await self._mailbox.release(deliveries[half:])
+            deliveries = deliveries[:half]
 
     def _ours(self, look: Look, verdict: Verdict) -> bool:
         # By the end of any of them: what is still to be delivered may be less than what was typed.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -31,6 +33,7 @@ from agentd.metrics import Metrics
 from agentd.records import Agent, AgentState, Change, Delivery, MessageState, PaneRef
 from agentd.tmux.tmux import Output, PaneDied, PaneInfo, ServerGone, Tmux, TmuxEvent
 
+BURY_S = 1.0  # what a program that has ended left running gets to hang up
 SPAWNS_AT_ONCE = 16  # tmux-2.md §3: beyond this pipelining buys nothing on two cores
 
 
@@ -88,7 +91,9 @@ class Crew:
         self._log = log
         self._live: dict[str, LiveAgent] = {}
         self._by_pane: dict[str, LiveAgent] = {}
+        self._starting: set[str] = set()
         self._stopping: set[str] = set()
+        self._quiet = False  # no delivery is begun any more
         self._spawns = anyio.CapacityLimiter(SPAWNS_AT_ONCE)
         self._tasks: TaskGroup | None = None
 
@@ -106,6 +111,17 @@ class Crew:
     def live(self, agent_id: str) -> LiveAgent | None:
         """Return the live part of an agent, or None when its program has ended."""
         return self._live.get(agent_id)
+
+    def known(self, agent_id: str) -> bool:
+        """Tell whether an agent is alive or just being started: its program may call before tmux has answered us."""
+        return agent_id in self._live or agent_id in self._starting
+
+    async def quiesce(self, timeout_s: float) -> None:
+        """Begin no delivery any more, and let those under way come to their end."""
+        self._quiet = True
+        with anyio.move_on_after(timeout_s):
+            for live in list(self._live.values()):
+                await live.between_deliveries()
 
     def pane_pids(self) -> dict[int, str]:
         """Return the pid of each live agent's program, and whose it is."""
@@ -137,43 +153,63 @@ class Crew:
         Each is on disk, with its token, before tmux is asked; so whatever a crash leaves is adopted or removed.
         """
         self._check_room(len(requests))
-        entries, tokens = [], []
-        for request in requests:
-            token = new_token()
-            tokens.append(token)
-            entries.append(Entry(_new_agent(request), digest(token)))
-            self._directory.put(entries[-1])
+        tokens = [new_token() for _ in requests]
+        entries = [Entry(_new_agent(r), digest(token)) for r, token in zip(requests, tokens, strict=True)]
+        # Shielded: each step has its own deadline, and a caller who goes away must not leave half of them behind.
+        with anyio.CancelScope(shield=True), self._being_started(entries):
+            results = await self._spawn(entries, [request.profile for request in requests], tokens)
+        return results  # noqa: RET504  mypy knows that a cancel scope may swallow an exception
+
+    async def _spawn(
+        self, entries: Sequence[Entry], profiles: Sequence[Profile], tokens: Sequence[str]
+    ) -> list[Agent | AgentdError]:
+        for entry in entries:
+            self._directory.put(entry)  # before the first await: this reserves the names
         failpoint("spawn.before_db")
-        await self._registry.save(entries)
+        try:
+            await self._registry.save(entries)
+        except AgentdError:
+            for entry in entries:
+                self._directory.drop(entry.agent.id)
+            raise
         failpoint("spawn.before_tmux")
         results: list[Agent | AgentdError] = [entry.agent for entry in entries]
         async with anyio.create_task_group() as group:
-            for index, (entry, request) in enumerate(zip(entries, requests, strict=True)):
-                group.start_soon(self._start_one, entry, request.profile, tokens[index], results, index)
+            for index, (entry, profile) in enumerate(zip(entries, profiles, strict=True)):
+                group.start_soon(self._start_one, entry, profile, tokens[index], results, index)
         # As they are by now: the first ones may be idle already while the last ones are being started.
         await self._keep([self._directory.entry(r.id).agent for r in results if isinstance(r, Agent)])
-        failed = [e.agent.id for e, r in zip(entries, results, strict=True) if isinstance(r, AgentdError)]
-        await self._discard(failed)
+        await self._discard([e.agent.id for e, r in zip(entries, results, strict=True) if isinstance(r, AgentdError)])
         return results
+
+    @contextmanager
+    def _being_started(self, entries: Sequence[Entry]) -> Iterator[None]:
+        ids = {entry.agent.id for entry in entries}
+        self._starting |= ids
+        try:
+            yield
+        finally:
+            self._starting -= ids
 
     async def respawn(self, agent: Agent) -> Agent:
         """Start an ended agent again: same id, same inbox, a new token."""
-        if agent.id in self._live:
+        if self.known(agent.id):
             raise Conflict(f"{agent.name} is running ({agent.state})", hint=f"stop it first: agentd stop {agent.name}")
+        self._check_room(1)
         profile = self._profiles.get(agent.profile)
-        token = new_token()
-        entry = Entry(
-            replace(agent, state=AgentState.STARTING, reason="started again", pane=None, exit_status=None),
-            digest(token),
-        )
-        self._directory.put(entry)
-        results: list[Agent | AgentdError] = [agent]
-        await self._start_one(entry, profile, token, results, 0)
-        result = results[0]
-        if isinstance(result, AgentdError):
-            self._directory.put(Entry(agent, entry.token))
-            raise result
-        return (await self._keep([self._directory.entry(agent.id).agent]))[0]
+        before, token = self._directory.entry(agent.id), new_token()
+        entry = Entry(_again(agent), digest(token))
+        with anyio.CancelScope(shield=True), self._being_started([entry]):
+            self._directory.put(entry)
+            await self._registry.save([entry])  # with its new token, before its program can show it
+            results: list[Agent | AgentdError] = [agent]
+            await self._start_one(entry, profile, token, results, 0)
+            if isinstance(results[0], AgentdError):
+                self._directory.put(before)
+                await self._registry.save([before])
+                raise results[0]
+            kept = await self._keep([self._directory.entry(agent.id).agent])
+        return kept[0]
 
     async def _start_one(
         self, entry: Entry, profile: Profile, token: str, results: list[Agent | AgentdError], index: int
@@ -225,6 +261,7 @@ class Crew:
                 started=started,
             ),
             on_opinion=self._on_opinion,
+            may_deliver=lambda: not self._quiet,
             log=self._log,
         )
         self._live[agent.id] = live
@@ -248,12 +285,11 @@ class Crew:
                 adopted.append(agent.name)
             elif agent.pane is not None or agent.state is not AgentState.FAILED:
                 lost.append(agent)
-        known = {agent_id for agent_id in adopted if agent_id}
-        leftover = [d for d in recovered if self._directory.display(d.message.to) not in known]
+        leftover = [delivery for delivery in recovered if delivery.message.to not in self._live]
         if leftover:
             await self._mailbox.release(leftover)
         for info in panes.values():
-            await self._tmux.kill(info.ref, 0.5)
+            await self._bury(info.ref)
         if lost:
             await self._end_survivors([agent.id for agent in lost])
             why = "its pane was gone when agentd came back"
@@ -273,43 +309,67 @@ class Crew:
     async def stop(self, agent: Agent, *, force: bool) -> Agent:
         """End an agent's program and everything it started; what waits in its inbox is kept."""
         live = self._live.get(agent.id)
-        if live is None:
-            if agent.state is AgentState.STOPPED:
-                return agent
-            return (await self._keep([_ended(agent, AgentState.STOPPED, agent.reason, agent.exit_status)]))[0]
-        self._stopping.add(agent.id)
+        if live is None and agent.state is AgentState.STOPPED:
+            return agent
+        with anyio.CancelScope(shield=True):  # a caller who goes away must not leave half an agent
+            if live is not None:
+                stopped = await self._stop(live, force=force)
+            else:
+                stopped = (await self._keep([_ended(agent, AgentState.STOPPED, agent.reason, agent.exit_status)]))[0]
+        return stopped
+
+    async def _stop(self, live: LiveAgent, *, force: bool) -> Agent:
+        self._stopping.add(live.id)
         try:
-            self._places.write_last_screen(agent.id, (await live.terminal.capture(None, escapes=False)).text)
+            self._keep_screen(live.id, (await live.terminal.capture(None, escapes=False)).text)
             if not force:
                 await live.end_by_itself()
             await self._tmux.kill(live.terminal.ref, 0.0 if force else self._config.agents.stop_timeout_s)
         except (AgentGone, StaleTarget):
             pass  # it ended by itself meanwhile
         finally:
-            self._stopping.discard(agent.id)
-        if agent.id not in self._live:  # with its tmux server
-            return self._directory.entry(agent.id).agent
-        self._forget_live(agent.id)
-        stopped = _ended(self._directory.entry(agent.id).agent, AgentState.STOPPED, "stopped on request", None)
-        return (await self._keep([stopped]))[0]
+            self._stopping.discard(live.id)
+        if self._live.get(live.id) is not live:  # another stop, or its tmux server's end, was quicker
+            return self._directory.entry(live.id).agent
+        self._forget_live(live.id)
+        stopped = _ended(self._directory.entry(live.id).agent, AgentState.STOPPED, "stopped on request", None)
+        await self._keep([stopped])
+        await self._forget_oldest()
+        return stopped
 
     async def _on_end(self, agent_id: str, ended: Ended) -> None:
-        if agent_id in self._stopping or agent_id not in self._live:
+        live = self._live.get(agent_id)
+        if live is None or agent_id in self._stopping:
             return
-        live = self._forget_live(agent_id)
-        agent = self._directory.entry(agent_id).agent
-        self._places.write_last_screen(agent_id, ended.screen)
+        self._keep_screen(agent_id, ended.screen)
         await self._give_back_unacked(agent_id, live.profile)
+        # Before its end is told: who starts it again at once must not find the old session.
+        await self._bury(live.terminal.ref)
+        if self._live.get(agent_id) is not live or agent_id in self._stopping:
+            return
+        self._forget_live(agent_id)
         state = AgentState.STOPPED if ended.exit_status == 0 else AgentState.FAILED
+        agent = self._directory.entry(agent_id).agent
         await self._keep([_ended(agent, state, _how_it_ended(ended), ended.exit_status)])
-        if agent.pane is not None:
-            await self._bury(agent.pane)
+        await self._forget_oldest()
 
     async def _bury(self, pane: PaneRef) -> None:
         try:
-            await self._tmux.kill(pane, self._config.agents.stop_timeout_s)
+            await self._tmux.kill(pane, BURY_S)
         except AgentdError as error:
             self._log.warning("could not remove a dead pane", pane=pane.pane_id, error=error.message)
+
+    def _keep_screen(self, agent_id: str, screen: str) -> None:
+        try:
+            self._places.write_last_screen(agent_id, screen)
+        except (AgentdError, OSError) as error:  # the screen is a help; its agent's end matters more
+            self._log.warning("could not keep a last screen", agent=agent_id, error=str(error))
+
+    async def _forget_oldest(self) -> None:
+        """Remove the oldest ended agents beyond those that stay listed."""
+        ended = [a for a in self._directory if not self.known(a.id) and not self._mailbox.depth(a.id)]
+        ended.sort(key=lambda agent: agent.since_ns, reverse=True)
+        await self._discard([agent.id for agent in ended[self._config.agents.keep_stopped :]])
 
     async def _give_back_unacked(self, agent_id: str, profile: Profile) -> None:
         """Offer again what was typed into a program that acknowledges and ended before it did."""
@@ -360,11 +420,11 @@ class Crew:
         entries = [Entry(agent, self._directory.entry(agent.id).token) for agent in agents]
         for entry in entries:
             self._directory.put(entry)
-        if entries:
-            await self._registry.save(entries)
         for agent in agents:
             if agent.pane is None:
                 self._events.emit("agent.state", **_brief(agent))
+        if entries:
+            await self._registry.save(entries)
         return agents
 
     async def _discard(self, agent_ids: Sequence[str]) -> None:
@@ -385,12 +445,18 @@ class Crew:
             if entry.agent.state is AgentState.STARTING:
                 self._start(self._registry.save, [self._directory.entry(agent_id)])
 
-    def _start(self, function: object, *args: object) -> None:
+    def _start(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
         if self._tasks is not None:
-            self._tasks.start_soon(function, *args)  # type: ignore[arg-type]
+            self._tasks.start_soon(self._guarded, function, args)
+
+    async def _guarded(self, function: Callable[..., Awaitable[None]], args: Sequence[Any]) -> None:
+        try:
+            await function(*args)
+        except Exception:  # noqa: BLE001  one agent's or one write's trouble must not end the daemon
+            self._log.error("a task of the crew failed", task=repr(function), exc_info=True)
 
     def _check_room(self, wanted: int) -> None:
-        room = self._config.agents.max - len(self._live)
+        room = self._config.agents.max - len(self._live.keys() | self._starting)
         if wanted > room:
             raise OverLimit(
                 f"{len(self._live)} agents live and {wanted} more would pass agents.max = {self._config.agents.max}",
@@ -412,6 +478,17 @@ def _new_agent(request: SpawnRequest) -> Agent:
         env=dict(request.env),
         created_ns=now_ns,
         since_ns=now_ns,
+    )
+
+
+def _again(agent: Agent) -> Agent:
+    return replace(
+        agent,
+        state=AgentState.STARTING,
+        reason="being started again",
+        pane=None,
+        exit_status=None,
+        since_ns=time.time_ns(),
     )
 
 

@@ -26,4 +26,5 @@ def session_name(name: str, agent_id: str) -> str:
 def id_of_session(name: str) -> str:
     """Return the agent id in a session name, or an empty text when it is none of ours."""
     _, mark, agent_id = name.rpartition("_")
-    return agent_id if mark and len(agent_id) == ID_CHARS else ""
+    ours = len(agent_id) == ID_CHARS and agent_id[0].isdigit() and set(agent_id) <= set(_ALPHABET)
+    return agent_id if mark and ours else ""

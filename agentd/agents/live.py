@@ -46,6 +46,7 @@ class LiveAgent:
         status: Status,
         *,
         on_opinion: Callable[[str, Opinion], None],
+        may_deliver: Callable[[], bool],
         log: Log,
     ) -> None:
         self.id = agent_id
@@ -57,6 +58,8 @@ class LiveAgent:
         self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
+        self._may_deliver = may_deliver
+        self._delivering = anyio.Lock()
         self._log = log
         self._wake = Signal()
         self._urgent = Signal()  # what must not wait until a burst of output is over
@@ -94,7 +97,7 @@ class LiveAgent:
         """Watch and deliver until the program ends; `recovered` is what the last daemon was delivering when it died."""
         try:
             if recovered:
-                await self._courier.take_over(recovered)
+                await self._take_over(recovered)
             while (ended := await self._turn()) is None:
                 pass
         except (AgentGone, StaleTarget) as error:
@@ -102,13 +105,19 @@ class LiveAgent:
         self.ended.set()
         await on_end(self.id, ended)
 
+    async def _take_over(self, recovered: Sequence[Delivery]) -> None:
+        try:
+            await self._courier.take_over(recovered)
+        except AgentdError as error:  # their leases run out by themselves
+            self._log.warning("could not give back deliveries", agent=self.id, error=error.message)
+
     async def _turn(self) -> Ended | None:
         try:
             if ended := await self._observe():
                 return ended
             if self._asked_to_end:
                 await self._say_goodbye()
-            elif self.status.deliverable and await self._courier.deliver():
+            elif self.status.deliverable and await self._deliver():
                 return None
         except (AgentGone, StaleTarget):
             raise
@@ -120,6 +129,15 @@ class LiveAgent:
             await anyio.sleep(RETRY_AFTER_FAULT_S)
         await self._rest()
         return None
+
+    async def between_deliveries(self) -> None:
+        """Wait until no delivery is under way."""
+        async with self._delivering:
+            pass
+
+    async def _deliver(self) -> bool:
+        async with self._delivering:
+            return self._may_deliver() and await self._courier.deliver()
 
     async def _say_goodbye(self) -> None:
         """Type what ends this kind of program; this task alone types, so it cannot meet a delivery."""

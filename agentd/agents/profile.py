@@ -71,6 +71,8 @@ class Input(_Table, frozen=True):
     def __post_init__(self) -> None:
         if self.composer is not None and "text" not in self.composer.groupindex:
             raise ValueError("`composer` needs a group (?P<text>...)")
+        if self.multiline and not self.bracketed:
+            raise ValueError("`multiline` needs `bracketed`: elsewhere every line would be entered by itself")
 
 
 class Stop(_Table, frozen=True):

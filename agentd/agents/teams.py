@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,17 +95,17 @@ def read_team(
     """Return a team file's name, directory and places; raises InvalidValue naming the table and key that is wrong."""
     team = _converted(head, TeamHead, "[team]")
     valid_name(team.name)
-    cwd = str(Path(base_dir, team.cwd).resolve())
+    cwd = _directory(base_dir, team.cwd)
     places: list[Place] = []
     for number, table in enumerate(agents, 1):
         where = f"[[agents]] number {number}"
         places += _places(_converted(table, TeamMember, where), where, cwd)
+        if len(places) > MAX_TEAM:
+            raise InvalidValue(f"the team has more than {MAX_TEAM} agents", hint="lower a count")
     names = [place.name for place in places]
-    twice = {name for name in names if names.count(name) > 1}
+    twice = {name for name, count in Counter(names).items() if count > 1}
     if twice:
         raise InvalidValue(f"the team names {', '.join(sorted(twice))} twice", hint="give each agent its own name")
-    if len(places) > MAX_TEAM:
-        raise InvalidValue(f"the team has {len(places)} agents; {MAX_TEAM} is the most", hint="lower a count")
     return team.name, cwd, places
 
 
@@ -114,8 +115,14 @@ def _places(member: TeamMember, where: str, cwd: str) -> list[Place]:
     names = [member.name] if member.count is None else [f"{member.name}-{n}" for n in range(1, member.count + 1)]
     if member.role:
         valid_name(member.role)
-    place = str(Path(cwd, member.cwd).resolve())
+    place = _directory(cwd, member.cwd)
     return [Place(valid_name(n), member.profile, member.role, place, member.prompt, member.env) for n in names]
+
+
+def _directory(base_dir: str, given: str) -> str:
+    if "\0" in given:
+        raise InvalidValue("`cwd` has a NUL in it", hint="correct the team file; nothing was started")
+    return str(Path(base_dir, given).resolve())
 
 
 def _converted(table: Mapping[str, Any], kind: type[Any], where: str) -> Any:

@@ -23,6 +23,7 @@ _DANGEROUS = re.compile(
     "]"
 )
 _UNNAMELIKE = re.compile(r"[^A-Za-z0-9-]")
+_ID = re.compile(r"m[0-9a-z]{1,31}")
 _HEADER = re.compile(
     r"\[agentd (?P<id>m[0-9a-z]{1,31}) from (?P<sender>[A-Za-z0-9?-]{1,100})"
     r"(?:, re (?P<reply_to>m[0-9a-z]{1,31}))?"
@@ -138,7 +139,8 @@ def _command_pointer(message: Message) -> str:
 
 def _head(message: Message, display: Callable[[str], str]) -> str:
     sender = _UNNAMELIKE.sub("?", display(message.sender))[:100] or "?"
-    answered = f", re {message.reply_to}" if message.reply_to else ""
+    # Only what looks like an id: this line is what a reader trusts.
+    answered = f", re {message.reply_to}" if _ID.fullmatch(message.reply_to or "") else ""
     return f"[agentd {message.id} from {sender}{answered}"
 
 

@@ -14,10 +14,10 @@ from agentd.agents.crew import SpawnRequest
 from agentd.agents.live import LiveAgent
 from agentd.agents.names import next_names, valid_name
 from agentd.agents.text import sanitise
-from agentd.api.messages import OPEN
+from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts
 from agentd.api.views import agent_row, error_row, message_row
-from agentd.errors import AgentdError, AgentGone, AlreadyExists, Conflict, DeadlineExceeded, InvalidValue
+from agentd.errors import AgentdError, AgentGone, AlreadyExists, Conflict, DeadlineExceeded, InvalidValue, OverLimit
 from agentd.records import Agent, AgentState, Caller, Change, Draft, MessageState, Role
 from agentd.wire import calls
 
@@ -28,6 +28,7 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
     """Start agents; the answer names those that failed and why, none is left half started."""
     profile = parts.profiles.get(params.profile)
     cwd = checked_cwd(params.cwd)
+    check_prompt(parts, params.prompt or "")
     for name in (params.team, params.role):
         if name is not None:
             valid_name(name)
@@ -48,6 +49,16 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
         if isinstance(result, AgentdError)
     ]
     return {"agents": [agent_row(parts, agent) for agent in started], "failed": failed}
+
+
+def check_prompt(parts: Parts, prompt: str) -> None:
+    """Raise OverLimit for a first prompt that the mailbox would refuse once its agent runs."""
+    size_bytes, most_bytes = len(prompt.encode(errors="surrogatepass")), parts.config.mailbox.max_body_bytes
+    if size_bytes > most_bytes:
+        raise OverLimit(
+            f"the prompt is {size_bytes} bytes and mailbox.max_body_bytes allows {most_bytes}; nothing was started",
+            hint="name a file in it instead",
+        )
 
 
 async def first_prompt(parts: Parts, caller: Caller, prompts: list[tuple[Agent, str]]) -> None:
@@ -262,7 +273,7 @@ async def _wait_for_message(parts: Parts, caller: Caller, agent: Agent, timeout_
         return change.sender == agent.id and change.to == caller.inbox and change.state is MessageState.ACCEPTED
 
     with parts.waiters.expect(agent.id, wanted) as change:
-        unread = await parts.mailbox.inbox(caller.inbox, list(OPEN), 10_000)
+        unread = await parts.mailbox.inbox(caller.inbox, list(UNREAD), 10_000)
         message = next((m for m in unread if m.sender == agent.id), None)
         if message is None:
             with anyio.move_on_after(timeout_s):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -11,11 +12,13 @@ import msgspec
 from agentd.agents.directory import is_group
 from agentd.api.parts import Parts
 from agentd.api.views import error_row, message_row, outcome, receipt_row
-from agentd.errors import AgentdError, DeadlineExceeded, Denied, InvalidValue, NotFound
+from agentd.errors import AgentdError, DeadlineExceeded, Denied, InvalidValue, NotFound, OverLimit
 from agentd.records import OPERATOR, Caller, Change, Draft, Message, MessageState, Priority, Receipt, Role
 from agentd.wire import calls
 
 OPEN = (MessageState.ACCEPTED, MessageState.DELIVERING, MessageState.DELIVERED)
+READ_BYTES = 4 * 1024 * 1024  # of one inbox in one answer
+MOST_DRAFTS = 100_000  # that one batch may become when its targets are resolved
 UNREAD = (MessageState.ACCEPTED, MessageState.DELIVERING)
 REACHED = {  # what `--wait STATE` is satisfied by
     "accepted": frozenset(MessageState),
@@ -28,9 +31,8 @@ async def send(parts: Parts, caller: Caller, params: calls.Send) -> dict[str, An
     """Send one message to every agent the target names."""
     drafts = _drafts(parts, caller, params)
     results = await parts.mailbox.put(drafts)
-    receipt = _one_receipt(results, group=is_group(params.to))
-    parts.metrics.add("messages_accepted_total", len(drafts))
-    return receipt_row(parts.directory, receipt)
+    parts.metrics.add("messages_accepted_total", sum(1 for result in results if isinstance(result, Receipt)))
+    return _receipt(parts, drafts, results, group=is_group(params.to))
 
 
 async def send_batch(parts: Parts, caller: Caller, params: calls.SendBatch) -> dict[str, Any]:
@@ -41,6 +43,8 @@ async def send_batch(parts: Parts, caller: Caller, params: calls.SendBatch) -> d
         try:
             send_params = msgspec.convert(item, calls.Send)
             mine = _drafts(parts, caller, send_params)
+            if len(drafts) + len(mine) > MOST_DRAFTS:
+                raise OverLimit(f"the batch becomes more than {MOST_DRAFTS} messages", hint="send it in parts")
             spans.append((len(drafts), len(drafts) + len(mine), is_group(send_params.to)))
             drafts += mine
         except msgspec.ValidationError as error:
@@ -49,17 +53,20 @@ async def send_batch(parts: Parts, caller: Caller, params: calls.SendBatch) -> d
             spans.append(error)
     results = await parts.mailbox.put(drafts)
     parts.metrics.add("messages_accepted_total", sum(1 for result in results if isinstance(result, Receipt)))
-    return {"results": [_batch_row(parts, span, results) for span in spans]}
+    return {"results": [_batch_row(parts, span, drafts, results) for span in spans]}
 
 
 def _batch_row(
-    parts: Parts, span: tuple[int, int, bool] | AgentdError, results: Sequence[Receipt | AgentdError]
+    parts: Parts,
+    span: tuple[int, int, bool] | AgentdError,
+    drafts: Sequence[Draft],
+    results: Sequence[Receipt | AgentdError],
 ) -> dict[str, Any]:
     if isinstance(span, AgentdError):
         return error_row(span)
     start, end, group = span
     try:
-        return receipt_row(parts.directory, _one_receipt(results[start:end], group=group))
+        return _receipt(parts, drafts[start:end], results[start:end], group=group)
     except AgentdError as error:
         return error_row(error)
 
@@ -88,15 +95,22 @@ def _inboxes(parts: Parts, caller: Caller, target: str) -> list[str]:
     return [id_ for id_ in found if id_ != caller.agent_id] or found if is_group(target) else found
 
 
-def _one_receipt(results: Sequence[Receipt | AgentdError], *, group: bool) -> Receipt:
-    """Fold the receipts of a fan-out into one; an error of a single recipient is the error of the whole."""
+def _receipt(
+    parts: Parts, drafts: Sequence[Draft], results: Sequence[Receipt | AgentdError], *, group: bool
+) -> dict[str, Any]:
+    """Fold the receipts of a fan-out into one, which names those that were refused; all refused is an error."""
     receipts = [result for result in results if isinstance(result, Receipt)]
     if not receipts:
         raise next(result for result in results if isinstance(result, AgentdError))
-    first = receipts[0]
     if not group:
-        return first
-    return Receipt(first.id, first.to, first.state, first.duplicate, receipts=tuple(receipts))
+        return receipt_row(parts.directory, receipts[0])
+    row = receipt_row(parts.directory, replace(receipts[0], receipts=tuple(receipts)))
+    failed = [
+        {"to": parts.directory.display(draft.to), **error_row(result)}
+        for draft, result in zip(drafts, results, strict=True)
+        if isinstance(result, AgentdError)
+    ]
+    return {**row, "failed": failed} if failed else row
 
 
 async def get(parts: Parts, caller: Caller, params: calls.OneMessage) -> dict[str, Any]:
@@ -145,11 +159,12 @@ async def wait(parts: Parts, caller: Caller, params: calls.MessagesWait) -> dict
 
 
 async def _wait_for_reply(parts: Parts, caller: Caller, params: calls.MessagesWait) -> dict[str, Any]:
+    message = await _visible(parts, caller, params.id)
+
     def answers(change: Change) -> bool:
-        return change.reply_to == params.id and change.state is MessageState.ACCEPTED
+        return (change.reply_to, change.to) == (message.id, message.sender) and change.state is MessageState.ACCEPTED
 
     with parts.waiters.expect(params.id, answers) as change:
-        message = await _visible(parts, caller, params.id)
         reply = await parts.mailbox.answer_to(message.sender, message.id)
         if reply is None:
             with anyio.move_on_after(params.timeout_s):
@@ -180,7 +195,7 @@ async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, 
 
 async def _read_own(parts: Parts, owner: str, limit: int) -> list[str]:
     """Mark what waits in an inbox as delivered; leased first, so that the courier does not type what is read here."""
-    taken = await parts.mailbox.reserve(owner, limit, 1 << 30, parts.config.courier.lease_s)
+    taken = await parts.mailbox.reserve(owner, limit, READ_BYTES, parts.config.courier.lease_s)
     await parts.mailbox.deliver(taken, "read from the inbox")
     return [delivery.message.id for delivery in taken]
 

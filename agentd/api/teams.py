@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from agentd.agents.crew import SpawnRequest
+from agentd.agents.names import valid_name
 from agentd.agents.registry import Team
 from agentd.agents.teams import Place, read_team
 from agentd.api import agents as agent_calls
 from agentd.api.parts import Parts
 from agentd.api.views import agent_row, error_row
-from agentd.errors import AgentdError
+from agentd.errors import AgentdError, AlreadyExists
 from agentd.records import Agent, Caller
 from agentd.wire import calls
 
@@ -20,15 +21,20 @@ async def up(parts: Parts, caller: Caller, params: calls.TeamUp) -> dict[str, An
     base = agent_calls.checked_cwd(params.cwd)
     name, cwd, places = read_team(params.team, params.agents, base)
     await parts.teams.keep(name, cwd, params.agents)
-    running = {agent.name: agent for agent in parts.teams.members(name)}
-    rows = [{**agent_row(parts, agent), "started": False} for agent in running.values()]
+    members = {agent.name: agent for agent in parts.teams.members(name)}
+    rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     missing: list[tuple[SpawnRequest, str]] = []
+    taken = parts.directory.taken_names()
     for place in places:
-        if place.name in running or f"{name}-{place.name}" in running:
-            continue
+        member = members.get(place.name) or members.get(f"{name}-{place.name}")
         try:
-            missing.append((_request(parts, name, place), place.prompt))
+            if member is None:
+                missing.append((_request(parts, name, place, taken), place.prompt))
+            elif parts.crew.known(member.id):
+                rows.append({**agent_row(parts, member), "started": False})
+            else:
+                rows.append({**agent_row(parts, await parts.crew.respawn(member)), "started": True})
         except AgentdError as error:
             failed.append({"name": place.name, **error_row(error)})
     started, refused = await _start(parts, caller, missing)
@@ -36,11 +42,15 @@ async def up(parts: Parts, caller: Caller, params: calls.TeamUp) -> dict[str, An
     return {"team": name, "agents": rows, "failed": failed + refused}
 
 
-def _request(parts: Parts, team: str, place: Place) -> SpawnRequest:
+def _request(parts: Parts, team: str, place: Place, taken: set[str]) -> SpawnRequest:
     """Return what to start; the name is qualified by the team's only where somebody else holds it."""
     profile = parts.profiles.get(place.profile)
     cwd = agent_calls.checked_cwd(place.cwd)
-    name = f"{team}-{place.name}" if parts.directory.name_taken(place.name) else place.name
+    agent_calls.check_prompt(parts, place.prompt)
+    name = valid_name(f"{team}-{place.name}") if place.name in taken else place.name
+    if name in taken:
+        raise AlreadyExists(f"both `{place.name}` and `{name}` are taken", hint="give the agent another name")
+    taken.add(name)
     return SpawnRequest(profile, name, team, place.role, cwd, place.env)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from agentd.cli.output import cell, complain, duration, emit, facts, moment, say, table
+from agentd.cli.output import cell, complain, duration, emit, facts, moment, note, say, table
 from agentd.cli.session import ask, given, report_failed
 from agentd.client import connect
-from agentd.errors import EXIT_OK, AgentdError, InvalidValue, OverLimit, UsageError
+from agentd.errors import EXIT_OK, EXIT_PARTIAL, AgentdError, InvalidValue, OverLimit, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def send(values: Values) -> int:
         receipt = client.call("messages.send", params)
         if values["wait"] in (None, "accepted"):
             _print_receipt(values, receipt)
-            return EXIT_OK
+            return EXIT_PARTIAL if receipt.get("failed") else EXIT_OK
         return _wait(client, values, receipt)
 
 
@@ -115,6 +115,8 @@ def _print_receipt(values: Values, receipt: dict[str, Any]) -> None:
         say(f"{part['id']} to {part['to']}: {part['state']}{again}")
         if "reply" in part:
             say(part["reply"]["body"])
+    for refused in receipt.get("failed", ()):
+        note(f"agentd: {refused['to']} was refused: {refused['error']['message']}")
 
 
 def inbox(values: Values) -> int:

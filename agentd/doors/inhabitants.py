@@ -24,7 +24,7 @@ class Inhabitants:
     def by_token(self, token: str) -> tuple[str, str] | None:
         """Return the live agent that the token was given to."""
         agent = self._directory.by_token(digest(token))
-        return (agent.id, agent.name) if agent and self._crew.live(agent.id) else None
+        return (agent.id, agent.name) if agent and self._crew.known(agent.id) else None
 
     def by_process(self, pids: Sequence[int], tty: str) -> tuple[str, str] | None:
         """Return the agent in whose pane one of the processes, or the terminal, is."""

@@ -17,7 +17,7 @@ Target = Annotated[
     Meta(min_length=1, max_length=100, description="name, id or its unique start, @team, @team/role, %profile, all"),
 ]
 Body = Annotated[str, Meta(max_length=1_000_000)]
-Count = Annotated[int, Meta(ge=1, le=10_000)]
+MessageId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}$(?!\n)", description="message id")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Path = Annotated[str, Meta(max_length=4096)]
 Priority = Literal["high", "normal", "low"]
@@ -50,7 +50,6 @@ class Spawn(Params):
     env: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")], str] = {}
     prompt: Body | None = None
     cold: bool = False
-    key: Annotated[str, Meta(max_length=200)] | None = None
 
 
 class AgentsList(Params):
@@ -104,7 +103,7 @@ class Send(Params):
     key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     priority: Priority = "normal"
     ttl_s: Annotated[float, Meta(gt=0, le=31_536_000)] | None = None
-    reply_to: Annotated[str, Meta(max_length=32)] | None = None
+    reply_to: MessageId | None = None
     headers: Annotated[dict[str, str], Meta(max_length=32)] = {}
 
 
