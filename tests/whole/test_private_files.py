@@ -198,7 +198,7 @@ def test_nothing_is_open_to_others_whatever_the_umask(idle_instance: Instance):
         idle_instance.cli("up")
         idle_instance.cli("spawn", "demo", "--name", "d", "--wait", "idle")
         idle_instance.cli("spawn", "sh", "--name", "s", "--wait", "idle")
-        made = root / "made"
+        made = idle_instance.directory / "home" / "made"  # an agent's file, which is not ours: its user's umask holds
         idle_instance.cli("send", "d", "hello", "--wait", "reply", "--timeout", "20")
         idle_instance.cli("send", "s", f"umask > {made}")
         wait_until(lambda: made.exists() and made.read_text(), "the agent to write")
@@ -208,6 +208,7 @@ def test_nothing_is_open_to_others_whatever_the_umask(idle_instance: Instance):
     found = loose(root)
     idle_instance.cli("down", "--agents", "stop")
     assert found == []
+    assert made.read_text().strip() == "0000"
 
 
 # -- S02: links

@@ -86,7 +86,6 @@ def fields(act: str, odd_dir: str) -> Iterator[tuple[str, dict[str, Any], bool]]
     yield "agents.spawn", {**demo, "cwd": odd_dir}, True
     yield "agents.spawn", {**demo, "env": {"ODD": act}}, True
     yield "agents.spawn", {**demo, "prompt": act}, True
-    yield "agents.spawn", {**demo, "key": act[:200]}, True
     for method in ("get", "explain", "capture", "interrupt", "respawn"):
         yield f"agents.{method}", {"target": act}, False
     for mark in ("@", "@t/", "%"):
