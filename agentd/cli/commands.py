@@ -53,7 +53,7 @@ _TABLE = (
         "spawn",
         "spawning:spawn",
         "Start agents of a profile.",
-        "agentd spawn claude -n 2 --team review --role reviewer --wait idle",
+        "agentd spawn demo -n 2 --team review --role reviewer --wait idle",
         (Argument("PROFILE", completes="profiles"),),
         (
             Option("-n", "N", "how many (1)", kind="int", low=1, high=1000),
