@@ -44,8 +44,7 @@ def _instance() -> Iterator[dict[str, str]]:
     """Give an environment with a temporary AGENTD_DIR; end everything of it afterwards, whatever happened."""
     base = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108  a socket path must be short; mkdtemp is private
     directory = tempfile.mkdtemp(prefix="agentd-demo-", dir=base)
-    dropped = ("TMUX", "TMUX_PANE", "AGENTD_SOCKET", "AGENTD_TOKEN_FILE", "AGENTD_AUTOSTART")
-    environ = {k: v for k, v in os.environ.items() if k not in dropped and not k.startswith("AGENTD_")}
+    environ = {k: v for k, v in os.environ.items() if k not in ("TMUX", "TMUX_PANE") and not k.startswith("AGENTD_")}
     environ["AGENTD_DIR"] = directory
     try:
         yield environ

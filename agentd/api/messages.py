@@ -11,7 +11,7 @@ import msgspec
 
 from agentd.agents.directory import is_group
 from agentd.api.parts import Parts
-from agentd.api.views import error_row, message_row, outcome, receipt_row
+from agentd.api.views import error_row, event_row, message_row, outcome, receipt_row
 from agentd.errors import AgentdError, DeadlineExceeded, Denied, InvalidValue, NotFound, OverLimit
 from agentd.records import OPERATOR, Caller, Change, Draft, Message, MessageState, Priority, Receipt, Role
 from agentd.wire import calls
@@ -255,4 +255,4 @@ async def follow(parts: Parts, caller: Caller, params: calls.MessagesFollow) -> 
     async for event in parts.events.follow(types=["message.*"]):
         about = {event.data.get("to_id"), event.data.get("from_id")}
         if not watched or about & watched:
-            yield {"id": event.id, "type": event.type, "at": event.at_ns / 1e9, "data": dict(event.data)}
+            yield event_row(event)
