@@ -70,10 +70,14 @@ def shell(whole: Instance, request: pytest.FixtureRequest) -> Shell:
     return Shell(whole, request.param, f"{request.param}-main")
 
 
-@pytest.fixture(scope="module", params=SHELLS)
-def pair(whole: Instance, request: pytest.FixtureRequest) -> tuple[Shell, Shell]:
-    """Give a shell that is sent to, and another of the kind that is pasted into carelessly."""
-    return Shell(whole, request.param, f"{request.param}-sent"), Shell(whole, request.param, f"{request.param}-control")
+@pytest.fixture
+def pair(shell: Shell) -> tuple[Shell, Shell]:
+    """Give a shell that is sent to, and a new one of the kind to paste into carelessly.
+
+    A careless paste can leave a part of itself on the line it broke out of; the next attack would be typed behind it.
+    """
+    profile = shell.agent["profile"]
+    return shell, Shell(shell.whole, profile, f"{profile}-control-{next(numbers)}")
 
 
 def test_odd_texts_in_quotes_reach_the_command_unchanged(shell: Shell):
