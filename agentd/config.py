@@ -10,6 +10,8 @@ from typing import Any
 
 from agentd.errors import InvalidValue
 
+MAX_SERVERS = 16
+SERVERS = ("auto", *(str(count) for count in range(1, MAX_SERVERS + 1)))
 MAX_FRAME_LIMIT_BYTES = 16 * 1024 * 1024  # rpc.md: a client may be allowed up to this
 
 
@@ -31,6 +33,28 @@ class AgentsConfig:
     max: int = _setting(1000, "most agents alive at once", low=1, high=4000)
     keep_stopped: int = _setting(1000, "ended agents that stay listed", low=0, high=100_000)
     stop_timeout_s: float = _setting(5.0, "time from asking an agent to end until it is killed", low=0.1, high=300)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """Answers about tmux kept in memory and on disk; each tier can be turned off by itself."""
+
+    l1: bool = _setting(default=True, doc="keep answers in memory")
+    l1_ttl_s: float = _setting(15.0, "how long the first tier serves an answer", low=0.05, high=3600)
+    l1_size: int = _setting(2_000, "most answers of the first tier", low=1, high=1_000_000)
+    l2: bool = _setting(default=True, doc="keep answers that were asked for ahead of their caller")
+    l2_ttl_s: float = _setting(60.0, "how long the second tier serves an answer", low=0.05, high=3600)
+    l2_size: int = _setting(5_000, "most answers of the second tier", low=1, high=1_000_000)
+    l3: bool = _setting(default=True, doc="keep answers across restarts of the daemon")
+    l3_ttl_s: float = _setting(300.0, "how long the third tier serves an answer", low=0.05, high=86_400)
+    l3_size: int = _setting(10_000, "most answers of the third tier", low=1, high=1_000_000)
+    redis_url: str = _setting("", "keep the third tier there (redis://, rediss://, unix://) instead of in a file")
+    negative_ttl_s: float = _setting(2.0, "how long `there is no such session` is served", low=0.05, high=60)
+    deaf_ttl_s: float = _setting(1.0, "oldest answer served while tmux's events do not reach us", low=0.0, high=60)
+    prefetch: bool = _setting(default=True, doc="ask for what a caller is likely to ask next")
+    prefetch_confidence: float = _setting(0.7, "least probability of a next query to ask for it", low=0.01, high=1.0)
+    prefetch_precision: float = _setting(0.5, "share of used guesses below which guessing pauses", low=0.0, high=1.0)
+    prefetch_per_s: float = _setting(50.0, "most guesses asked for in a second", low=0.1, high=10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +113,21 @@ class TmuxConfig:
     height: int = _setting(50, "lines of an agent's pane", low=5, high=500)
     history_limit: int = _setting(500, "lines of scrollback kept by tmux for each pane", low=0, high=100_000)
     command_timeout_s: float = _setting(5.0, "longest wait for tmux to answer a command", low=0.1, high=300)
+    control_mode: bool = _setting(default=True, doc="commands over open connections; false: a tmux process for each")
+    connections: int = _setting(2, "connections for commands to each server; two more listen", low=1, high=20)
+    parallel_spawn: bool = _setting(default=True, doc="start agents side by side; false: one after the other")
+    servers: str = _setting(
+        "auto", "tmux servers the agents are spread over; auto: as many as agents_per_server asks for", choices=SERVERS
+    )
+    agents_per_server: int = _setting(128, "agents of one server before `auto` starts the next", low=1, high=4000)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchConfig:
+    """Measures what each switch buys, and turns one off that costs more than it gives."""
+
+    enabled: bool = _setting(default=True, doc="turn a switch off whose measured benefit is negative")
+    period_s: float = _setting(10.0, "time between two looks at what was measured", low=0.1, high=3600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +135,13 @@ class Config:
     """All settings of one daemon."""
 
     agents: AgentsConfig = field(default_factory=AgentsConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     courier: CourierConfig = field(default_factory=CourierConfig)
     log: LogConfig = field(default_factory=LogConfig)
     mailbox: MailboxConfig = field(default_factory=MailboxConfig)
     rpc: RpcConfig = field(default_factory=RpcConfig)
     tmux: TmuxConfig = field(default_factory=TmuxConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     origins: Mapping[str, str] = field(default_factory=dict)  # "tmux.width" -> where its value came from
 
     def rows(self) -> list[dict[str, Any]]:
@@ -124,11 +165,13 @@ class Config:
 
 _SECTIONS: dict[str, type] = {
     "agents": AgentsConfig,
+    "cache": CacheConfig,
     "courier": CourierConfig,
     "log": LogConfig,
     "mailbox": MailboxConfig,
     "rpc": RpcConfig,
     "tmux": TmuxConfig,
+    "watch": WatchConfig,
 }
 
 
@@ -206,8 +249,8 @@ def _shown(key: str) -> str:
 def _checked(section: str, name: str, value: Any, origin: str) -> Any:
     item = next(item for item in fields(_SECTIONS[section]) if item.name == name)
     wanted = type(item.default)
-    typed = _typed(value, wanted)
     low, high, choices = (item.metadata[k] for k in ("low", "high", "choices"))
+    typed = str(value) if choices and type(value) is int else _typed(value, wanted)  # servers = 4, where a word may stand
     if typed is None:
         allowed = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[wanted]
     elif choices and typed not in choices:
