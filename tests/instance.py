@@ -102,12 +102,19 @@ class Instance:
         """Stop everything and check that nothing is left."""
         if (self.directory / "agentd.sock").exists() or self.processes():
             self.cli("down", "--agents", "stop", check=False)
-        left = self.processes()
+        left = self._left()
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.directory)
         assert not left, f"left running: {left}"
+
+    def _left(self) -> list[int]:
+        """Return what still runs after the time that an ending program may take on a busy machine."""
+        end = time.monotonic() + DEADLINE_S
+        while (left := self.processes()) and time.monotonic() < end:
+            time.sleep(0.02)
+        return left
 
     def processes(self) -> list[int]:
         """Return the pids of everything that runs from this directory."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 from instance import Instance, wait_until
@@ -87,8 +85,3 @@ def carelessly(instance: Instance, agent: dict[str, Any], text: str, *, brackets
     instance.tmux("paste-buffer", *flags, "-b", "careless", "-t", agent["pane"])
     if enter:
         instance.tmux("send-keys", "-t", agent["pane"], enter)
-
-
-def rows(log: Path) -> list[dict[str, str]]:
-    """Return what a demo agent wrote down."""
-    return [json.loads(line) for line in log.read_text().split("\n") if line] if log.exists() else []

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hostile import BREAKOUTS, ODD_TEXTS, carelessly, rows, send
+from faults import rows
+from hostile import BREAKOUTS, ODD_TEXTS, carelessly, send
 from instance import Instance, instance, wait_until
 
 from agentd.agents.text import sanitise
