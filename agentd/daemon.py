@@ -37,7 +37,7 @@ from agentd.doors.rpc import RpcDoor
 from agentd.errors import AgentdError
 from agentd.events import Events
 from agentd.mailbox.mailbox import Mailbox
-from agentd.metrics import Metrics
+from agentd.metrics import LoopLag, Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
 from agentd.records import Agent, Change, Delivery
 from agentd.tmux.tmux import Lost, Output, Restored, Tmux, TmuxEvent
@@ -129,6 +129,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
         parts, door, recovered = await _build(given, stop, stack)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop.on_signals)
+            tasks.start_soon(_lag_of_loop(parts.metrics).run)
             await tasks.start(parts.crew.run)
             adoption = await parts.crew.adopt(recovered)
             await tasks.start(door.serve)
@@ -211,6 +212,13 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         log=log,
     )
     return parts, door, mailbox.recover()
+
+
+def _lag_of_loop(metrics: Metrics) -> LoopLag:
+    lag = LoopLag()
+    metrics.gauge("loop_stall_ms_p99", lambda: round(lag.quantile_ms(0.99), 3))
+    metrics.gauge("loop_stall_ms_max", lambda: round(lag.quantile_ms(1.0), 3))
+    return lag
 
 
 async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:
