@@ -19,7 +19,7 @@ from agentd.logs import Log
 from agentd.records import Delivery
 from agentd.tmux.tmux import Output
 
-IDLE_LOOK_S = 30.0  # a look without any event, in case one was lost
+IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
 RETRY_AFTER_FAULT_S = 5.0
 SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end

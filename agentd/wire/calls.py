@@ -59,6 +59,13 @@ class AgentsList(Params):
     state: Literal["starting", "idle", "working", "waiting", "stopped", "failed"] | None = None
 
 
+class Cached(Params):
+    """How old the answer may be: at most max_age_ms; no_cache asks tmux itself. The answer says its tier and age_ms."""
+
+    max_age_ms: Annotated[float, Meta(ge=0, le=86_400_000)] | None = None
+    no_cache: bool = False
+
+
 class OneTarget(Params):
     """One agent."""
 
@@ -79,7 +86,7 @@ class Keys(Params):
     keys: Annotated[list[Annotated[str, Meta(min_length=1, max_length=32)]], Meta(min_length=1, max_length=100)]
 
 
-class Capture(Params):
+class Capture(Cached, kw_only=True):
     """The last `lines` of the screen and its scrollback; raw keeps colours."""
 
     target: Target
@@ -176,7 +183,11 @@ class OneProfile(Params):
     name: Annotated[str, Meta(min_length=1, max_length=48)]
 
 
-class OneSession(Params):
+class SessionsList(Cached):
+    """Every tmux session of ours."""
+
+
+class OneSession(Cached, kw_only=True):
     """One tmux session of ours, by id or name."""
 
     session: Annotated[str, Meta(min_length=1, max_length=100)]
@@ -250,7 +261,7 @@ _TABLE = (
     Call("messages.retry", Ids, "Offer dead letters again."),
     Call("messages.drop", Ids, "Delete dead letters."),
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
-    Call("sessions.list", Nothing, "List our tmux sessions.", writes=False),
+    Call("sessions.list", SessionsList, "List our tmux sessions.", writes=False),
     Call("sessions.get", OneSession, "Return one tmux session.", writes=False),
     Call("teams.up", TeamUp, "Bring a team up; what runs stays."),
     Call("teams.list", Nothing, "List teams.", agent_may=True, writes=False),
