@@ -31,7 +31,7 @@ from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
 from agentd.records import Agent, AgentState, Change, Delivery, MessageState, PaneRef
-from agentd.tmux.tmux import Output, PaneDied, PaneInfo, ServerGone, Tmux, TmuxEvent
+from agentd.tmux.tmux import Activity, Output, PaneDied, PaneInfo, Restored, ServerGone, Tmux, TmuxEvent
 
 BURY_S = 1.0  # what a program that has ended left running gets to hang up
 SPAWNS_AT_ONCE = 16  # tmux-2.md §3: beyond this pipelining buys nothing on two cores
@@ -133,6 +133,12 @@ class Crew:
             case Output(pane_id=pane_id):
                 if live := self._by_pane.get(pane_id):
                     live.screen_changed(event)
+            case Activity(pane_id=pane_id):
+                if live := self._by_pane.get(pane_id):
+                    live.screen_changed()
+            case Restored():  # what was told meanwhile was not heard
+                for live in self._live.values():
+                    live.screen_changed()
             case PaneDied(pane_id=pane_id):
                 if live := self._by_pane.get(pane_id):
                     live.died()
