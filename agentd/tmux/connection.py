@@ -15,29 +15,45 @@ import signal
 import socket as sockets
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
-from agentd.tmux.failures import Desync, TmuxRefused, TmuxTimeout, TmuxUnavailable
+from agentd.errors import Busy
+from agentd.tmux.channel import Channel, text_of
+from agentd.tmux.failures import Desync, TmuxTimeout, TmuxUnavailable
+from agentd.tmux.meter import Meter
 from agentd.tmux.notation import ControlParser, Notification, Reply, command, encode
 from agentd.tmux.processes import Process, send_signal, start_of
 
 HUB = "_agentd"  # the hidden session our clients are attached to
 _CLIENT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TMPDIR")  # never TMUX, TMUX_PANE
+OWNER = "AGENTD_CONTROL_OF"  # in a client's environment: "pid:started" of the daemon it belongs to
 _END_S = 2.0  # for a client to say goodbye
+_MAX_PENDING = 4096  # commands without a reply: a server that stands still must not fill our memory
 
 OnNotification = Callable[[Notification], None]
 
 
-class ControlConnection(asyncio.Protocol):
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A line that was sent, and who waits for its reply."""
+
+    reply: asyncio.Future[Reply]
+    sent_s: float
+
+
+class ControlConnection(asyncio.Protocol, Channel):
     """One attached control client; open and close it only behind the server's gate."""
 
-    def __init__(self, on_notification: OnNotification, log: Any) -> None:
+    def __init__(self, on_notification: OnNotification, meter: Meter, log: Any) -> None:
         self._on_notification = on_notification
+        self._meter = meter
         self._log = log
         self._parser = ControlParser()
-        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        self._waiting: deque[_Call] = deque()
+        self._heard_s = asyncio.get_running_loop().time()
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._client: Process | None = None
@@ -48,14 +64,14 @@ class ControlConnection(asyncio.Protocol):
 
     @classmethod
     async def open(
-        cls, argv: Sequence[str], flags: str, *, on_notification: OnNotification, log: Any
+        cls, argv: Sequence[str], flags: str, *, on_notification: OnNotification, meter: Meter, log: Any
     ) -> ControlConnection:
         """Attach to the hub with the flags, and wait for as long as that takes.
 
         `argv` is the tmux program with its server options. A client that is still connecting is never killed: that can
         kill the server. When the wait is cancelled the client says goodbye by itself as soon as it is attached.
         """
-        connection = cls(on_notification, log)
+        connection = cls(on_notification, meter, log)
         await connection._start([*argv, "-N", "-u", "-C", "attach-session", "-E", "-t", f"={HUB}", "-f", flags])
         try:
             await asyncio.shield(connection._attached)
@@ -79,30 +95,42 @@ class ControlConnection(asyncio.Protocol):
         """Return the pid of the client's process."""
         return self._process.pid if self._process else 0
 
+    @property
+    def pending(self) -> int:
+        """Return how many lines have no reply yet."""
+        return len(self._waiting)
+
+    @property
+    def waits_s(self) -> float:
+        """Return for how long the oldest line without a reply has been waiting; 0 while there is none."""
+        return asyncio.get_running_loop().time() - self._waiting[0].sent_s if self._waiting else 0.0
+
+    @property
+    def silent_s(self) -> float:
+        """Return for how long nothing was heard."""
+        return asyncio.get_running_loop().time() - self._heard_s
+
     # -- commands
 
-    async def run(self, *arguments: str, timeout_s: float | None) -> list[str]:
-        """Run one command and return the lines of its reply."""
-        reply = await self.ask(command(*arguments), timeout_s=timeout_s)
-        if not reply.ok:
-            raise TmuxRefused(arguments[0], _text(reply))
-        return _lines(reply)
-
     async def ask(self, line: str, *, timeout_s: float | None) -> Reply:
-        """Send one line with one command and return its reply, whatever it says."""
+        """Send one line with one command (see Channel)."""
         return await self._exchange([line], self._parser.expect, timeout_s)
 
     async def capture(self, line: str, facts: str, target: str, *, timeout_s: float | None) -> Reply:
-        """Send a capture and a format about the same pane in one write; `frame` of the reply is the expanded format."""
+        """Send a capture and a format in one write (see Channel)."""
         nonce = secrets.token_hex(16)
         lines = [line, command("display-message", "-p", "-t", target, nonce + facts)]
         return await self._exchange(lines, lambda: self._parser.expect_capture(nonce), timeout_s)
 
     async def frame(self, lines: Sequence[str], *, timeout_s: float | None) -> Reply:
-        """Send commands that together give any number of blocks, and return all their lines as one reply."""
+        """Send commands that give any number of blocks (see Channel)."""
         nonce = secrets.token_hex(16)
         framed = [*lines, command("display-message", "-p", nonce)]
         return await self._exchange(framed, lambda: self._parser.expect_frame(nonce), timeout_s)
+
+    async def sequence(self, lines: Sequence[str], *, timeout_s: float | None) -> Reply:
+        """Send commands that depend on each other, in one write (see Channel)."""
+        return await self._exchange([" ; ".join(lines)], lambda: self._parser.expect_sequence(len(lines)), timeout_s)
 
     def post(self, *arguments: str) -> None:
         """Send one command whose reply nobody waits for; a lost connection is found out elsewhere."""
@@ -110,22 +138,25 @@ class ControlConnection(asyncio.Protocol):
             self._write([command(*arguments)], self._parser.expect)
 
     async def _exchange(self, lines: Sequence[str], expect: Callable[[], None], timeout_s: float | None) -> Reply:
-        future = self._write(lines, expect)
+        call = self._write(lines, expect)
         with anyio.move_on_after(timeout_s):
-            return await future
+            return await call.reply
+        self._meter.timed_out(call.sent_s)
         why = f"tmux did not answer `{lines[0].partition(' ')[0]}` within {timeout_s:g} s"
         self.drop(why)
         raise TmuxTimeout(why, hint="agentd reconnects by itself; see whether the tmux server is stopped")
 
-    def _write(self, lines: Sequence[str], expect: Callable[[], None]) -> asyncio.Future[Reply]:
+    def _write(self, lines: Sequence[str], expect: Callable[[], None]) -> _Call:
         if not self.ready or self._transport is None:
             raise TmuxUnavailable(f"the connection to tmux is closed: {self._why or 'it was not opened'}")
+        if len(self._waiting) >= _MAX_PENDING:
+            raise Busy(f"{_MAX_PENDING} commands wait for tmux already; this one was not sent")
         data = b"".join(encode(line) for line in lines)
         expect()
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        call = _Call(asyncio.get_running_loop().create_future(), self._meter.sent())
+        self._waiting.append(call)
         self._transport.write(data)
-        return future
+        return call
 
     # -- the end
 
@@ -169,7 +200,7 @@ class ControlConnection(asyncio.Protocol):
 
     def _fail_waiting(self) -> None:
         while self._waiting:
-            future = self._waiting.popleft()
+            future = self._waiting.popleft().reply
             if not future.done():
                 future.set_exception(TmuxUnavailable(f"the connection to tmux was lost: {self._why}"))
                 future.exception()  # whoever waited may be gone
@@ -185,7 +216,7 @@ class ControlConnection(asyncio.Protocol):
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=asyncio.subprocess.DEVNULL,
-                env=client_environment(),
+                env={**client_environment(), OWNER: mark_of(start_of(os.getpid()))},
                 start_new_session=True,  # a Ctrl-C in the daemon's terminal is not for our clients
             )
         except OSError as error:
@@ -202,6 +233,7 @@ class ControlConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes (asyncio)."""
+        self._heard_s = asyncio.get_running_loop().time()
         try:
             heard = self._parser.feed(data)
         except Desync as error:
@@ -225,12 +257,15 @@ class ControlConnection(asyncio.Protocol):
 
     def _take_reply(self, reply: Reply) -> None:
         if reply.ours:
-            future = self._waiting.popleft() if self._waiting else None
-            if future is not None and not future.done():
-                future.set_result(reply)
+            if not self._waiting:
+                return  # a listener ended the connection in the middle of what was read
+            call = self._waiting.popleft()
+            self._meter.answered(call.sent_s, ok=reply.ok)
+            if not call.reply.done():
+                call.reply.set_result(reply)
         elif not self._attached.done():
             if not reply.ok:
-                self._why = _text(reply)
+                self._why = text_of(reply)
                 return  # its end follows
             self._attached.set_result(None)
             if self._abandoned:
@@ -251,14 +286,11 @@ def client_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _CLIENT_ENVIRONMENT if name in os.environ}
 
 
+def mark_of(owner: Process) -> str:
+    """Return what a client's environment says of the daemon it belongs to."""
+    return f"{owner.pid}:{owner.started}"
+
+
 def _dies_with_us() -> list[str]:
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
-
-
-def _text(reply: Reply) -> str:
-    return " ".join(_lines(reply)).strip()
-
-
-def _lines(reply: Reply) -> list[str]:
-    return [line.decode("utf-8", "replace") for line in reply.lines]

@@ -55,12 +55,12 @@ class Renamed:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A connection to the server was lost; events may be missed until Restored."""
+    """We cannot hear the server; events may be missed until Restored. May be told again while that lasts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Connected again; whoever keeps a picture of the panes looks again."""
+    """A connection is back and we hear everything; whoever keeps a picture of the panes looks again."""
 
 
 @dataclass(frozen=True, slots=True)

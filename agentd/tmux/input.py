@@ -64,22 +64,25 @@ def check_session_name(name: str, reserved: str) -> None:
         raise InvalidValue(f"{name[:80]!r} cannot be a session's name", hint="1 to 64 of A-Z a-z 0-9 _ -")
 
 
-def check_program(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> None:
-    """Refuse a program or directory that is not there: tmux itself would say yes and run something else, or nothing."""
+def check_words(argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Refuse words and variables that no program can be given."""
     if not argv or any("\0" in word for word in argv):
         raise InvalidValue("there is no program to run", field="argv")
+    bad = [name for name, value in env.items() if not _VARIABLE.match(name) or "\0" in value]
+    if bad:
+        raise InvalidValue(f"{bad[0]!r} cannot be an environment variable", field="env")
+
+
+def check_place(program: str, path: str | None, cwd: str) -> None:
+    """Refuse a program or directory that is not there: tmux itself would say yes and run something else, or nothing."""
     if "\0" in cwd or not Path(cwd).is_absolute() or not Path(cwd).is_dir():
         raise InvalidValue(f"{cwd!r} is not a directory", hint="give the absolute path of one", field="cwd")
     if not os.access(cwd, os.X_OK):
         raise InvalidValue(f"the directory {cwd!r} cannot be entered", field="cwd")
-    program = argv[0]
-    path = env.get("PATH", os.environ.get("PATH", os.defpath))
+    path = os.environ.get("PATH", os.defpath) if path is None else path
     found = shutil.which(str(Path(cwd, program)) if "/" in program else program, path=path)
     if not program or program.startswith("-") or found is None:
         raise InvalidValue(f"no program `{program}` can be run", hint="install it, or give its path", field="argv")
-    bad = [name for name, value in env.items() if not _VARIABLE.match(name) or "\0" in value]
-    if bad:
-        raise InvalidValue(f"{bad[0]!r} cannot be an environment variable", field="env")
 
 
 @contextmanager

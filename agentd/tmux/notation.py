@@ -88,7 +88,8 @@ def _checked_utf8(argument: str) -> None:
 class Reply:
     """The answer to one command, or to one framed group of commands.
 
-    `ours` is false for a block we did not ask for (the attach, a hook). `frame` is what followed the nonce.
+    `ours` is false for a block we did not ask for (the attach, a hook). `frame` is what followed the nonce; of a
+    sequence, the error that ended it.
     """
 
     lines: list[bytes]
@@ -110,10 +111,12 @@ Heard = Reply | Notification
 
 @dataclass(slots=True)
 class _Wanted:
-    """What the next block of ours answers: one command, a capture and its nonce, or many blocks up to a nonce."""
+    """What the next block of ours answers: one command, some of a sequence, a capture and its nonce, all up to one."""
 
     nonce: bytes = b""
     hostile: bool = False
+    sequence: bool = False
+    blocks: int = 1  # still to come of a sequence, if none fails
 
 
 class ControlParser:
@@ -121,7 +124,8 @@ class ControlParser:
 
     Tell it of each command before its answer can arrive: `expect` (one block), `expect_capture` (a block with a pane's
     content, then `display-message -p 'NONCE ...'`), `expect_frame` (any number of blocks of commands we trust, then the
-    same). Raises Desync when the bytes cannot be an answer to what was asked.
+    same), `expect_sequence` (a line `a ; b ; c`: one block each, up to the first error). Raises Desync when the bytes
+    cannot be an answer to what was asked.
     """
 
     def __init__(self) -> None:
@@ -144,6 +148,10 @@ class ControlParser:
     def expect_frame(self, nonce: str) -> None:
         """The next commands give any number of blocks; the last starts with the nonce."""
         self._wanted.append(_Wanted(nonce.encode()))
+
+    def expect_sequence(self, count: int) -> None:
+        """The next line holds so many commands, each of which runs only if the one before did."""
+        self._wanted.append(_Wanted(sequence=True, blocks=count))
 
     def feed(self, data: bytes) -> list[Heard]:
         """Take in bytes as they come; return what is complete."""
@@ -197,15 +205,28 @@ class ControlParser:
         if not _is_ours(guard):
             heard.append(Reply(lines, ok, ours=False))
             return
-        nonce = self._wanted[0].nonce
+        wanted, nonce = self._wanted[0], self._wanted[0].nonce
         if not nonce:
-            self._wanted.popleft()
-            heard.append(Reply(lines, ok))
+            self._end_step(wanted, Reply(lines, ok), heard)
         elif lines and lines[0].startswith(nonce):
             self._end_frame(lines[0][len(nonce) :], heard)
         else:
             self._frame_lines += lines
             self._frame_ok = self._frame_ok and ok
+
+    def _end_step(self, wanted: _Wanted, reply: Reply, heard: list[Heard]) -> None:
+        """End one command that stands alone, or one of a sequence."""
+        wanted.blocks -= 1
+        if reply.ok and wanted.blocks:
+            self._frame_lines += reply.lines
+            return
+        self._wanted.popleft()
+        earlier, self._frame_lines = self._frame_lines, []
+        if wanted.sequence and not reply.ok:
+            reply = Reply(earlier, ok=False, frame=b" ".join(reply.lines))
+        elif earlier:
+            reply = Reply(earlier + reply.lines)
+        heard.append(reply)
 
     def _end_frame(self, frame: bytes, heard: list[Heard]) -> None:
         self._wanted.popleft()

@@ -40,6 +40,12 @@ def start_of(pid: int) -> Process:
     return Process(pid, row.started if row else "")
 
 
+def parent_of(pid: int) -> int | None:
+    """Return the parent of the process that has this pid now; None when there is none, or the system does not tell."""
+    row = _row(pid)
+    return row.parent if row else None
+
+
 def is_alive(process: Process) -> bool:
     """Tell whether exactly this process still runs; a zombie does not."""
     if _PROC.is_dir():

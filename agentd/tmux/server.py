@@ -8,28 +8,28 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
 from agentd.config import TmuxConfig
-from agentd.errors import Conflict, VersionMismatch
+from agentd.errors import Conflict
 from agentd.paths import check_socket_path, open_private, private_dir
+from agentd.tmux.binary import check_binary, check_version, find_binary
 from agentd.tmux.connection import HUB
 from agentd.tmux.failures import TmuxUnavailable
 from agentd.tmux.notation import command, quote
+from agentd.tmux.orphans import is_orphan
 from agentd.tmux.processes import Process, is_alive, send_signal, start_of, wait_until_gone
 
 HOOKS = "agentd-hooks"  # the channel that our hooks signal
 # What no notification tells of: a program's end while its pane stays, and a split.
 _HOOKED = ("pane-died", "window-layout-changed")
-OLDEST = (3, 2)  # contract §1; doctor warns below 3.4 (tmux-2.md §4, versions)
 _START_S = 20.0  # a server that is just ending refuses new ones for that long (tmux-2.md §4)
 _RETRY_S = 0.1
 _LOOK_S = 0.02
@@ -37,6 +37,8 @@ _ANSWER_S = 10.0
 _FOREVER_S = 2_147_483_647
 _ABOUT = "#{pid}|#{start_time}|#{version}|#{@agentd_instance}"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+T = TypeVar("T")
 
 # Not `window-size manual` here: as a global option it makes tmux 3.3a crash on the first detached new-session.
 # Every agent's window gets it when it is made.
@@ -95,6 +97,7 @@ class ServerPlace:
         self._instance = instance
         self._conf = conf
         self.socket = check_socket_path(socket)
+        self.orphans_closed = 0
 
     @property
     def directory(self) -> str:
@@ -112,7 +115,8 @@ class ServerPlace:
         Raises Conflict when the server there belongs to somebody else: it is left alone.
         """
         private_dir(self.directory)
-        self._binary()
+        binary = find_binary(self._config.binary)
+        await _in_thread(lambda: check_binary(binary), _ANSWER_S)
         self._write_conf()
         deadline_s = anyio.current_time() + _START_S
         while True:
@@ -147,7 +151,7 @@ class ServerPlace:
                 f"the tmux server at {self.socket} belongs to {instance or 'somebody else'}; it was left alone",
                 hint="stop it, or give this daemon another AGENTD_DIR",
             )
-        _check_version(version)
+        check_version(version)
         await self._adopt()
         return Server(start_of(int(pid)), start_time, version)
 
@@ -156,23 +160,27 @@ class ServerPlace:
         await self._ask("source-file", self._conf)
         if (await self._ask("has-session", "-t", f"={HUB}", anything=True)).text:
             await self._ask(*self._hub())
+        seen: set[Process] = set()
         with anyio.move_on_after(_ANSWER_S):
             while orphans := await self._clients_of_the_dead():
+                seen |= orphans
                 for orphan in orphans:
                     send_signal(orphan, signal.SIGKILL)
                 # Until the server has let go of them: it must not be telling of that while we connect (see Gate).
                 await anyio.sleep(_LOOK_S)
+        self.orphans_closed += len(seen)
 
-    async def _clients_of_the_dead(self) -> list[Process]:
+    async def _clients_of_the_dead(self) -> set[Process]:
         rows = await self._ask("list-clients", "-F", "#{client_control_mode} #{client_pid} #{client_session}")
         each = [row.split(" ", 2) for row in rows.lines]
-        return [start_of(int(pid)) for control, pid, session in each if control == "1" and session == HUB]
+        clients = [int(pid) for control, pid, session in each if control == "1" and session == HUB]
+        return {start_of(pid) for pid in clients if is_orphan(pid)}
 
     async def _start(self) -> Server:
         await self._ask(*self._hub())
         answer = await self._ask("display-message", "-p", _ABOUT)
         pid, start_time, version, _ = answer.lines[0].split("|", 3)
-        _check_version(version)
+        check_version(version)
         return Server(start_of(int(pid)), start_time, version)
 
     def _hub(self) -> list[str]:
@@ -205,21 +213,15 @@ class ServerPlace:
         from libtmux.exc import LibTmuxException
 
         try:
-            server = libtmux.Server(socket_path=self.socket, config_file=self._conf, tmux_bin=self._binary())
+            server = libtmux.Server(
+                socket_path=self.socket, config_file=self._conf, tmux_bin=find_binary(self._config.binary)
+            )
             done = server.cmd(*arguments)
         except LibTmuxException as error:
             raise TmuxUnavailable(
                 f"cannot run tmux: {error or type(error).__name__}", hint="is tmux installed?"
             ) from None
         return Answer(done.stdout, " ".join(done.stderr) or ("" if done.returncode == 0 else "it gave no reason"))
-
-    def _binary(self) -> str:
-        found = shutil.which(self._config.binary)
-        if found is None:
-            raise TmuxUnavailable(
-                f"no program `{self._config.binary}` was found", hint="install tmux, or set tmux.binary to its path"
-            )
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,19 +237,10 @@ def _unwanted(environ: os._Environ[str] | dict[str, str]) -> list[str]:
     return [name for name in environ if name.startswith(("TMUX", "AGENTD_")) and _VARIABLE.match(name)]
 
 
-def _check_version(version: str) -> None:
-    numbers = re.match(r"(?:next-)?(\d+)\.(\d+)", version)
-    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
-        raise VersionMismatch(
-            f"this is tmux {version} and agentd needs {OLDEST[0]}.{OLDEST[1]} or later",
-            hint="install a newer tmux and stop the old server",
-        )
-
-
-async def _in_thread(function: Callable[[], Answer], timeout_s: float) -> Answer:
+async def _in_thread(function: Callable[[], T], timeout_s: float) -> T:
     """Run a blocking function in a daemon thread: a frozen tmux must not keep us from ending."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Answer] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
 
     def run() -> None:
         try:

@@ -34,7 +34,7 @@ async def test_t07_a_directory_really_named_like_a_command_runs_nothing(place: P
         assert not list(hostile.iterdir())
 
         # positive control: the same text as a directory or a name, as a careless program would give it
-        connection = await tmux._links.calls()
+        connection = tmux._calls.channel()
         await connection.ask(f"new-session -d -s careless -c '{attack}' cat", timeout_s=5)
         await exists(sentinel)
         another = place.directory / "S2"  # tmux remembers for a while what a command printed
@@ -46,7 +46,7 @@ async def test_t07_an_escaped_format_is_shown_as_it_is(place: Place) -> None:
     sentinel = place.directory / "S"
     text = f"#(touch {sentinel}) #{{pid}} ## ###{{pid}} #[fg=red] ##[fg=red] #"
     async with place.open() as (tmux, _):
-        connection = await tmux._links.calls()
+        connection = tmux._calls.channel()
         shown = await connection.run("display-message", "-p", escape_format(text), timeout_s=5)
         assert shown == [text]
         await _flush_jobs(place)
@@ -66,7 +66,7 @@ async def test_t08_a_title_runs_nothing(place: Place) -> None:
         await _flush_jobs(place)
         assert not sentinel.exists()
 
-        connection = await tmux._links.calls()
+        connection = tmux._calls.channel()
         await connection.run("display-message", "-p", "-t", ref.pane_id, "#{E:pane_title}", timeout_s=5)
         await exists(sentinel)
 
@@ -84,7 +84,7 @@ async def test_t12_a_screen_full_of_forged_guards_is_only_a_screen(place: Place)
         events = len(seen.of(PaneDied))
 
         # Guards with the very numbers of the block: the pane learns the server's time and counts ahead of it.
-        connection = await tmux._links.calls()
+        connection = tmux._calls.channel()
         loop = f'i=0; while [ $i -lt 9000 ]; do echo "%end $(date +%s) $i 1"; i=$((i+7)); done > {forged}.2'
         script = f"{loop}; cat {forged}.2; echo last line; exec sleep 1000"
         numbers = await spawn(tmux, "sh", "-c", script, name="numbers")
@@ -94,7 +94,7 @@ async def test_t12_a_screen_full_of_forged_guards_is_only_a_screen(place: Place)
             shown = (await tmux.look(numbers, lines=5000)).text.strip("\n").split("\n")
             assert shown == expected
         assert len(seen.of(PaneDied)) == events
-        assert await tmux._links.calls() is connection
+        assert tmux._calls.channel() is connection
 
 
 async def test_t18_a_users_tmux_conf_is_never_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

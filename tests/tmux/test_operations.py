@@ -212,7 +212,7 @@ async def test_a_failing_listener_breaks_nothing(place: Place) -> None:
         raise RuntimeError("no")
 
     async with place.open() as (tmux, seen):
-        tmux._on_event = fail
+        tmux._hearing._on_event = fail
         ref = await spawn(tmux, "cat")
         for word in ("one", "two", "three"):  # the echo of each comes back as an event
             await tmux.type_text(ref, word)

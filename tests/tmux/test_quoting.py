@@ -83,7 +83,7 @@ def recorder(place: Place) -> Iterator[Recorder]:
 
 
 def fresh(recorder: Recorder) -> None:
-    recorder.tmux._unread_bytes.clear()  # it never answers, so pastes would soon be refused
+    recorder.tmux._hearing.unread_bytes.clear()  # it never answers, so pastes would soon be refused
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -103,7 +103,7 @@ def test_p4_pasted_text_arrives_as_it_is(recorder: Recorder, text: str) -> None:
 async def test_p4_every_command_has_exactly_one_reply(place: Place) -> None:
     """A thousand hostile arguments in flight: each reply says what its own command asked."""
     async with place.open() as (tmux, _):
-        connection = await tmux._links.calls()
+        connection = tmux._calls.channel()
         words = [f"{number} {text}" for number, text in enumerate(TRICKY * 60)]
         shown: dict[str, str] = {}
 

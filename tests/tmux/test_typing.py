@@ -33,7 +33,7 @@ async def unguarded_paste(tmux: Tmux, directory: Path, ref: PaneRef, text: str) 
     """Paste as a careless program would: the bytes as they are, nothing asked first."""
     path = directory / "unguarded"
     path.write_bytes(text.encode())
-    connection = await tmux._links.calls()
+    connection = tmux._calls.channel()
     await connection.run("load-buffer", "-b", "unguarded", str(path), timeout_s=5)
     await connection.run("paste-buffer", "-p", "-r", "-d", "-b", "unguarded", "-t", ref.pane_id, timeout_s=5)
 
@@ -288,6 +288,6 @@ async def test_t09_t10_unguarded_lines_do_run_commands(place: Place) -> None:
         await screen(tmux, seen, ref, lambda look: attack.rsplit(maxsplit=1)[-1] in look.text.replace("\n", ""))
         assert not sentinel.exists()
 
-        connection = await tmux._links.calls()
+        connection = tmux._calls.channel()
         await connection.frame([f"display-message -p -- {quote('one')} ; run-shell 'touch {sentinel}'"], timeout_s=5)
         await exists(sentinel)

@@ -35,11 +35,11 @@ def test_control_clients_are_killed_under_load(running: Instance):
     server = running.tmux("display-message", "-p", "#{pid}")
     with load(cast, senders=10) as under:
         for number in range(ROUNDS):
-            before = wait_until(lambda: len(found := listeners(running)) == 3 and found, "three control clients")
+            before = wait_until(lambda: len(found := listeners(running)) == 4 and found, "four control clients")
             for pid in before if number % 2 else before[:1]:
                 os.kill(pid, signal.SIGKILL)
             wait_until(
-                lambda before=before: len(found := listeners(running)) == 3 and set(found) != set(before), "new clients"
+                lambda before=before: len(found := listeners(running)) == 4 and set(found) != set(before), "new clients"
             )
             under.more(30)
         ledger = under.stop()

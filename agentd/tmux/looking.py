@@ -1,0 +1,69 @@
+"""What panes and sessions look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+
+from agentd.records import PaneRef
+from agentd.tmux.calls import Calls
+from agentd.tmux.failures import PaneDead
+from agentd.tmux.hearing import END_LOOK_S, END_LOOKS, Hearing
+from agentd.tmux.notation import Reply, command
+from agentd.tmux.views import (
+    FACTS_FORMAT,
+    NOT_HUB,
+    PANES_FORMAT,
+    SESSIONS_FORMAT,
+    Facts,
+    Look,
+    PaneInfo,
+    facts_of,
+    pane_of,
+    session_of,
+)
+
+_MAX_LINES = 100_000
+_LONG_LINES = 200  # of scrollback: more than that is bulk
+
+
+class Looking:
+    """Captures and lists."""
+
+    def __init__(self, calls: Calls, hearing: Hearing) -> None:
+        self._calls = calls
+        self._hearing = hearing
+
+    async def look(self, ref: PaneRef, lines: int | None, *, escapes: bool) -> Look:
+        """Return what the pane shows; of a dead one when tmux has learned how it ended."""
+        reply, facts = await self._capture(ref, lines, escapes=escapes)
+        for _ in range(END_LOOKS):
+            if not facts.end_unknown:
+                break
+            self._hearing.nudge()
+            await anyio.sleep(END_LOOK_S)
+            reply, facts = await self._capture(ref, lines, escapes=escapes)
+        shown = [each.decode("utf-8", "replace") for each in reply.lines]
+        return facts.look("\n".join(shown if escapes else [each.rstrip(" ") for each in shown]))
+
+    async def panes(self) -> list[PaneInfo]:
+        """Return every pane that is not the hub's."""
+        rows, server = await self._calls.rows("list-panes", "-a", "-f", NOT_HUB, "-F", PANES_FORMAT)
+        return [pane_of(row, server) for row in rows]
+
+    async def sessions(self) -> list[dict[str, Any]]:
+        """Return every session but the hub."""
+        rows, _ = await self._calls.rows("list-sessions", "-f", NOT_HUB, "-F", SESSIONS_FORMAT)
+        return [session_of(row) for row in rows]
+
+    async def _capture(self, ref: PaneRef, lines: int | None, *, escapes: bool) -> tuple[Reply, Facts]:
+        words = ["capture-pane", "-p", "-J", "-t", ref.pane_id]
+        words += ["-e"] if escapes else []
+        words += ["-S", str(-min(lines, _MAX_LINES))] if lines else []
+        channel = self._calls.channel(ref, bulk=(lines or 0) > _LONG_LINES)
+        reply = await channel.capture(command(*words), FACTS_FORMAT, ref.pane_id, timeout_s=self._calls.timeout_s)
+        facts = facts_of(reply.frame)
+        if facts is None or facts.pid != ref.pid:
+            raise PaneDead(f"pane {ref.pane_id} is gone")
+        return reply, facts
