@@ -1,4 +1,4 @@
-"""What a tmux server tells us unasked."""
+"""What a tmux server tells us unasked; `server` is its identity, for ids are unique only within one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Output:
 
     pane_id: str
     escaped: bytes  # as tmux sends it
+    server: str
 
     @property
     def data(self) -> bytes:
@@ -25,6 +26,7 @@ class PaneDied:
     """A pane's program ended; told once."""
 
     pane_id: str
+    server: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,14 @@ class Activity:
 
     pane_id: str
     dead: bool
+    server: str
 
 
 @dataclass(frozen=True, slots=True)
 class SessionsChanged:
     """A session came or went."""
+
+    server: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +51,28 @@ class Renamed:
 
     session_id: str
     name: str
+    server: str
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
     """A connection to the server was lost; events may be missed until Restored."""
 
+    server: str
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
     """Connected again; whoever keeps a picture of the panes looks again."""
 
+    server: str
+
 
 @dataclass(frozen=True, slots=True)
 class ServerGone:
-    """The server ended, and all panes with it; `server` is its identity."""
+    """The server ended, and all panes with it."""
 
-    server: str = ""
+    server: str
 
 
 TmuxEvent = Output | PaneDied | Activity | SessionsChanged | Renamed | Lost | Restored | ServerGone

@@ -122,11 +122,11 @@ class Links:
                 if first:
                     task_status.started()
                 else:
-                    self._tell(Restored())
+                    self._tell(Restored(self.server.id))
                 first = False
                 await self._use(role, connection)
                 self._log.warning("a connection to tmux was lost", role=role, error=connection.why)
-                self._tell(Lost())
+                self._tell(Lost(self.server.id))
             if not self.server.alive:
                 self._declare_gone()
                 break

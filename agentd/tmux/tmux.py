@@ -405,7 +405,7 @@ class Tmux:
                 if first:
                     task_status.started()
                 else:
-                    self._tell(Restored())
+                    self._tell(Restored(server.id))
                 first = False
             self._lose_server(server)
             if self._stopped:
@@ -445,7 +445,7 @@ class Tmux:
         if output is not None:
             pane_id, escaped = output
             self._unread_bytes.pop(pane_id, None)
-            self._tell(Output(pane_id, escaped))
+            self._tell(Output(pane_id, escaped, self.server))
             return
         rest = notification.rest.decode("utf-8", "replace")
         match notification.name:
@@ -454,10 +454,10 @@ class Tmux:
             case b"pause":
                 self._resume(rest)
             case b"sessions-changed":
-                self._tell(SessionsChanged())
+                self._tell(SessionsChanged(self.server))
             case b"session-renamed":
                 session_id, _, name = rest.partition(" ")
-                self._tell(Renamed(session_id, name))
+                self._tell(Renamed(session_id, name, self.server))
 
     def _take_snapshot(self, snapshot: str) -> None:
         before = self._activity
@@ -468,7 +468,7 @@ class Tmux:
             if before.get(pane_id) == state:
                 continue
             dead = state.startswith("1")
-            self._tell(Activity(pane_id, dead))
+            self._tell(Activity(pane_id, dead, self.server))
             if dead and pane_id not in self._told_dead:
                 self._death_hint.set()
 
@@ -477,7 +477,7 @@ class Tmux:
         events = self._links.events() if self._links else None
         if events is not None:
             events.post("refresh-client", "-A", f"{pane_id}:continue")
-        self._tell(Output(pane_id, b""))
+        self._tell(Output(pane_id, b"", self.server))
 
     def _tell(self, event: TmuxEvent) -> None:
         try:
@@ -501,7 +501,7 @@ class Tmux:
 
     async def _tell_deaths(self) -> None:
         for attempt in range(_END_LOOKS):
-            connection, _ = await self._connected()
+            connection, server = await self._connected()
             rows = await self._run(connection, "list-panes", "-a", "-f", "#{pane_dead}", "-F", _DEAD_FORMAT)
             waiting = False
             self._told_dead &= {row.partition("|")[0] for row in rows}
@@ -511,7 +511,7 @@ class Tmux:
                     continue
                 if how or attempt == _END_LOOKS - 1:
                     self._told_dead.add(pane_id)
-                    self._tell(PaneDied(pane_id))
+                    self._tell(PaneDied(pane_id, server))
                 else:
                     waiting = True
             if not waiting:
