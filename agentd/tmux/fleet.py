@@ -5,12 +5,10 @@ An agent keeps its server for life; the server's identity in its PaneRef says wh
 
 from __future__ import annotations
 
-import socket as sockets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -24,11 +22,11 @@ from agentd.records import PaneRef
 from agentd.tmux.events import ServerGone, TmuxEvent
 from agentd.tmux.failures import TmuxUnavailable
 from agentd.tmux.placement import bounds, place
+from agentd.tmux.sockets import check_free, living
 from agentd.tmux.tmux import Tmux
 from agentd.tmux.views import Look, PaneInfo
 
 _REST_S = 10.0  # until a server that could not be started is tried again
-_PROBE_S = 1.0
 
 T = TypeVar("T")
 
@@ -255,7 +253,7 @@ class Fleet:
 
     async def _adopt(self) -> None:
         """Take over every server that lives, and have the first."""
-        found = await anyio.to_thread.run_sync(_living_sockets, self._paths.tmux_sockets())
+        found = await anyio.to_thread.run_sync(living, self._paths.tmux_sockets())
         failures: dict[int, AgentdError] = {}
 
         async def one(index: int) -> None:
@@ -296,7 +294,7 @@ class Fleet:
     async def _keep(self, index: int, member: _Member) -> None:
         """Hold one server's connections until the fleet is closed."""
         try:
-            _check_place(self._paths.tmux_socket(index))
+            check_free(self._paths.tmux_socket(index))
             async with Tmux.open(
                 self._config,
                 self._paths.tmux_socket(index),
@@ -318,28 +316,3 @@ class Fleet:
                 self._rest_until_s[index] = anyio.current_time() + _REST_S
             self._log.error("no tmux server", index=index, error=error.message)
             member.ready.set()
-
-
-def _check_place(path: str) -> None:
-    place = Path(path)
-    if place.exists() and not place.is_socket():  # tmux would put its socket into the place of a file
-        raise Conflict(f"{path} is there and is not a socket; it was left alone", hint="move it away")
-
-
-def _living_sockets(paths: Mapping[int, str]) -> list[int]:
-    """Return where a server accepts connections; sockets of dead ones are removed."""
-    return [index for index, path in paths.items() if Path(path).is_socket() and _answers(path)]
-
-
-def _answers(path: str) -> bool:
-    with sockets.socket(sockets.AF_UNIX) as probe:
-        probe.settimeout(_PROBE_S)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            with suppress(FileNotFoundError):
-                Path(path).unlink()
-            return False
-        except OSError:  # it accepts nothing at the moment: it lives, and says later what is the matter with it
-            return True
-    return True
