@@ -89,11 +89,13 @@ def test_everything_works_across_them(spread: Instance):
         assert sorted(row["server"] for row in sessions) == [*range(SERVERS)]
         for session in sessions:
             assert client.call("sessions.get", session=session["name"])["session"] == session
-    first, *others = cast
+    first, *others, last = cast
+    os.kill(cast[last]["pid"], signal.SIGKILL)
+    wait_until(lambda: failed(spread) == [last], "the end of a program whose pane's id others have, too", 10)
     spread.cli("stop", first, "--force")
     assert not alive(cast[first]["pid"])
     assert all(alive(cast[name]["pid"]) for name in others)
-    assert sorted(agents(spread)) == sorted(others)
+    assert sorted(agents(spread)) == sorted([*others, last])
 
 
 def attached_sees(whole: Instance, argv: list[str], name: str) -> bool:
