@@ -19,7 +19,9 @@ from typing import Any
 import anyio
 
 from agentd import __version__, config, logs
-from agentd.agents.crew import Adoption, Crew
+from agentd.agents.adoption import Adoption
+from agentd.agents.crew import Crew
+from agentd.agents.crew_parts import CrewParts
 from agentd.agents.directory import Directory
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
@@ -40,7 +42,8 @@ from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import LoopLag, Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
 from agentd.records import Agent, Change, Delivery
-from agentd.tmux.tmux import Lost, Output, Restored, Tmux, TmuxEvent
+from agentd.tmux.fleet import Fleet
+from agentd.tmux.tmux import Lost, Output, Restored, ServerGone, TmuxEvent
 
 EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
 EXIT_CANNOT_START = 78  # sysexits EX_CONFIG; reliability.md R04
@@ -76,10 +79,10 @@ def _ours(raised: BaseException) -> AgentdError | None:
 def _sole_instance(paths: Paths) -> Iterator[Callable[[Sequence[str]], Config]]:
     for directory in (paths.state_dir, paths.runtime_dir):
         private_dir(directory)
-    for path in (paths.socket, paths.tmux_socket):
+    for path in (paths.socket, paths.tmux_socket(config.MAX_SERVERS - 1)):
         check_socket_path(path)
     with InstanceLock(paths):
-        for path in (paths.socket, paths.tmux_socket):
+        for path in (paths.socket, *paths.tmux_sockets().values()):
             check_place(path)  # before tmux is started, which would take the place of a file
         _set_limits()
         yield partial(config.load, paths.config_file, os.environ)
@@ -129,7 +132,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
         parts, door, recovered = await _build(given, stop, stack)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop.on_signals)
-            tasks.start_soon(_lag_of_loop(parts.metrics).run)
+            tasks.start_soon(_gauges(parts).run)
             await tasks.start(parts.crew.run)
             adoption = await parts.crew.adopt(recovered)
             await tasks.start(door.serve)
@@ -144,40 +147,31 @@ async def _serve(given: _Given, starter: _Starter) -> int:
 
 async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Parts, RpcDoor, Sequence[Delivery]]:
     """Build the parts, lowest floor first; the stack closes them in reverse."""
-    paths, settings, log = given.paths, given.settings, given.log
+    paths, settings = given.paths, given.settings
     started_ns = time.time_ns()
     profiles = Profiles.load(paths.profiles_dir)  # before tmux is started: a bad one leaves nothing running
     instance = _instance_id(paths)
     events, metrics, waiters, cache = Events(), Metrics(), Waiters(), Tiers()
     on_changes: Relay = [waiters.on_changes]
-    on_tmux: Relay = [partial(_refresh, cache)]
-
-    registry = await Registry.open(paths.registry_file)
-    stack.push_async_callback(registry.close)
-    mailbox = await stack.enter_async_context(
-        Mailbox.open(paths.mailbox_dir, settings.mailbox, partial(_tell, on_changes, log))
-    )
-    tmux = await stack.enter_async_context(
-        Tmux.open(
-            settings.tmux, paths.tmux_socket, paths.tmux_conf, instance, log=log, on_event=partial(_tell, on_tmux, log)
-        )
-    )
+    on_tmux: Relay = [_Refresh(cache)]
+    registry, mailbox, tmux = await _open_floors(given, instance, stack, on_changes, on_tmux)
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
-    teams = Teams(registry, directory, await registry.teams())
     crew = Crew(
-        tmux=tmux,
-        mailbox=mailbox,
-        registry=registry,
-        directory=directory,
-        profiles=profiles,
-        events=events,
-        metrics=metrics,
-        config=settings,
-        places=places,
-        instance=instance,
-        umask=given.umask,
-        log=log,
+        CrewParts(
+            tmux=tmux,
+            mailbox=mailbox,
+            registry=registry,
+            directory=directory,
+            profiles=profiles,
+            events=events,
+            metrics=metrics,
+            config=settings,
+            places=places,
+            instance=instance,
+            umask=given.umask,
+            log=given.log,
+        )
     )
     on_changes += [crew.on_changes, partial(_emit_changes, events, directory)]
     on_tmux.append(crew.on_tmux)
@@ -194,30 +188,51 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         places=places,
         profiles=profiles,
         crew=crew,
-        teams=teams,
+        teams=Teams(registry, directory, await registry.teams()),
         waiters=waiters,
         events=events,
         metrics=metrics,
-        log=log,
+        log=given.log,
         request_stop=stop.request,
     )
-    metrics.gauge("agents_live", lambda: crew.count)
-    metrics.gauge("waiters", lambda: len(waiters))
-    door = RpcDoor(
-        path=paths.socket,
-        config=settings.rpc,
-        answer=partial(table.answer, parts),
-        identify=partial(identify, directory=Inhabitants(directory, crew, instance)),
-        hello={"server": f"agentd {__version__}", "pid": os.getpid(), "instance": instance},
-        log=log,
+    return parts, _door(parts, paths.socket), mailbox.recover()
+
+
+async def _open_floors(
+    given: _Given, instance: str, stack: AsyncExitStack, on_changes: Relay, on_tmux: Relay
+) -> tuple[Registry, Mailbox, Fleet]:
+    """Open what lives outside of this process: the files and the tmux servers."""
+    paths, settings, log = given.paths, given.settings, given.log
+    registry = await Registry.open(paths.registry_file)
+    stack.push_async_callback(registry.close)
+    mailbox = await stack.enter_async_context(
+        Mailbox.open(paths.mailbox_dir, settings.mailbox, partial(_tell, on_changes, log))
     )
-    return parts, door, mailbox.recover()
+    tmux = await stack.enter_async_context(
+        Fleet.open(settings.tmux, paths, instance, log, partial(_tell, on_tmux, log))
+    )
+    return registry, mailbox, tmux
 
 
-def _lag_of_loop(metrics: Metrics) -> LoopLag:
-    lag = LoopLag()
-    metrics.gauge("loop_stall_ms_p99", lambda: round(lag.quantile_ms(0.99), 3))
-    metrics.gauge("loop_stall_ms_max", lambda: round(lag.quantile_ms(1.0), 3))
+def _door(parts: Parts, path: str) -> RpcDoor:
+    return RpcDoor(
+        path=path,
+        config=parts.config.rpc,
+        answer=partial(table.answer, parts),
+        identify=partial(identify, directory=Inhabitants(parts.directory, parts.crew, parts.instance)),
+        hello={"server": f"agentd {__version__}", "pid": os.getpid(), "instance": parts.instance},
+        log=parts.log,
+    )
+
+
+def _gauges(parts: Parts) -> LoopLag:
+    """Show what is counted elsewhere; return the one measure that is a task of its own."""
+    lag, gauge = LoopLag(), parts.metrics.gauge
+    gauge("agents_live", lambda: parts.crew.count)
+    gauge("waiters", lambda: len(parts.waiters))
+    gauge("tmux_servers", lambda: len(parts.tmux.servers()))
+    gauge("loop_stall_ms_p99", lambda: round(lag.quantile_ms(0.99), 3))
+    gauge("loop_stall_ms_max", lambda: round(lag.quantile_ms(1.0), 3))
     return lag
 
 
@@ -232,7 +247,7 @@ async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:
     await parts.crew.quiesce(2 * parts.config.courier.confirm_s)
     await door.drain()
     if stop.agents == "stop":
-        await parts.tmux.stop_server()
+        await parts.tmux.stop()
 
 
 async def _stop_one(parts: Parts, agent: Agent) -> None:
@@ -260,17 +275,26 @@ def _announce(parts: Parts, adoption: Adoption, paths: Paths) -> None:
     )
 
 
-def _refresh(cache: Tiers, event: TmuxEvent) -> None:
-    """Drop kept answers when tmux says that something changed; what a program prints changes none of them."""
-    match event:
-        case Output():
-            return
-        case Lost():
-            cache.deaf()
-        case Restored():
-            cache.hearing()
-        case _:
-            cache.drop()
+class _Refresh:
+    """Drops kept answers when tmux says that something changed; what a program prints changes none of them."""
+
+    def __init__(self, cache: Tiers) -> None:
+        self._cache = cache
+        self._deaf_to: set[str] = set()  # servers whose events do not reach us
+
+    def __call__(self, event: TmuxEvent) -> None:
+        match event:
+            case Output():
+                return
+            case Lost(server=server):
+                self._deaf_to.add(server)
+                self._cache.deaf()
+            case Restored(server=server) | ServerGone(server=server):
+                self._deaf_to.discard(server)  # of one that is gone there is nothing more to hear
+                if not self._deaf_to:
+                    self._cache.hearing()
+            case _:
+                self._cache.drop()
 
 
 def _tell(listeners: Relay, log: logs.Log, what: Any) -> None:

@@ -47,15 +47,23 @@ class Paths:
         """Return the path of the RPC socket."""
         return os.path.join(self.runtime_dir, "agentd.sock")
 
-    @property
-    def tmux_socket(self) -> str:
-        """Return the path of our tmux server's socket."""
-        return os.path.join(self.runtime_dir, "tmux.sock")
+    def tmux_socket(self, index: int) -> str:
+        """Return the path of the socket of one of our tmux servers; the first is 0."""
+        return os.path.join(self.runtime_dir, f"tmux-{index}.sock")
 
-    @property
-    def tmux_conf(self) -> str:
-        """Return the path of the tmux configuration we write."""
-        return os.path.join(self.runtime_dir, "tmux.conf")
+    def tmux_conf(self, index: int) -> str:
+        """Return the path of the tmux configuration we write for a server."""
+        return os.path.join(self.runtime_dir, f"tmux-{index}.conf")
+
+    def tmux_sockets(self) -> dict[int, str]:
+        """Return what is at the places of our tmux servers' sockets, by index, whether a server lives there or not."""
+        try:
+            names = os.listdir(self.runtime_dir)
+        except FileNotFoundError:
+            return {}
+        found = [name[5:-5] for name in names if name.startswith("tmux-") and name.endswith(".sock")]
+        indices = sorted(int(number) for number in found if number.isascii() and number.isdigit())
+        return {index: self.tmux_socket(index) for index in indices if f"{index}" in found}
 
     @property
     def config_file(self) -> str:

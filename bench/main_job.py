@@ -40,7 +40,7 @@ def instance() -> Iterator[tuple[Client, str]]:
     subprocess.run([*agentd, "up"], env=environ, check=True, capture_output=True)
     try:
         with connect(environ=environ) as client:
-            yield client, f"{directory}/tmux.sock"
+            yield client, f"{directory}/tmux-0.sock"
     finally:
         subprocess.run([*agentd, "down", "--agents", "stop"], env=environ, check=True, capture_output=True)
         shutil.rmtree(directory)

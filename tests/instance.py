@@ -83,18 +83,23 @@ class Instance:
                 client.call("agents.wait", {"target": agent["id"], "until": "idle", "timeout_s": 20.0})
             return agent
 
-    def tmux(self, *args: str) -> str:
-        """Ask the instance's tmux server directly."""
-        socket = str(self.directory / "tmux.sock")
-        done = subprocess.run(
-            ["tmux", "-S", socket, *args], capture_output=True, text=True, timeout=20, env=self.environ
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def tmux(self, *args: str, server: int = 0) -> str:
+        """Ask one of the instance's tmux servers directly."""
+        return self._tmux(self.directory / f"tmux-{server}.sock", *args)
+
+    def servers(self) -> list[int]:
+        """Return the indices of the instance's tmux servers."""
+        return sorted(int(path.stem.removeprefix("tmux-")) for path in self.directory.glob("tmux-*.sock"))
 
     def screen(self, agent: dict[str, Any]) -> str:
         """Return an agent's screen, by tmux itself."""
-        return self.tmux("capture-pane", "-p", "-t", agent["pane"])
+        return self._tmux(agent["socket"], "capture-pane", "-p", "-t", agent["pane"])
+
+    def _tmux(self, socket: str | Path, *args: str) -> str:
+        argv = ["tmux", "-S", str(socket), *args]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, env=self.environ)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     # -- ending
 

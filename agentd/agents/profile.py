@@ -93,6 +93,7 @@ class Profile(_Table, frozen=True):
     env: dict[EnvName, str] = {}
     delivery: Literal["type", "pull", "both"] = "type"
     acks: bool = False  # the program itself says when it has dealt with a message
+    on_lost: Literal["fail", "respawn"] = "fail"  # when its tmux server crashed
     boot: Boot = Boot()
     input: Input = Input()
     stop: Stop = Stop()

@@ -13,7 +13,8 @@ from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict, classify
 from agentd.agents.signal import Signal
 from agentd.records import AgentState, PaneRef
-from agentd.tmux.tmux import Look, Tmux
+from agentd.tmux.fleet import Fleet
+from agentd.tmux.tmux import Look
 
 RELOOK_S = 0.25  # a look without an event: the event stream may be down
 SETTLE_S = 0.01  # a program draws in several writes; looking after each would only cost tmux time
@@ -39,7 +40,7 @@ class Attempt:
 class Terminal:
     """One agent's pane: look, type, press keys."""
 
-    def __init__(self, tmux: Tmux, ref: PaneRef, profile: Profile, confirm_s: float) -> None:
+    def __init__(self, tmux: Fleet, ref: PaneRef, profile: Profile, confirm_s: float) -> None:
         self._tmux = tmux
         self._profile = profile
         self._confirm_s = confirm_s

@@ -10,9 +10,9 @@ from typing import Any
 
 import anyio
 
-from agentd.agents.crew import SpawnRequest
 from agentd.agents.live import LiveAgent
 from agentd.agents.names import next_names, valid_name
+from agentd.agents.starts import SpawnRequest
 from agentd.agents.text import sanitise
 from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts

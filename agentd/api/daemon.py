@@ -13,7 +13,7 @@ from typing import Any
 from agentd import __version__
 from agentd.api.parts import Parts
 from agentd.api.views import event_row
-from agentd.errors import NotFound
+from agentd.errors import NotFound, UnknownTarget
 from agentd.records import AgentState, Caller
 from agentd.wire import calls
 from agentd.wire.frames import PROTOCOL
@@ -30,7 +30,7 @@ def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, A
         "instance": parts.instance,
         "overrides": list(parts.overrides),
         "agents": {"live": parts.crew.count, **{state: states.get(state, 0) for state in AgentState}},
-        "tmux": {"server": parts.tmux.server, "version": parts.tmux.version},
+        "tmux": {"version": parts.tmux.version, "servers": parts.tmux.servers()},
         "mailbox": parts.mailbox.stats(),
         "cache": parts.cache.stats(),
         "pool": [],
@@ -83,10 +83,12 @@ async def sessions_list(parts: Parts, _caller: Caller, _params: calls.Nothing) -
 async def sessions_get(parts: Parts, _caller: Caller, params: calls.OneSession) -> dict[str, Any]:
     """Return one tmux session."""
     answer = await parts.cache.get("sessions", parts.tmux.sessions)
-    for session in answer.value:
-        if params.session in (session["id"], session["name"]):
-            return {"session": session, "tier": answer.tier, "age_ms": answer.age_ms}
-    raise NotFound(f"no tmux session is `{params.session}`", hint="agentd call sessions.list")
+    found = [session for session in answer.value if params.session in (session["id"], session["name"])]
+    if not found:
+        raise NotFound(f"no tmux session is `{params.session}`", hint="agentd call sessions.list")
+    if len(found) > 1:
+        raise UnknownTarget(f"{len(found)} tmux servers have a session `{params.session}`", hint="give its name")
+    return {"session": found[0], "tier": answer.tier, "age_ms": answer.age_ms}
 
 
 def events_list(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from agentd.events import Events
 from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
-from agentd.tmux.tmux import Tmux
+from agentd.tmux.fleet import Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Parts:
     overrides: Sequence[str]
     instance: str
     started_ns: int
-    tmux: Tmux
+    tmux: Fleet
     cache: Tiers
     mailbox: Mailbox
     registry: Registry

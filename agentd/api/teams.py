@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentd.agents.crew import SpawnRequest
 from agentd.agents.names import valid_name
 from agentd.agents.registry import Team
+from agentd.agents.starts import SpawnRequest
 from agentd.agents.teams import Place, read_team
 from agentd.api import agents as agent_calls
 from agentd.api.parts import Parts

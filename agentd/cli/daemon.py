@@ -117,7 +117,7 @@ def _started_to_stop_agents() -> dict[str, Any] | None:
     from agentd.cli.launching import launch
     from agentd.paths import Paths
 
-    if os.environ.get("AGENTD_AUTOSTART") == "0" or not os.path.exists(Paths.find(os.environ).tmux_socket):
+    if os.environ.get("AGENTD_AUTOSTART") == "0" or not Paths.find(os.environ).tmux_sockets():
         return None
     launch([])
     return _status()

@@ -152,6 +152,7 @@ def _configuration(paths: Paths) -> Row:
 
 def _socket_path(paths: Paths) -> Row:
     try:
+        check_socket_path(paths.tmux_socket(config.MAX_SERVERS - 1))  # the longest
         return ("socket path", OK, check_socket_path(paths.socket), "")
     except AgentdError as error:
         return ("socket path", FAIL, error.message, error.hint or "")

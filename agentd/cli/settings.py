@@ -48,7 +48,7 @@ def path(values: Values) -> int:
         "state": paths.state_dir,
         "runtime": paths.runtime_dir,
         "socket": os.environ.get("AGENTD_SOCKET") or paths.socket,
-        "tmux_socket": paths.tmux_socket,
+        "tmux_socket": paths.tmux_socket(0),  # of the first server; each agent's row names its own
         "log": paths.log_file,
     }
     if values["json"]:

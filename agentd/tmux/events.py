@@ -1,4 +1,4 @@
-"""What a tmux server tells us unasked."""
+"""What a tmux server tells us unasked; `server` is its identity, for ids are unique only within one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Output:
 
     pane_id: str
     escaped: bytes  # as tmux sends it
+    server: str
 
     @property
     def data(self) -> bytes:
@@ -25,6 +26,7 @@ class PaneDied:
     """A pane's program ended; told once."""
 
     pane_id: str
+    server: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,21 @@ class Activity:
 
     pane_id: str
     dead: bool
+    server: str
 
 
 @dataclass(frozen=True, slots=True)
 class SessionsChanged:
     """A session came or went."""
 
+    server: str
+
 
 @dataclass(frozen=True, slots=True)
 class WindowsChanged:
     """A window or a pane came, went or changed its size."""
+
+    server: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +58,28 @@ class Renamed:
 
     session_id: str
     name: str
+    server: str
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
     """We cannot hear the server; events may be missed until Restored. May be told again while that lasts."""
 
+    server: str
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
     """A connection is back and we hear everything; whoever keeps a picture of the panes looks again."""
 
+    server: str
+
 
 @dataclass(frozen=True, slots=True)
 class ServerGone:
-    """The server ended, and all panes with it; `server` is its identity."""
+    """The server ended, and all panes with it."""
 
-    server: str = ""
+    server: str
 
 
 TmuxEvent = Output | PaneDied | Activity | SessionsChanged | WindowsChanged | Renamed | Lost | Restored | ServerGone

@@ -102,7 +102,7 @@ class Hearing:
             pane_id, escaped = output
             self.unread_bytes.pop(pane_id, None)
             self._heard.add(pane_id)
-            self.tell(Output(pane_id, escaped))
+            self.tell(Output(pane_id, escaped, self._calls.server_id))
             return
         rest = notification.rest.decode("utf-8", "replace")
         match notification.name:
@@ -112,12 +112,12 @@ class Hearing:
                 self._resume(rest)
             case b"sessions-changed":
                 self.lag.heard()
-                self.tell(SessionsChanged())
+                self.tell(SessionsChanged(self._calls.server_id))
             case b"window-add" | b"window-close" | b"unlinked-window-add" | b"unlinked-window-close":
-                self.tell(WindowsChanged())
+                self.tell(WindowsChanged(self._calls.server_id))
             case b"session-renamed":
                 session_id, _, name = rest.partition(" ")
-                self.tell(Renamed(session_id, name))
+                self.tell(Renamed(session_id, name, self._calls.server_id))
 
     def _take_snapshot(self, snapshot: str) -> None:
         before, heard = self._activity, self._heard
@@ -131,7 +131,7 @@ class Hearing:
                 continue
             dead = state.startswith("1")
             if dead or pane_id not in heard:
-                self.tell(Activity(pane_id, dead))
+                self.tell(Activity(pane_id, dead, self._calls.server_id))
             if dead and pane_id not in self._told_dead:
                 self._death_hint.set()
 
@@ -140,7 +140,7 @@ class Hearing:
         events = self._events()
         if events is not None:
             events.post("refresh-client", "-A", f"{pane_id}:continue")
-        self.tell(Output(pane_id, b""))
+        self.tell(Output(pane_id, b"", self._calls.server_id))
 
     def _events(self) -> ControlConnection | None:
         return self._calls.pool.links.events() if self._calls.pool else None
@@ -168,7 +168,7 @@ class Hearing:
     def take_hook(self) -> None:
         """Have the panes looked at: one may have died, or a window was split."""
         self._death_hint.set()
-        self.tell(WindowsChanged())
+        self.tell(WindowsChanged(self._calls.server_id))
 
     async def watch_deaths(self) -> None:
         """Tell each death once, with how it came about."""
@@ -182,7 +182,7 @@ class Hearing:
 
     async def _tell_deaths(self) -> None:
         for attempt in range(END_LOOKS):
-            rows, _ = await self._calls.rows("list-panes", "-a", "-f", "#{pane_dead}", "-F", _DEAD_FORMAT)
+            rows, server = await self._calls.rows("list-panes", "-a", "-f", "#{pane_dead}", "-F", _DEAD_FORMAT)
             waiting = False
             self._told_dead &= {row.partition("|")[0] for row in rows}
             for row in rows:
@@ -191,7 +191,7 @@ class Hearing:
                     continue
                 if how or attempt == END_LOOKS - 1:
                     self._told_dead.add(pane_id)
-                    self.tell(PaneDied(pane_id))
+                    self.tell(PaneDied(pane_id, server))
                 else:
                     waiting = True
             if not waiting:

@@ -149,7 +149,7 @@ class Links:
                 await self._use(link, connection)
                 self._log.warning("a connection to tmux was lost", role=link.role, error=connection.why)
             if link in (self._events, self._hooks):
-                self._tell(Lost())
+                self._tell(Lost(self.server.id))
             if not self.server.alive:
                 self._gone.set()
             if self._gone.is_set():
@@ -158,7 +158,7 @@ class Links:
             await anyio.sleep(backoff_s)
             connection = await self._connect(link)
             if connection is not None and self.hearing:
-                self._tell(Restored())
+                self._tell(Restored(self.server.id))
 
     async def _connect(self, link: Link) -> ControlConnection | None:
         try:

@@ -245,7 +245,7 @@ class Tmux:
                 if first:
                     task_status.started()
                 else:
-                    self._tell(Restored())
+                    self._tell(Restored(server.id))
                 first = False
             self._lose_server(server)
             if self._calls.stopped:

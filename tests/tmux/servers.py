@@ -16,7 +16,9 @@ import anyio
 import structlog
 
 from agentd.config import TmuxConfig
+from agentd.paths import Paths
 from agentd.records import PaneRef
+from agentd.tmux.fleet import Fleet
 from agentd.tmux.tmux import Look, Tmux, TmuxEvent
 
 WAIT_S = 10.0
@@ -60,6 +62,7 @@ class Place:
         self.directory = directory
         self.socket = str(directory / "t.sock")
         self.conf = str(directory / "t.conf")
+        self.paths = Paths(*[str(directory)] * 3)
         self.log = structlog.get_logger()
 
     @asynccontextmanager
@@ -69,9 +72,16 @@ class Place:
         async with Tmux.open(config, self.socket, self.conf, instance, self.log, seen) as tmux:
             yield tmux, seen
 
-    def tmux(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    @asynccontextmanager
+    async def fleet(self, servers: str = "auto", **settings: object) -> AsyncIterator[tuple[Fleet, Seen]]:
+        seen = Seen()
+        config = TmuxConfig(servers=servers, **settings)
+        async with Fleet.open(config, self.paths, INSTANCE, self.log, seen) as fleet:
+            yield fleet, seen
+
+    def tmux(self, *arguments: str, socket: str = "") -> subprocess.CompletedProcess[str]:
         """Run a plain tmux client, as a person would."""
-        argv = ["tmux", "-N", "-S", self.socket, *arguments]
+        argv = ["tmux", "-N", "-S", socket or self.socket, *arguments]
         return subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
     def processes(self) -> list[int]:
@@ -86,8 +96,8 @@ def temporary_place() -> Iterator[Place]:
     try:
         yield place
     finally:
-        if Path(place.socket).exists():
-            place.tmux("kill-server")
+        for socket in directory.glob("*.sock"):
+            place.tmux("kill-server", socket=str(socket))
         left = _gone_after_a_while(place)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
@@ -95,11 +105,11 @@ def temporary_place() -> Iterator[Place]:
     assert not left, f"left behind: {left}"
 
 
-async def spawn(tmux: Tmux, *argv: str, name: str = "a-1", cwd: str = "/", **env: str) -> PaneRef:
+async def spawn(tmux: Tmux | Fleet, *argv: str, name: str = "a-1", cwd: str = "/", **env: str) -> PaneRef:
     return await tmux.spawn(name, list(argv), env, cwd, 80, 24)
 
 
-async def screen(tmux: Tmux, seen: Seen, ref: PaneRef, wanted: Callable[[Look], object]) -> Look:
+async def screen(tmux: Tmux | Fleet, seen: Seen, ref: PaneRef, wanted: Callable[[Look], object]) -> Look:
     """Return the first look that is wanted; looks again whenever the server tells something."""
     with anyio.fail_after(WAIT_S):
         while True:

@@ -192,7 +192,7 @@ async def test_a_person_sees_the_agent_and_does_not_resize_it(place: Place) -> N
         ref = await spawn(tmux, "sleep", "1000")
         assert tmux.attach_argv(ref) == ["tmux", "-S", place.socket, "attach-session", "-t", ref.session_id]
         place.tmux("rename-session", "-t", ref.session_id, "renamed")
-        await seen.until(lambda: Renamed(ref.session_id, "renamed") in seen.events)
+        await seen.until(lambda: Renamed(ref.session_id, "renamed", ref.server) in seen.events)
         shown = place.tmux("show-options", "-w", "-v", "-t", ref.window_id, "window-size").stdout
         assert shown == "manual\n"
 

@@ -139,7 +139,7 @@ async def test_t06_f14_a_hundred_pastes_into_dying_panes_leave_the_server_alive(
                 await tmux.keys(ref, "Enter")  # it is ending now
             else:
                 await tmux.keys(ref, "Enter")
-                await seen.until(lambda: PaneDied(ref.pane_id) in seen.events)
+                await seen.until(lambda: PaneDied(ref.pane_id, ref.server) in seen.events)
             try:
                 await tmux.paste(ref, "x" * (10 if number % 3 else 9000))
                 outcomes.add("typed")

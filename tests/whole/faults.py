@@ -185,12 +185,16 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 def pane_pids(whole: Instance) -> dict[str, int]:
     """Return the pid in each pane of the instance's agents, by tmux itself; every pane but one must be an agent's."""
-    lines = whole.tmux("list-panes", "-a", "-F", "#{pane_id} #{pane_pid} #{session_name}").splitlines()
+    return {session: pid for server in whole.servers() for session, pid in _agents_on(whole, server)}
+
+
+def _agents_on(whole: Instance, server: int) -> list[tuple[str, int]]:
+    lines = whole.tmux("list-panes", "-a", "-F", "#{pane_id} #{pane_pid} #{session_name}", server=server).splitlines()
     panes = [line.split(" ", 2) for line in lines]
     agents = {pane: (session, int(pid)) for pane, pid, session in panes if session != HUB}
     others = {pane for pane, _, _ in panes} - set(agents)
     assert len(others) <= 1, f"panes of no agent: {others}"  # the hub's own
-    return dict(agents.values())
+    return list(agents.values())
 
 
 def back_in_s(whole: Instance) -> float:

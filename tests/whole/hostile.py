@@ -78,7 +78,7 @@ def settled(instance: Instance, id_: str, *states: str) -> str:
 
 def carelessly(instance: Instance, agent: dict[str, Any], text: str, *, brackets: bool = True, enter: str = "") -> None:
     """Paste the bytes as they are, as a program would that trusts its input: the control of every attack here."""
-    socket = str(instance.directory / "tmux.sock")
+    socket = str(instance.directory / "tmux-0.sock")
     argv = ["tmux", "-S", socket, "load-buffer", "-b", "careless", "-"]
     subprocess.run(argv, input=text.encode(), check=True, timeout=20)
     flags = ["-p", "-r", "-d"] if brackets else ["-r", "-d"]

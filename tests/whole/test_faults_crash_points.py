@@ -137,7 +137,7 @@ def test_killed_while_agents_are_started(idle_instance: Instance, point: str, tu
 
 def agent_panes(whole: Instance) -> dict[str, int]:
     """Return the panes of agents; with no agent there may be no server at all."""
-    if not os.path.exists(whole.directory / "tmux.sock"):
+    if not os.path.exists(whole.directory / "tmux-0.sock"):
         return {}
     return pane_pids(whole)
 

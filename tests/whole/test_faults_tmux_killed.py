@@ -20,9 +20,9 @@ SEEN_S = 1.0
 SLACK_S = 2.0  # for a machine that does other things, too
 
 
-def kill_tmux(whole: Instance) -> int:
-    """kill -9 the instance's tmux server; return its pid."""
-    pid = int(whole.tmux("display-message", "-p", "#{pid}"))
+def kill_tmux(whole: Instance, server: int = 0) -> int:
+    """kill -9 one of the instance's tmux servers; return its pid."""
+    pid = int(whole.tmux("display-message", "-p", "#{pid}", server=server))
     os.kill(pid, signal.SIGKILL)
     return pid
 

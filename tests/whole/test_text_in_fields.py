@@ -65,7 +65,7 @@ def control(whole: Instance, kind: str, sentinel: Path) -> None:
 
 def carelessly_asked(whole: Instance, line: str, sentinel: Path) -> None:
     """Give tmux a line as a careless program would; jobs of a format live as long as the client that asked."""
-    argv = ["tmux", "-S", str(whole.directory / "tmux.sock"), "-C", "attach"]
+    argv = ["tmux", "-S", str(whole.directory / "tmux-0.sock"), "-C", "attach"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as client:
         assert client.stdin
         client.stdin.write(line + "\n")

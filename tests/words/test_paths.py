@@ -20,7 +20,14 @@ def test_one_directory_holds_everything(tmp_path: Path) -> None:
     paths = Paths.find({"AGENTD_DIR": str(tmp_path), "XDG_STATE_HOME": "/elsewhere"})
     assert paths.one_dir
     places = [
-        *(paths.socket, paths.tmux_socket, paths.tmux_conf, paths.config_file, paths.profiles_dir, paths.mailbox_dir),
+        *(
+            paths.socket,
+            paths.tmux_socket(0),
+            paths.tmux_conf(0),
+            paths.config_file,
+            paths.profiles_dir,
+            paths.mailbox_dir,
+        ),
         *(paths.registry_file, paths.agents_dir, paths.log_file, *paths.lock_files),
     ]
     assert all(Path(place).is_relative_to(tmp_path) for place in places)

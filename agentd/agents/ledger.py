@@ -1,0 +1,90 @@
+"""What is written down of agents: in memory, on disk, and told as events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agentd.agents.crew_parts import CrewParts
+from agentd.agents.registry import Entry
+from agentd.agents.roster import Roster
+from agentd.agents.status import Opinion
+from agentd.errors import AgentdError
+from agentd.records import Agent, AgentState
+
+
+class Ledger:
+    """The only part that writes the registry and the directory."""
+
+    def __init__(self, parts: CrewParts, roster: Roster) -> None:
+        self._directory = parts.directory
+        self._registry = parts.registry
+        self._places = parts.places
+        self._events = parts.events
+        self._log = parts.log
+        self._roster = roster
+
+    def put(self, agent: Agent) -> None:
+        """Change an agent in memory; its token stays."""
+        self._directory.put(Entry(agent, self._directory.entry(agent.id).token))
+
+    async def save_new(self, entries: Sequence[Entry]) -> None:
+        """Put agents with their tokens into the directory, and on disk."""
+        for entry in entries:
+            self._directory.put(entry)  # before the first await: this reserves the names
+        await self._registry.save(entries)
+
+    async def keep(self, agents: Sequence[Agent]) -> Sequence[Agent]:
+        """Put agents into the directory and on disk, and tell of the new state."""
+        for agent in agents:
+            self.put(agent)
+        for agent in agents:
+            if agent.pane is None:
+                self.tell("agent.state", agent)
+        if agents:
+            await self._registry.save([self._directory.entry(agent.id) for agent in agents])
+        return agents
+
+    def drop(self, agent_ids: Sequence[str]) -> None:
+        """Forget agents that are not on disk yet."""
+        for agent_id in agent_ids:
+            self._directory.drop(agent_id)
+
+    async def discard(self, agent_ids: Sequence[str]) -> None:
+        """Forget agents, and remove what is kept of them."""
+        if not agent_ids:
+            return
+        for agent_id in agent_ids:
+            self._directory.drop(agent_id)
+            self._places.remove(agent_id)
+        await self._registry.forget(agent_ids)
+
+    def keep_screen(self, agent_id: str, screen: str) -> None:
+        """Write down what an ending agent's screen shows."""
+        try:
+            self._places.write_last_screen(agent_id, screen)
+        except (AgentdError, OSError) as error:  # the screen is a help; its agent's end matters more
+            self._log.warning("could not keep a last screen", agent=agent_id, error=str(error))
+
+    def on_opinion(self, agent_id: str, opinion: Opinion) -> None:
+        """Take in what an agent's screen says about its state."""
+        before = self._directory.entry(agent_id).agent
+        since_ns = time.time_ns() if before.state is not opinion.state else before.since_ns
+        agent = replace(before, state=opinion.state, reason=opinion.reason, since_ns=since_ns)
+        self.put(agent)
+        if agent.state is not before.state:
+            self.tell("agent.state", agent)
+            if before.state is AgentState.STARTING:
+                self._roster.start(self._registry.save, [self._directory.entry(agent_id)])
+
+    def tell(self, event: str, agent: Agent) -> None:
+        """Emit an event about an agent."""
+        self._events.emit(
+            event, agent=agent.id, name=agent.name, team=agent.team, state=agent.state, reason=agent.reason
+        )
+
+
+def ended(agent: Agent, state: AgentState, reason: str, exit_status: int | None) -> Agent:
+    """Return an agent as it is after its end."""
+    return replace(agent, state=state, reason=reason, pane=None, exit_status=exit_status, since_ns=time.time_ns())

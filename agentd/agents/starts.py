@@ -1,0 +1,161 @@
+"""How agents are started, and started again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import anyio
+
+from agentd.agents.crew_parts import CrewParts
+from agentd.agents.ids import new_agent_id, new_token, session_name
+from agentd.agents.ledger import Ledger
+from agentd.agents.profile import Profile
+from agentd.agents.registry import Entry, digest
+from agentd.agents.roster import Roster
+from agentd.agents.watch import Watch
+from agentd.errors import AgentdError, Conflict, OverLimit
+from agentd.failpoint import failpoint
+from agentd.records import Agent, AgentState
+
+SPAWNS_AT_ONCE = 16  # tmux-2.md §3: beyond this pipelining buys nothing on two cores
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnRequest:
+    """One agent to start; the name is free and valid."""
+
+    profile: Profile
+    name: str
+    team: str = ""
+    role: str = ""
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Starts:
+    """Starts programs; each is on disk, with its token, before tmux is asked."""
+
+    def __init__(self, parts: CrewParts, roster: Roster, ledger: Ledger, watch: Watch) -> None:
+        self._parts = parts
+        self._roster = roster
+        self._ledger = ledger
+        self._watch = watch
+        self._spawns = anyio.CapacityLimiter(SPAWNS_AT_ONCE)
+
+    async def spawn(self, requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
+        """Start agents, in order of the requests; a failed one leaves nothing behind.
+
+        Whatever a crash leaves is adopted or removed.
+        """
+        self._check_room(len(requests))
+        tokens = [new_token() for _ in requests]
+        entries = [Entry(_new_agent(r), digest(token)) for r, token in zip(requests, tokens, strict=True)]
+        # Shielded: each step has its own deadline, and a caller who goes away must not leave half of them behind.
+        with anyio.CancelScope(shield=True), self._roster.being_started([entry.agent.id for entry in entries]):
+            results = await self._spawn(entries, [request.profile for request in requests], tokens)
+        return results  # noqa: RET504  mypy knows that a cancel scope may swallow an exception
+
+    async def _spawn(
+        self, entries: Sequence[Entry], profiles: Sequence[Profile], tokens: Sequence[str]
+    ) -> list[Agent | AgentdError]:
+        failpoint("spawn.before_db")
+        try:
+            await self._ledger.save_new(entries)
+        except AgentdError:
+            self._ledger.drop([entry.agent.id for entry in entries])
+            raise
+        failpoint("spawn.before_tmux")
+        results: list[Agent | AgentdError] = [entry.agent for entry in entries]
+        async with anyio.create_task_group() as group:
+            for index, (entry, profile) in enumerate(zip(entries, profiles, strict=True)):
+                group.start_soon(self._start_one, entry, profile, tokens[index], results, index)
+        # As they are by now: the first ones may be idle already while the last ones are being started.
+        entry_of = self._parts.directory.entry
+        await self._ledger.keep([entry_of(r.id).agent for r in results if isinstance(r, Agent)])
+        failed = [e.agent.id for e, r in zip(entries, results, strict=True) if isinstance(r, AgentdError)]
+        await self._ledger.discard(failed)
+        return results
+
+    async def respawn(self, agent: Agent) -> Agent:
+        """Start an ended agent again: same id, same inbox, a new token."""
+        if self._roster.known(agent.id):
+            raise Conflict(f"{agent.name} is running ({agent.state})", hint=f"stop it first: agentd stop {agent.name}")
+        self._check_room(1)
+        profile = self._parts.profiles.get(agent.profile)
+        before, token = self._parts.directory.entry(agent.id), new_token()
+        entry = Entry(_again(agent), digest(token))
+        with anyio.CancelScope(shield=True), self._roster.being_started([agent.id]):
+            await self._ledger.save_new([entry])  # with its new token, before its program can show it
+            results: list[Agent | AgentdError] = [agent]
+            await self._start_one(entry, profile, token, results, 0)
+            if isinstance(results[0], AgentdError):
+                await self._ledger.save_new([before])
+                raise results[0]
+            kept = await self._ledger.keep([self._parts.directory.entry(agent.id).agent])
+            self._ledger.tell("agent.respawned", kept[0])
+        return kept[0]
+
+    async def _start_one(
+        self, entry: Entry, profile: Profile, token: str, results: list[Agent | AgentdError], index: int
+    ) -> None:
+        agent, parts = entry.agent, self._parts
+        try:
+            async with self._spawns:
+                parts.places.write_token(agent.id, token)
+                pane = await parts.tmux.spawn(
+                    session_name(agent.name, agent.id),
+                    profile.argv(),
+                    env=parts.places.environment(agent, profile),
+                    cwd=agent.cwd or str(Path.home()),
+                    width=parts.config.tmux.width,
+                    height=parts.config.tmux.height,
+                    umask=parts.umask,
+                )
+        except AgentdError as error:
+            results[index] = error
+            return
+        failpoint("spawn.after_tmux")
+        started = replace(agent, pane=pane)
+        self._ledger.put(started)
+        results[index] = started
+        self._watch.begin(started, profile, pane)
+        self._ledger.tell("agent.spawned", started)
+
+    def _check_room(self, wanted: int) -> None:
+        live, most = self._roster.live, self._parts.config.agents.max
+        if wanted > most - len(live.keys() | self._roster.starting):
+            raise OverLimit(
+                f"{len(live)} agents live and {wanted} more would pass agents.max = {most}",
+                hint="stop some, or raise agents.max",
+            )
+
+
+def _new_agent(request: SpawnRequest) -> Agent:
+    now_ns = time.time_ns()
+    return Agent(
+        id=new_agent_id(),
+        name=request.name,
+        profile=request.profile.name,
+        state=AgentState.STARTING,
+        reason="being started",
+        team=request.team,
+        role=request.role,
+        cwd=request.cwd,
+        env=dict(request.env),
+        created_ns=now_ns,
+        since_ns=now_ns,
+    )
+
+
+def _again(agent: Agent) -> Agent:
+    return replace(
+        agent,
+        state=AgentState.STARTING,
+        reason="being started again",
+        pane=None,
+        exit_status=None,
+        since_ns=time.time_ns(),
+    )
