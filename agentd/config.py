@@ -250,7 +250,9 @@ def _checked(section: str, name: str, value: Any, origin: str) -> Any:
     item = next(item for item in fields(_SECTIONS[section]) if item.name == name)
     wanted = type(item.default)
     low, high, choices = (item.metadata[k] for k in ("low", "high", "choices"))
-    typed = str(value) if choices and type(value) is int else _typed(value, wanted)  # servers = 4, where a word may stand
+    typed = (
+        str(value) if choices and type(value) is int else _typed(value, wanted)
+    )  # servers = 4, where a word may stand
     if typed is None:
         allowed = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[wanted]
     elif choices and typed not in choices:

@@ -28,13 +28,14 @@ from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
 from agentd.api import table
 from agentd.api.parts import Parts
-from agentd.cache.tiers import Tiers
+from agentd.cache.cache import Cache
+from agentd.cache.query import Query
 from agentd.config import Config
 from agentd.doors.identity import identify
 from agentd.doors.inhabitants import Inhabitants
 from agentd.doors.listening import AlreadyRunning, InstanceLock, check_place
 from agentd.doors.rpc import RpcDoor
-from agentd.errors import AgentdError
+from agentd.errors import AgentdError, NotFound
 from agentd.events import Events
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
@@ -129,6 +130,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
         parts, door, recovered = await _build(given, stop, stack)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop.on_signals)
+            await tasks.start(parts.cache.run)
             await tasks.start(parts.crew.run)
             adoption = await parts.crew.adopt(recovered)
             await tasks.start(door.serve)
@@ -147,9 +149,9 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     started_ns = time.time_ns()
     profiles = Profiles.load(paths.profiles_dir)  # before tmux is started: a bad one leaves nothing running
     instance = _instance_id(paths)
-    events, metrics, waiters, cache = Events(), Metrics(), Waiters(), Tiers()
+    events, metrics, waiters = Events(), Metrics(), Waiters()
     on_changes: Relay = [waiters.on_changes]
-    on_tmux: Relay = [partial(_refresh, cache)]
+    on_tmux: Relay = []
 
     registry = await Registry.open(paths.registry_file)
     stack.push_async_callback(registry.close)
@@ -161,6 +163,17 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             settings.tmux, paths.tmux_socket, paths.tmux_conf, instance, log=log, on_event=partial(_tell, on_tmux, log)
         )
     )
+    cache = await stack.enter_async_context(
+        Cache.open(
+            settings.cache,
+            partial(_ask, tmux),
+            tags_of=lambda query: (query.kind,),
+            source=lambda: tmux.server,
+            path=paths.cache_file,
+            log=log,
+        )
+    )
+    on_tmux.append(partial(_refresh, cache))
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
     teams = Teams(registry, directory, await registry.teams())
@@ -252,7 +265,15 @@ def _announce(parts: Parts, adoption: Adoption, paths: Paths) -> None:
     )
 
 
-def _refresh(cache: Tiers, event: TmuxEvent) -> None:
+async def _ask(tmux: Tmux, query: Query) -> Any:
+    """Answer the one kind of question that is cached so far."""
+    match query.kind:
+        case "sessions":
+            return await tmux.sessions()
+    raise NotFound(f"nobody answers questions of the kind `{query.kind}`", hint="this is a fault of agentd")
+
+
+def _refresh(cache: Cache, event: TmuxEvent) -> None:
     """Drop kept answers when tmux says that something changed; what a program prints changes none of them."""
     match event:
         case Output():
@@ -262,7 +283,7 @@ def _refresh(cache: Tiers, event: TmuxEvent) -> None:
         case Restored():
             cache.hearing()
         case _:
-            cache.drop()
+            cache.drop("sessions")
 
 
 def _tell(listeners: Relay, log: logs.Log, what: Any) -> None:

@@ -37,7 +37,7 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
         for name in _names(parts, params)
     ]
     results = await parts.crew.spawn(requests)
-    parts.cache.drop()  # our own writes are seen at once, before tmux tells of them
+    parts.cache.drop_all()  # our own writes are seen at once, before tmux tells of them
     started = [result for result in results if isinstance(result, Agent)]
     if not started:
         raise next(result for result in results if isinstance(result, AgentdError))
@@ -183,7 +183,7 @@ async def stop(parts: Parts, _caller: Caller, params: calls.Stop) -> dict[str, A
     async with anyio.create_task_group() as group:
         for agent in found.values():
             group.start_soon(one, agent)
-    parts.cache.drop()
+    parts.cache.drop_all()
     return {"stopped": stopped, "failed": failed}
 
 
@@ -194,7 +194,7 @@ async def respawn(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dic
     if holder is not None and holder.id != agent.id and holder.state is not AgentState.STOPPED:
         raise Conflict(f"the name `{agent.name}` belongs to {holder.id} now", hint=f"stop it first: {holder.id}")
     again = await parts.crew.respawn(agent)
-    parts.cache.drop()
+    parts.cache.drop_all()
     return {"agent": agent_row(parts, again)}
 
 

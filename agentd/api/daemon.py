@@ -13,10 +13,13 @@ from typing import Any
 from agentd import __version__
 from agentd.api.parts import Parts
 from agentd.api.views import event_row
+from agentd.cache.query import Query
 from agentd.errors import NotFound
 from agentd.records import AgentState, Caller
 from agentd.wire import calls
 from agentd.wire.frames import PROTOCOL
+
+_SESSIONS = Query("sessions")
 
 
 def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
@@ -76,13 +79,13 @@ def profiles_get(parts: Parts, _caller: Caller, params: calls.OneProfile) -> dic
 
 async def sessions_list(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
     """List our tmux sessions."""
-    answer = await parts.cache.get("sessions", parts.tmux.sessions)
+    answer = await parts.cache.get(_SESSIONS)
     return {"sessions": answer.value, "tier": answer.tier, "age_ms": answer.age_ms}
 
 
 async def sessions_get(parts: Parts, _caller: Caller, params: calls.OneSession) -> dict[str, Any]:
     """Return one tmux session."""
-    answer = await parts.cache.get("sessions", parts.tmux.sessions)
+    answer = await parts.cache.get(_SESSIONS)
     for session in answer.value:
         if params.session in (session["id"], session["name"]):
             return {"session": session, "tier": answer.tier, "age_ms": answer.age_ms}

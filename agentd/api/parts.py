@@ -12,7 +12,7 @@ from agentd.agents.profile import Profiles
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
-from agentd.cache.tiers import Tiers
+from agentd.cache.cache import Cache
 from agentd.config import Config
 from agentd.events import Events
 from agentd.logs import Log
@@ -30,7 +30,7 @@ class Parts:
     instance: str
     started_ns: int
     tmux: Tmux
-    cache: Tiers
+    cache: Cache
     mailbox: Mailbox
     registry: Registry
     directory: Directory
