@@ -30,7 +30,7 @@ from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
 from agentd.api import table
 from agentd.api.parts import Parts
-from agentd.cache.tiers import Tiers
+from agentd.cache.cache import Cache
 from agentd.config import Config
 from agentd.doors.identity import identify
 from agentd.doors.inhabitants import Inhabitants
@@ -43,7 +43,7 @@ from agentd.metrics import LoopLag, Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
 from agentd.records import Agent, Change, Delivery
 from agentd.tmux.fleet import Fleet
-from agentd.tmux.tmux import Lost, Output, Restored, ServerGone, TmuxEvent
+from agentd.tmux.queries import Queries, ask, tags_of
 
 EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
 EXIT_CANNOT_START = 78  # sysexits EX_CONFIG; reliability.md R04
@@ -133,8 +133,10 @@ async def _serve(given: _Given, starter: _Starter) -> int:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop.on_signals)
             tasks.start_soon(_gauges(parts).run)
+            await tasks.start(parts.cache.run)
             await tasks.start(parts.crew.run)
             adoption = await parts.crew.adopt(recovered)
+            await parts.queries.revive()
             await tasks.start(door.serve)
             _announce(parts, adoption, given.paths)
             starter.tell("ready")
@@ -151,10 +153,11 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     started_ns = time.time_ns()
     profiles = Profiles.load(paths.profiles_dir)  # before tmux is started: a bad one leaves nothing running
     instance = _instance_id(paths)
-    events, metrics, waiters, cache = Events(), Metrics(), Waiters(), Tiers()
+    events, metrics, waiters = Events(), Metrics(), Waiters()
     on_changes: Relay = [waiters.on_changes]
-    on_tmux: Relay = [_Refresh(cache)]
-    registry, mailbox, tmux = await _open_floors(given, instance, stack, on_changes, on_tmux)
+    on_tmux: Relay = []
+    registry, mailbox, tmux, cache = await _open_floors(given, instance, stack, on_changes, on_tmux)
+    queries = Queries(cache, tmux)
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
     crew = Crew(
@@ -174,7 +177,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         )
     )
     on_changes += [crew.on_changes, partial(_emit_changes, events, directory)]
-    on_tmux.append(crew.on_tmux)
+    on_tmux += [queries.on_tmux, crew.on_tmux]
     parts = Parts(
         config=settings,
         overrides=given.overrides,
@@ -182,6 +185,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         started_ns=started_ns,
         tmux=tmux,
         cache=cache,
+        queries=queries,
         mailbox=mailbox,
         registry=registry,
         directory=directory,
@@ -200,7 +204,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
 
 async def _open_floors(
     given: _Given, instance: str, stack: AsyncExitStack, on_changes: Relay, on_tmux: Relay
-) -> tuple[Registry, Mailbox, Fleet]:
+) -> tuple[Registry, Mailbox, Fleet, Cache]:
     """Open what lives outside of this process: the files and the tmux servers."""
     paths, settings, log = given.paths, given.settings, given.log
     registry = await Registry.open(paths.registry_file)
@@ -211,7 +215,10 @@ async def _open_floors(
     tmux = await stack.enter_async_context(
         Fleet.open(settings.tmux, paths, instance, log, partial(_tell, on_tmux, log))
     )
-    return registry, mailbox, tmux
+    cache = await stack.enter_async_context(
+        Cache.open(settings.cache, partial(ask, tmux), tags_of, lambda: instance, paths.cache_file, log)
+    )
+    return registry, mailbox, tmux, cache
 
 
 def _door(parts: Parts, path: str) -> RpcDoor:
@@ -273,28 +280,6 @@ def _announce(parts: Parts, adoption: Adoption, paths: Paths) -> None:
         orphans=adoption.orphans,
         took_ms=took_ms,
     )
-
-
-class _Refresh:
-    """Drops kept answers when tmux says that something changed; what a program prints changes none of them."""
-
-    def __init__(self, cache: Tiers) -> None:
-        self._cache = cache
-        self._deaf_to: set[str] = set()  # servers whose events do not reach us
-
-    def __call__(self, event: TmuxEvent) -> None:
-        match event:
-            case Output():
-                return
-            case Lost(server=server):
-                self._deaf_to.add(server)
-                self._cache.deaf()
-            case Restored(server=server) | ServerGone(server=server):
-                self._deaf_to.discard(server)  # of one that is gone there is nothing more to hear
-                if not self._deaf_to:
-                    self._cache.hearing()
-            case _:
-                self._cache.drop()
 
 
 def _tell(listeners: Relay, log: logs.Log, what: Any) -> None:

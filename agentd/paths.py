@@ -86,6 +86,11 @@ class Paths:
         return os.path.join(self.state_dir, "registry.db")
 
     @property
+    def cache_file(self) -> str:
+        """Return the path of the answers that are kept across restarts."""
+        return os.path.join(self.state_dir, "cache.db")
+
+    @property
     def agents_dir(self) -> str:
         """Return the directory under which each agent has its private one."""
         return os.path.join(self.state_dir, "agents")

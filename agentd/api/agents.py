@@ -16,7 +16,7 @@ from agentd.agents.starts import SpawnRequest
 from agentd.agents.text import sanitise
 from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts
-from agentd.api.views import agent_row, error_row, message_row
+from agentd.api.views import agent_row, error_row, max_age_s, message_row, of_answer
 from agentd.errors import AgentdError, AgentGone, AlreadyExists, Conflict, DeadlineExceeded, InvalidValue, OverLimit
 from agentd.records import Agent, AgentState, Caller, Change, Draft, MessageState, Role
 from agentd.wire import calls
@@ -37,7 +37,7 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
         for name in _names(parts, params)
     ]
     results = await parts.crew.spawn(requests)
-    parts.cache.drop()  # our own writes are seen at once, before tmux tells of them
+    parts.queries.changed()  # our own writes are seen at once, before tmux tells of them
     started = [result for result in results if isinstance(result, Agent)]
     if not started:
         raise next(result for result in results if isinstance(result, AgentdError))
@@ -183,7 +183,7 @@ async def stop(parts: Parts, _caller: Caller, params: calls.Stop) -> dict[str, A
     async with anyio.create_task_group() as group:
         for agent in found.values():
             group.start_soon(one, agent)
-    parts.cache.drop()
+    parts.queries.changed()
     return {"stopped": stopped, "failed": failed}
 
 
@@ -194,7 +194,7 @@ async def respawn(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dic
     if holder is not None and holder.id != agent.id and holder.state is not AgentState.STOPPED:
         raise Conflict(f"the name `{agent.name}` belongs to {holder.id} now", hint=f"stop it first: {holder.id}")
     again = await parts.crew.respawn(agent)
-    parts.cache.drop()
+    parts.queries.changed()
     return {"agent": agent_row(parts, again)}
 
 
@@ -212,23 +212,33 @@ async def interrupt(parts: Parts, _caller: Caller, params: calls.OneTarget) -> d
     return {"pressed": len(live.profile.input.interrupt_keys)}
 
 
-async def capture(parts: Parts, _caller: Caller, params: calls.Capture) -> dict[str, Any]:
+async def capture(parts: Parts, caller: Caller, params: calls.Capture) -> dict[str, Any]:
     """Return the screen; of an ended agent, what it showed last."""
     agent = parts.directory.one(params.target)
     live = parts.crew.live(agent.id)
     if live is None:
-        text = parts.places.last_screen(agent.id)
-        if text is None:
-            raise AgentGone(f"{agent.name} is {agent.state} and no screen of it was kept")
-        return {"text": _last_lines(text, params.lines), "width": 0, "height": 0, "cursor": [0, 0], "ended": True}
-    look = await live.terminal.capture(params.lines, escapes=params.raw)
-    return {
-        "text": _last_lines(look.text, params.lines),
-        "width": look.width,
-        "height": look.height,
-        "cursor": [look.cursor_x, look.cursor_y],
-        "ended": False,
-    }
+        return _last_screen(parts, agent, params.lines)
+    answer = await parts.queries.capture(
+        live.terminal.ref,
+        params.lines,
+        raw=params.raw,
+        caller=caller.name,
+        max_age_s=max_age_s(params),
+        fresh=params.no_cache,
+    )
+    if answer.value is None:
+        raise AgentGone(f"the program of {agent.name} has just ended", hint="ask again for its last screen")
+    text = _last_lines(answer.value["text"], params.lines)
+    return {**answer.value, "text": text, "ended": False, **of_answer(answer)}
+
+
+def _last_screen(parts: Parts, agent: Agent, lines: int | None) -> dict[str, Any]:
+    text = parts.places.last_screen(agent.id)
+    if text is None:
+        raise AgentGone(f"{agent.name} is {agent.state} and no screen of it was kept")
+    age_ms = max(0, time.time_ns() - agent.since_ns) // 1_000_000
+    kept = {"tier": "kept", "age_ms": age_ms, "bound_ms": age_ms}
+    return {"text": _last_lines(text, lines), "width": 0, "height": 0, "cursor": [0, 0], "ended": True, **kept}
 
 
 def _last_lines(text: str, lines: int | None) -> str:

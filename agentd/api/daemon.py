@@ -1,4 +1,4 @@
-"""Calls about the daemon, its configuration, profiles, tmux sessions and events."""
+"""Calls about the daemon, its configuration, profiles and events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 from agentd import __version__
 from agentd.api.parts import Parts
 from agentd.api.views import event_row
-from agentd.errors import NotFound, UnknownTarget
 from agentd.records import AgentState, Caller
 from agentd.wire import calls
 from agentd.wire.frames import PROTOCOL
@@ -72,23 +71,6 @@ def profiles_list(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict
 def profiles_get(parts: Parts, _caller: Caller, params: calls.OneProfile) -> dict[str, Any]:
     """Return one profile's data."""
     return parts.profiles.get(params.name).data()
-
-
-async def sessions_list(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
-    """List our tmux sessions."""
-    answer = await parts.cache.get("sessions", parts.tmux.sessions)
-    return {"sessions": answer.value, "tier": answer.tier, "age_ms": answer.age_ms}
-
-
-async def sessions_get(parts: Parts, _caller: Caller, params: calls.OneSession) -> dict[str, Any]:
-    """Return one tmux session."""
-    answer = await parts.cache.get("sessions", parts.tmux.sessions)
-    found = [session for session in answer.value if params.session in (session["id"], session["name"])]
-    if not found:
-        raise NotFound(f"no tmux session is `{params.session}`", hint="agentd call sessions.list")
-    if len(found) > 1:
-        raise UnknownTarget(f"{len(found)} tmux servers have a session `{params.session}`", hint="give its name")
-    return {"session": found[0], "tier": answer.tier, "age_ms": answer.age_ms}
 
 
 def events_list(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from agentd.agents.profile import Profiles
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
-from agentd.cache.tiers import Tiers
+from agentd.cache.cache import Cache
 from agentd.config import Config
 from agentd.events import Events
 from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
 from agentd.tmux.fleet import Fleet
+from agentd.tmux.queries import Queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class Parts:
     instance: str
     started_ns: int
     tmux: Fleet
-    cache: Tiers
+    cache: Cache
+    queries: Queries
     mailbox: Mailbox
     registry: Registry
     directory: Directory

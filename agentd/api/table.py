@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentd.api import agents, daemon, messages, teams
+from agentd.api import agents, daemon, messages, sessions, teams
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params
@@ -40,8 +40,8 @@ FUNCTIONS: dict[str, Function] = {
     "messages.retry": messages.retry,
     "messages.drop": messages.drop,
     "messages.follow": messages.follow,
-    "sessions.list": daemon.sessions_list,
-    "sessions.get": daemon.sessions_get,
+    "sessions.list": sessions.list_,
+    "sessions.get": sessions.get,
     "teams.up": teams.up,
     "teams.list": teams.list_,
     "teams.get": teams.get,

@@ -60,7 +60,7 @@ async def _start(
     if not missing:
         return [], []
     results = await parts.crew.spawn([request for request, _ in missing])
-    parts.cache.drop()
+    parts.queries.changed()
     started, failed, prompts = [], [], []
     for (request, prompt), result in zip(missing, results, strict=True):
         if isinstance(result, AgentdError):

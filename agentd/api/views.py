@@ -7,8 +7,10 @@ from typing import Any
 
 from agentd.agents.directory import Directory
 from agentd.api.parts import Parts
+from agentd.cache.answer import Answer
 from agentd.errors import AgentdError
 from agentd.records import Agent, Event, Message, Receipt
+from agentd.wire import calls
 
 NS = 1_000_000_000
 
@@ -33,6 +35,16 @@ def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
         "pid": agent.pane.pid if agent.pane else None,
         "exit_status": agent.exit_status,
     }
+
+
+def max_age_s(params: calls.Cached) -> float | None:
+    """Return how old an answer from the cache the caller accepts."""
+    return None if params.max_age_ms is None else params.max_age_ms / 1000
+
+
+def of_answer(answer: Answer) -> dict[str, Any]:
+    """Return what every answer from the cache says of itself."""
+    return {"tier": answer.tier, "age_ms": answer.age_ms, "bound_ms": answer.bound_ms}
 
 
 def receipt_row(directory: Directory, receipt: Receipt) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Answers about tmux that are kept: served from memory, dropped when tmux says that something changed."""
+"""Answers that are kept: served from memory, dropped when somebody says that what they tell of has changed."""

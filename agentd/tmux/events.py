@@ -47,7 +47,14 @@ class SessionsChanged:
 
 @dataclass(frozen=True, slots=True)
 class WindowsChanged:
-    """A window or a pane came, went or changed its size."""
+    """A window came or went."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutChanged:
+    """A window's panes came, went or changed their size, or a program ended; which, is not said."""
 
     server: str
 
@@ -82,4 +89,15 @@ class ServerGone:
     server: str
 
 
-TmuxEvent = Output | PaneDied | Activity | SessionsChanged | WindowsChanged | Renamed | Lost | Restored | ServerGone
+TmuxEvent = (
+    Output
+    | PaneDied
+    | Activity
+    | SessionsChanged
+    | WindowsChanged
+    | LayoutChanged
+    | Renamed
+    | Lost
+    | Restored
+    | ServerGone
+)

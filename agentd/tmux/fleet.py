@@ -161,6 +161,13 @@ class Fleet:
         found = await self._from_each(Tmux.sessions)
         return [{**row, "server": index} for index, rows in found.items() for row in rows]
 
+    async def sessions_of(self, server: str) -> list[dict[str, Any]] | None:
+        """Return the sessions of one server, by its identity; None when it is gone."""
+        for index, tmux in self._living().items():
+            if tmux.server == server:
+                return [{**row, "server": index} for row in await tmux.sessions()]
+        return None
+
     def attach_argv(self, ref: PaneRef) -> list[str]:
         """Return the command with which a person looks over the program's shoulder."""
         return self._of(ref).attach_argv(ref)

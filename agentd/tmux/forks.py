@@ -25,6 +25,7 @@ from agentd.tmux.processes import send_signal, start_of
 
 AT_ONCE = 4
 _MAX_WAITING = 1024
+_REAP_S = 0.2  # for a killed process to be gone
 _PROBE_S = 1.0  # for a server that was silent to answer
 _STRANGER = "agentd-stranger"  # printed by a server that is not the one meant
 _NOBODY = (b"no server", b"error connecting", b"lost server", b"server exited", b"protocol version", b"server version")
@@ -122,6 +123,7 @@ class Forks(Channel):
         finally:
             if process.returncode is None:
                 send_signal(client, signal.SIGKILL)
-                with anyio.CancelScope(shield=True):
+                # asyncio waits for the pipes' end as well, and a server that stands still may have been handed them.
+                with anyio.move_on_after(_REAP_S, shield=True):
                     await process.wait()
         return None

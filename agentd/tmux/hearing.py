@@ -12,7 +12,16 @@ import anyio
 from agentd.errors import AgentdError
 from agentd.tmux.calls import Calls
 from agentd.tmux.connection import HUB, ControlConnection
-from agentd.tmux.events import Activity, Output, PaneDied, Renamed, SessionsChanged, TmuxEvent, WindowsChanged
+from agentd.tmux.events import (
+    Activity,
+    LayoutChanged,
+    Output,
+    PaneDied,
+    Renamed,
+    SessionsChanged,
+    TmuxEvent,
+    WindowsChanged,
+)
 from agentd.tmux.links import SNAPSHOT
 from agentd.tmux.notation import Notification, output_of
 from agentd.tmux.processes import send_signal
@@ -168,7 +177,7 @@ class Hearing:
     def take_hook(self) -> None:
         """Have the panes looked at: one may have died, or a window was split."""
         self._death_hint.set()
-        self.tell(WindowsChanged(self._calls.server_id))
+        self.tell(LayoutChanged(self._calls.server_id))
 
     async def watch_deaths(self) -> None:
         """Tell each death once, with how it came about."""

@@ -36,6 +36,7 @@ PANES_FORMAT = "|".join(
         "#{pane_dead_status}",
         "#{pane_dead_signal}",
         "#{pane_tty}",
+        "#{window_activity}",
         "#{session_name}",  # of ours: it cannot hold a `|`; of others: at worst a wrong title
         "#{n:pane_current_command}",
         "#{pane_current_command}#{pane_title}",
@@ -75,6 +76,7 @@ class PaneInfo:
     command: str
     title: str
     tty: str
+    printed_s: int  # when its program last printed, seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +138,10 @@ def facts_of(frame: bytes) -> Facts | None:
 
 def pane_of(row: str, server: str) -> PaneInfo:
     """Return the pane of one row in PANES_FORMAT."""
-    session_id, window_id, pane_id, pid, dead, status, sign, tty, name, size, texts = row.split("|", 10)
+    session_id, window_id, pane_id, pid, dead, status, sign, tty, printed, name, size, texts = row.split("|", 11)
     command, title = _two_texts(size.encode(), texts.encode("utf-8", "surrogateescape"))
     ref = PaneRef(session_id, window_id, pane_id, int(pid), server)
-    return PaneInfo(name, ref, dead == "1", _status(status), sign, command, title, tty)
+    return PaneInfo(name, ref, dead == "1", _status(status), sign, command, title, tty, int(printed))
 
 
 def session_of(row: str) -> dict[str, Any]:
