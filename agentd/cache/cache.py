@@ -63,7 +63,7 @@ class Cache:
         self._flights = Flights(ask, at)
         self._l1 = Memory("l1", config.l1_size, config.l1_ttl_s)
         self._l2 = Memory("l2", config.l2_size, config.l2_ttl_s)
-        self._l3 = Stored(store, at) if store else None
+        self._l3 = Stored(store, at) if store is not None else None
         self._prefetch = Prefetch(config, clock)
         self._timings = {"l1": Timing(), "l2": Timing()}
         self._negative_hits = 0
@@ -114,7 +114,7 @@ class Cache:
             if answer is not None:
                 return answer
         entry = await self._asked(query, max_age_s, fresh=fresh)
-        age_ms = _ms(self._clock() - entry.asked_s)
+        age_ms = math.ceil(1000 * (self._clock() - entry.asked_s))
         return Answer(entry.value, "tmux", age_ms, age_ms)
 
     def _limit_s(self, max_age_s: float | None) -> float:
@@ -170,7 +170,7 @@ class Cache:
         tier.counters.hits += 1
         if entry.value is None:
             self._negative_hits += 1
-        return Answer(entry.value, tier.name, _ms(age_s), _ms(bound_s))
+        return Answer(entry.value, tier.name, math.ceil(1000 * age_s), math.ceil(1000 * bound_s))
 
     async def _stored(self, query: Query, max_age_s: float | None) -> Answer | None:
         """Look in the third tier."""
@@ -185,7 +185,7 @@ class Cache:
         counters.hits += 1
         if self._on["l1"]:
             self._l1.put(entry, now_s)
-        return Answer(entry.value, "l3", _ms(age_s), _ms(min(entry.bound_s, limit_s)))
+        return Answer(entry.value, "l3", math.ceil(1000 * age_s), math.ceil(1000 * min(entry.bound_s, limit_s)))
 
     async def _asked(self, query: Query, max_age_s: float | None, *, fresh: bool) -> Entry:
         """Ask, or wait for somebody who does."""
@@ -321,7 +321,3 @@ class Cache:
             **asdict(tier.counters),
             "lookup_us": timing.mean_us,
         }
-
-
-def _ms(seconds: float) -> int:
-    return math.ceil(seconds * 1000)
