@@ -55,7 +55,7 @@ def show(values: Values) -> int:
         [
             *((name, agent.get(name)) for name in ("name", "id", "profile", "team", "role")),
             ("state", f"{agent['state']} for {duration(agent['since_s'])}"),
-            *((name, agent.get(name)) for name in ("reason", "cwd", "pane", "session", "pid")),
+            *((name, agent.get(name)) for name in ("reason", "cwd", "pane", "session", "socket", "pid")),
             ("exit status", agent.get("exit_status")),
             ("created", moment(agent.get("created_at"))),
             ("messages", messages),

@@ -131,7 +131,7 @@ def test_the_socket_of_a_killed_daemon_is_replaced(running: Instance):
     assert running.json("status")["agents"]["live"] == 0
 
 
-@pytest.mark.parametrize("name", ["agentd.sock", "tmux-0.sock"])
+@pytest.mark.parametrize("name", ["agentd.sock", "tmux-0.sock", "tmux-7.sock"])
 def test_a_file_at_the_sockets_path_is_refused_and_kept(idle_instance: Instance, name: str):
     path = idle_instance.directory / name
     path.write_text("mine")

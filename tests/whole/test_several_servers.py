@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,18 @@ def test_one_of_three_is_killed(spread: Instance):
     spread.cli("respawn", share[0])
     spread.cli("send", share[0], "are you back?", "--wait", "reply", "--timeout", "20")
     assert index_of(agents(spread)[share[0]]) == 1, "the least loaded is the one that was started again"
+
+
+def test_who_an_agent_is_whatever_its_server(spread: Instance):
+    """Each program is taken for the agent in whose pane it runs, though panes of the others have the same id."""
+    names = [spread.spawn("shell", name=f"s-{number}")["name"] for number in range(SERVERS)]
+    assert len({row["pane"] for row in agents(spread).values()}) == 1, "the scene needs panes of equal ids"
+    for name in names:
+        out = spread.directory / f"{name}.out"
+        ask = shlex.join([sys.executable, "-m", "agentd", "whoami", "--json"])
+        spread.cli("send", name, f"env -u AGENTD_TOKEN_FILE {ask} > {out}; echo done >> {out}")
+        wait_until(lambda out=out: out.exists() and out.read_text().endswith("done\n"), "the answer")
+        assert f'"name": "{name}"' in out.read_text()
 
 
 def failed(whole: Instance) -> list[str]:
