@@ -14,15 +14,28 @@ STRIKES = 3  # failing windows in a row: one can be the machine's bad moment
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a part has measured of itself since the start."""
+    """What a part has measured of itself since the start, and what a use is worth at the moment."""
 
-    uses: int = 0  # how often it did its work, well or not
-    gain_s: float = 0.0  # time saved against doing without; negative when it cost more
-    faults: int = 0  # how often that failed
+    paid: int = 0  # uses that saved something
+    cost: int = 0  # uses that saved nothing
+    faults: int = 0  # uses that failed, of either kind
+    saves_s: float = 0.0  # by each that paid; negative when doing without would have been quicker
+    costs_s: float = 0.0  # by each that did not
+
+    @property
+    def uses(self) -> int:
+        """Return how often it did its work, well or not."""
+        return self.paid + self.cost
+
+    @property
+    def gain_s(self) -> float:
+        """Return the time saved, at today's prices; negative when it cost more."""
+        return self.paid * self.saves_s - self.cost * self.costs_s
 
     def since(self, before: Reading) -> Reading:
         """Return what came after an earlier reading."""
-        return Reading(self.uses - before.uses, self.gain_s - before.gain_s, self.faults - before.faults)
+        counts = (self.paid - before.paid, self.cost - before.cost, self.faults - before.faults)
+        return Reading(*counts, self.saves_s, self.costs_s)
 
 
 def failing(window: Reading) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import anyio
@@ -56,6 +56,7 @@ class Fleet:
         self._placing: Counter[int] = Counter()  # agents under way, by index
         self._rest_until_s: dict[int, float] = {}  # servers that could not be started
         self._foreign: set[int] = set()  # places that are somebody else's
+        self._start_failures = 0
         self._stopped = False
         self._tasks: TaskGroup | None = None
 
@@ -97,6 +98,37 @@ class Fleet:
             }
             for index, tmux in self._living().items()
         ]
+
+    def stats(self) -> list[dict[str, Any]]:
+        """Return what each living server's connections counted, and the index of the server."""
+        return [{"index": index, **tmux.stats()} for index, tmux in self._living().items()]
+
+    @property
+    def start_failures(self) -> int:
+        """Return how many times a server could not be started."""
+        return self._start_failures
+
+    def use_control_mode(self, *, on: bool) -> None:
+        """Send commands over the open connections, or run a tmux process for each."""
+        self._config = replace(self._config, control_mode=on)
+        for tmux in self._living().values():
+            tmux.use_control_mode(on=on)
+
+    def use_connections(self, *, on: bool) -> None:
+        """Spread the commands for a server over several connections, or send all over one."""
+        self._config = replace(self._config, connections=self._config.connections if on else 1)
+        for tmux in self._living().values():
+            tmux.use_connections(on=on)
+
+    def use_parallel_spawn(self, *, on: bool) -> None:
+        """Start programs side by side, or one after the other."""
+        self._config = replace(self._config, parallel_spawn=on)
+        for tmux in self._living().values():
+            tmux.use_parallel_spawn(on=on)
+
+    def use_servers(self, *, on: bool) -> None:
+        """Start new agents on several servers, or all on the first; those there are stay where they are."""
+        self._config = replace(self._config, servers=self._config.servers if on else "1")
 
     async def stop(self) -> None:
         """End every server and every program in it; no ServerGone is told for what was asked."""
@@ -316,6 +348,7 @@ class Fleet:
                 await anyio.sleep_forever()
         except AgentdError as error:
             member.failure = error
+            self._start_failures += 1
             del self._members[index]
             if isinstance(error, Conflict):
                 self._foreign.add(index)

@@ -42,6 +42,7 @@ class Pool:
     ) -> None:
         self.server = server
         self.control = control
+        self.spread = True  # over all connections for commands; else the first takes all
         self._breaker = Breaker()
         self._forks = Forks(place.client_argv, server.id, self._breaker)
         self._calls = _links(config.connections, self._breaker)
@@ -73,8 +74,9 @@ class Pool:
         return (self._least_pending(bulk=bulk) if self.control else None) or self._forks
 
     def _least_pending(self, *, bulk: bool) -> ControlConnection | None:
-        ready = [connection for link in self._calls if link.bulk == bulk and (connection := link.ready)]
-        ready = ready or [connection for link in self._calls if (connection := link.ready)]
+        links = self._calls if self.spread else self._calls[:1]
+        ready = [connection for link in links if link.bulk == bulk and (connection := link.ready)]
+        ready = ready or [connection for link in links if (connection := link.ready)]
         return min(ready, key=lambda connection: connection.pending, default=None)
 
     async def _probe(self) -> None:

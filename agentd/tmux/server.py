@@ -97,6 +97,7 @@ class ServerPlace:
         self._instance = instance
         self._conf = conf
         self.socket = check_socket_path(socket)
+        self.process_s = 0.0  # what the last command in a process of its own took
         self.orphans_closed = 0
 
     @property
@@ -203,7 +204,9 @@ class ServerPlace:
 
     async def _ask(self, *arguments: str, anything: bool = False) -> Answer:
         """Run one tmux command in a process of its own; with `anything` an error is an answer like another."""
+        started_s = anyio.current_time()
         answer = await _in_thread(lambda: self._libtmux(arguments), _ANSWER_S)
+        self.process_s = anyio.current_time() - started_s
         if answer.text and not anything:
             raise TmuxUnavailable(f"tmux {arguments[0]} failed: {answer.text}")
         return answer

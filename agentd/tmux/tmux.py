@@ -79,6 +79,7 @@ class Tmux:
             self._calls, self._hearing, self._looking, self._ending, log, parallel=config.parallel_spawn
         )
         self._control = config.control_mode
+        self._spread = True
         self._tasks: TaskGroup | None = None
 
     @classmethod
@@ -129,6 +130,12 @@ class Tmux:
         if self._calls.pool is not None:
             self._calls.pool.control = on
 
+    def use_connections(self, *, on: bool) -> None:
+        """Spread commands over several connections, or send all over one."""
+        self._spread = on
+        if self._calls.pool is not None:
+            self._calls.pool.spread = on
+
     def use_parallel_spawn(self, *, on: bool) -> None:
         """Start programs side by side, or one after the other."""
         self._starting.parallel(on=on)
@@ -141,6 +148,7 @@ class Tmux:
             "events": self._hearing.count,
             "event_lag_ms": self._hearing.lag.last_ms,
             "orphans_closed": self._place.orphans_closed,
+            "process_ms": round(self._place.process_s * 1000, 3),
             **(pool.row() if pool else {}),
         }
 
@@ -239,6 +247,7 @@ class Tmux:
         first = True
         while True:
             pool = self._new_pool(server)
+            pool.spread = self._spread
             self._calls.server, self._calls.pool = server, pool
             async with anyio.create_task_group() as group:
                 await group.start(pool.run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anyio
 import pytest
 from hypothesis import given
@@ -9,10 +11,11 @@ from hypothesis import strategies as st
 
 from agentd.switches import LEAST_USES, STRIKES, Reading, Switch, Switches, failing
 
-GOOD = Reading(LEAST_USES, 1.0)
-DEAR = Reading(LEAST_USES, -0.5)
-BROKEN = Reading(LEAST_USES, 1.0, LEAST_USES // 2)
-RARE = Reading(LEAST_USES - 1, -9.0, LEAST_USES - 1)
+GOOD = Reading(LEAST_USES, 0)
+DEAR = Reading(1, LEAST_USES)
+BROKEN = Reading(LEAST_USES, 0, LEAST_USES // 2)
+RARE = Reading(0, LEAST_USES - 1, LEAST_USES - 1)
+PRICES = {"saves_s": 1.0, "costs_s": 0.5}
 
 
 class Part:
@@ -25,7 +28,7 @@ class Part:
 
     def live(self, window: Reading) -> bool:
         old = self.total
-        self.total = Reading(old.uses + window.uses, old.gain_s + window.gain_s, old.faults + window.faults)
+        self.total = Reading(old.paid + window.paid, old.cost + window.cost, old.faults + window.faults, **PRICES)
         return self.switch.look()
 
 
@@ -37,7 +40,7 @@ def test_a_part_that_fails_window_after_window_is_turned_off_once(window: Readin
     assert told.index(True) == STRIKES - 1
     assert part.turned == [False]
     assert not part.switch.row()["on"]
-    assert part.switch.row()["why"] == failing(window)
+    assert part.switch.row()["why"] == failing(replace(window, **PRICES))
 
 
 @pytest.mark.parametrize("between", [GOOD, RARE])
@@ -58,9 +61,9 @@ def test_what_is_off_by_configuration_is_not_judged():
     st.lists(
         st.builds(
             Reading,
-            st.integers(0, 10 * LEAST_USES),
-            st.integers(-10, 10),
-            st.integers(0, 10 * LEAST_USES),
+            st.integers(0, 2 * LEAST_USES),
+            st.integers(0, 2 * LEAST_USES),
+            st.integers(0, 10),
         ),
         max_size=30,
     )
@@ -76,8 +79,8 @@ def test_it_is_turned_off_exactly_after_the_first_run_of_bad_windows(windows: li
 
 
 def _bad(window: Reading) -> bool:
-    often = window.uses >= LEAST_USES
-    return often and (window.faults > 0.05 * window.uses or window.gain_s < 0)
+    uses = window.paid + window.cost
+    return uses >= LEAST_USES and (window.faults > 0.05 * uses or window.paid < window.cost / 2)
 
 
 @pytest.mark.anyio
@@ -89,7 +92,7 @@ async def test_the_watch_looks_and_tells():
         heard.set()
 
     def read() -> Reading:  # every look finds another bad window
-        part.total = Reading(part.total.uses + LEAST_USES, part.total.gain_s - 1)
+        part.total = Reading(0, part.total.cost + LEAST_USES, **PRICES)
         return part.total
 
     part.switch = Switch("part", on=True, turn=part.turned.append, read=read)
