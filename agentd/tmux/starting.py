@@ -156,7 +156,8 @@ def _steps(order: SpawnOrder) -> list[str]:
     target = f"={order.session_name}:"  # exactly this name
     return [
         line(*(quote_lines(word) for word in words)),
-        command("set-option", "-w", "-t", target, "window-size", "manual"),
+        # Not set-option window-size: that looks at every window there is. This sets the same for this one.
+        command("resize-window", "-t", target, "-x", str(order.width), "-y", str(order.height)),
         command("link-window", "-d", "-s", target, "-t", f"={HUB}:"),
     ]
 
