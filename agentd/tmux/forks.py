@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import signal
 from collections.abc import Sequence
+from tempfile import TemporaryFile
 
 import anyio
 
@@ -25,7 +26,6 @@ from agentd.tmux.processes import send_signal, start_of
 
 AT_ONCE = 4
 _MAX_WAITING = 1024
-_REAP_S = 0.2  # for a killed process to be gone
 _PROBE_S = 1.0  # for a server that was silent to answer
 _STRANGER = "agentd-stranger"  # printed by a server that is not the one meant
 _NOBODY = (b"no server", b"error connecting", b"lost server", b"server exited", b"protocol version", b"server version")
@@ -103,27 +103,32 @@ class Forks(Channel):
         return printed, (error.strip() or b"it gave no reason") if status else None
 
     async def _exchange(self, data: bytes, timeout_s: float | None) -> tuple[int, bytes, bytes] | None:
-        """Return status, output and errors of one process; None when it hung and was killed."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=client_environment(),
-                start_new_session=True,
-            )
-        except OSError as fault:
-            raise TmuxUnavailable(f"cannot run {self._argv[0]}: {fault.strerror}", hint="is tmux installed?") from None
-        client = start_of(process.pid)
-        try:
+        """Return status, output and errors of one process; None when it hung and was killed.
+
+        Through files: a frozen server keeps the client's pipes open, and their end would never come.
+        """
+        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as errors:
+            given.write(data)
+            given.seek(0)
+            process = await self._start(given.fileno(), out.fileno(), errors.fileno())
+            client = start_of(process.pid)
             with anyio.move_on_after(timeout_s):
-                out, error = await process.communicate(data)
-                return process.returncode or 0, out, error
-        finally:
-            if process.returncode is None:
-                send_signal(client, signal.SIGKILL)
-                # asyncio waits for the pipes' end as well, and a server that stands still may have been handed them.
-                with anyio.move_on_after(_REAP_S, shield=True):
+                try:
                     await process.wait()
+                finally:
+                    if process.returncode is None:
+                        send_signal(client, signal.SIGKILL)
+                        with anyio.CancelScope(shield=True):
+                            await process.wait()
+                out.seek(0)
+                errors.seek(0)
+                return process.returncode or 0, out.read(), errors.read()
         return None
+
+    async def _start(self, given: int, out: int, errors: int) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._argv, stdin=given, stdout=out, stderr=errors, env=client_environment(), start_new_session=True
+            )
+        except OSError as error:
+            raise TmuxUnavailable(f"cannot run {self._argv[0]}: {error.strerror}", hint="is tmux installed?") from None

@@ -160,7 +160,7 @@ class Hearing:
         """Ask once a second what the events connection would have told, while there is none."""
         while True:
             await anyio.sleep(_DEAF_LOOK_S)
-            if self._calls.pool is None or self._calls.pool.links.hearing:
+            if self._calls.stopped or self._calls.pool is None or self._calls.pool.links.hearing:
                 continue
             try:
                 channel = self._calls.channel(bulk=True)

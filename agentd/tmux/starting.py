@@ -58,6 +58,8 @@ class Starting:
         self._limit = anyio.CapacityLimiter(AT_ONCE)
         self._left: set[str] = set()  # names of sessions that a failed start may have left, or may still make
         self._undoing = anyio.Lock()
+        self.spawned = 0
+        self.failed = 0  # by tmux; what was refused before it was asked does not count
         self.parallel(on=parallel)
 
     def parallel(self, *, on: bool) -> None:
@@ -126,10 +128,12 @@ class Starting:
         except AlreadyExists:
             raise
         except AgentdError:
+            self.failed += 1
             self._left.add(name)
             await self._undo_left(name)
             raise
         self._hearing.started += 1
+        self.spawned += 1
         return _ref(reply.lines[0].decode(), server)
 
     async def _undo_left(self, name: str) -> None:
@@ -156,7 +160,8 @@ def _steps(order: SpawnOrder) -> list[str]:
     target = f"={order.session_name}:"  # exactly this name
     return [
         line(*(quote_lines(word) for word in words)),
-        command("set-option", "-w", "-t", target, "window-size", "manual"),
+        # Not set-option window-size: that looks at every window there is. This sets the same for this one.
+        command("resize-window", "-t", target, "-x", str(order.width), "-y", str(order.height)),
         command("link-window", "-d", "-s", target, "-t", f"={HUB}:"),
     ]
 

@@ -148,6 +148,8 @@ class Tmux:
             "events": self._hearing.count,
             "event_lag_ms": self._hearing.lag.last_ms,
             "orphans_closed": self._place.orphans_closed,
+            "spawned": self._starting.spawned,
+            "spawns_failed": self._starting.failed,
             "process_ms": round(self._place.process_s * 1000, 3),
             **(pool.row() if pool else {}),
         }

@@ -144,6 +144,10 @@ async def bash(tmux: Tmux, seen: Seen, directory: Path, *options: str, name: str
     return ref
 
 
+def server_pid(tmux: Tmux) -> int:
+    return int(tmux.server.partition(":")[0])
+
+
 def rss_bytes(pid: int) -> int:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

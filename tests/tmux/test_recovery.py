@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from servers import Place, Seen, became, rss_bytes, screen, spawn
+from servers import Place, Seen, became, rss_bytes, screen, server_pid, spawn
 
 from agentd.errors import StaleTarget
 from agentd.records import PaneRef
@@ -23,10 +23,6 @@ from agentd.tmux.processes import is_alive, start_of
 from agentd.tmux.tmux import Lost, Output, Restored, ServerGone, Tmux
 
 pytestmark = pytest.mark.anyio
-
-
-def server_pid(tmux: Tmux) -> int:
-    return int(tmux.server.partition(":")[0])
 
 
 def clients(tmux: Tmux) -> dict[str, int]:

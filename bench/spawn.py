@@ -1,0 +1,148 @@
+"""How fast do many agents start: libtmux one by one, a bare pipelined control client, ours, ours one after the other?
+
+    python -m bench.spawn [--quick] [--count N] [--rounds N]
+
+Every way starts the same number of `sleep` on a fresh server of its own and is timed until its last reply. Then the
+sessions are counted: those that are missing are its failures. The bare client writes all its `new-session` at once and
+does nothing else (no names, no launcher, no window in a hub): it is the floor. Medians of the rounds; the ways take
+turns within each. Ending all of ours again is timed as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import libtmux
+import structlog
+
+from agentd.config import TmuxConfig
+from agentd.errors import AgentdError
+from agentd.records import PaneRef
+from agentd.tmux.tmux import SpawnOrder, Tmux
+from bench._bare import bare_client, plain_server
+
+WIDTH, HEIGHT = 200, 50
+PROGRAM = ["sleep", "100000"]
+OURS, SERIAL, BARE, LIBTMUX, KILL = (
+    "ours",
+    "ours, parallel_spawn off",
+    "bare pipelined",
+    "libtmux one by one",
+    "kill all",
+)
+
+Round = dict[str, tuple[float, int]]  # by way: seconds, failures
+
+
+async def libtmux_one_by_one(count: int) -> tuple[float, int]:
+    """Start them as a program that uses libtmux does."""
+    async with plain_server() as socket:
+        server = libtmux.Server(socket_path=socket)
+        started_s = time.perf_counter()
+        for number in range(count):
+            server.new_session(
+                f"a-{number}",
+                window_command=" ".join(PROGRAM),
+                start_directory="/",
+                x=WIDTH,
+                y=HEIGHT,
+                environment={"AGENT": f"a-{number}"},
+            )
+        return time.perf_counter() - started_s, count - sessions(socket)
+
+
+async def bare(count: int) -> tuple[float, int]:
+    """Start them with as little as can be sent."""
+    async with plain_server() as socket, bare_client(socket) as client:
+        words = f"new-session -d -x {WIDTH} -y {HEIGHT} -e AGENT=a {' '.join(PROGRAM)}\n".encode()
+        started_s = time.perf_counter()
+        await client.burst([words] * count)
+        return time.perf_counter() - started_s, count - sessions(socket)
+
+
+async def ours(count: int, *, parallel: bool) -> Round:
+    """Start them by spawn_many, and end them."""
+    orders = [
+        SpawnOrder(f"a-{number}", PROGRAM, {"AGENT": f"a-{number}"}, "/", WIDTH, HEIGHT) for number in range(count)
+    ]
+    async with our_server(parallel_spawn=parallel) as (tmux, socket):
+        started_s = time.perf_counter()
+        refs = await tmux.spawn_many(orders)
+        took_s = time.perf_counter() - started_s
+        failures = max(count - sessions(socket), sum(isinstance(each, AgentdError) for each in refs))
+        if not parallel:
+            return {SERIAL: (took_s, failures)}
+        started_s = time.perf_counter()
+        async with anyio.create_task_group() as group:
+            for ref in refs:
+                if isinstance(ref, PaneRef):
+                    group.start_soon(tmux.kill, ref, 0.0)
+        return {OURS: (took_s, failures), KILL: (time.perf_counter() - started_s, sessions(socket))}
+
+
+@asynccontextmanager
+async def our_server(**settings: object) -> AsyncIterator[tuple[Tmux, str]]:
+    """Run a Tmux at a socket of its own, and end its server."""
+    log = structlog.wrap_logger(structlog.PrintLogger())
+    with tempfile.TemporaryDirectory(prefix="ab-") as directory:
+        socket, conf = str(Path(directory, "t.sock")), str(Path(directory, "t.conf"))
+        config = TmuxConfig(**settings)
+        async with Tmux.open(config, socket, conf, "bench", log, lambda _event: None) as tmux:
+            yield tmux, socket
+            await tmux.stop_server()
+
+
+def sessions(socket: str) -> int:
+    """Return how many there are beside the hub."""
+    shown = subprocess.run(["tmux", "-S", socket, "list-sessions"], capture_output=True, check=True).stdout
+    return shown.count(b"\n") - 1
+
+
+async def one_round(count: int) -> Round:
+    """Let every way have its turn."""
+    found: Round = {LIBTMUX: await libtmux_one_by_one(count), BARE: await bare(count)}
+    found |= await ours(count, parallel=True)
+    found |= await ours(count, parallel=False)
+    return found
+
+
+def show(count: int, rounds: list[Round]) -> None:
+    """Print one line per way."""
+    times_s: dict[str, list[float]] = defaultdict(list)
+    failures: dict[str, int] = defaultdict(int)
+    for found in rounds:
+        for way, (took_s, failed) in found.items():
+            times_s[way].append(took_s)
+            failures[way] += failed
+    version = subprocess.run(["tmux", "-V"], capture_output=True, text=True, check=True).stdout.strip()
+    print(f"{count} programs, {len(rounds)} rounds, {version}; ratios are medians of those within a round")
+    print(f"{'way':<28}{'median s':>10}{'least':>8}{'most':>8}{'failures':>10}{'x libtmux':>11}{'/ bare':>8}")
+    for way, all_s in times_s.items():
+        faster = statistics.median(a / b for a, b in zip(times_s[LIBTMUX], all_s, strict=True))
+        over = statistics.median(b / a for a, b in zip(times_s[BARE], all_s, strict=True))
+        left = f"{way:<28}{statistics.median(all_s):>10.3f}{min(all_s):>8.3f}{max(all_s):>8.3f}{failures[way]:>10}"
+        print(left + ("" if way == KILL else f"{faster:>11.1f}{over:>8.2f}"))
+
+
+async def main(count: int, rounds: int) -> None:
+    """Run the rounds and show them."""
+    show(count, [await one_round(count) for _ in range(rounds)])
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="100 programs instead of 700")
+    options.add_argument("--count", type=int)
+    options.add_argument("--rounds", type=int, default=3)
+    chosen = options.parse_args()
+    asyncio.run(main(chosen.count or (100 if chosen.quick else 700), chosen.rounds))
