@@ -42,7 +42,9 @@ from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import LoopLag, Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
 from agentd.records import Agent, Change, Delivery
+from agentd.switches import Switch
 from agentd.tmux.fleet import Fleet
+from agentd.tmux.measured import switches_of
 from agentd.tmux.queries import Queries, ask, tags_of
 
 EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
@@ -133,6 +135,8 @@ async def _serve(given: _Given, starter: _Starter) -> int:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop.on_signals)
             tasks.start_soon(_gauges(parts).run)
+            if given.settings.watch.enabled:
+                tasks.start_soon(parts.switches.watch, given.settings.watch.period_s, partial(_tell_off, parts))
             await tasks.start(parts.cache.run)
             await tasks.start(parts.crew.run)
             adoption = await parts.crew.adopt(recovered)
@@ -186,6 +190,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         tmux=tmux,
         cache=cache,
         queries=queries,
+        switches=switches_of(settings, cache, tmux),
         mailbox=mailbox,
         registry=registry,
         directory=directory,
@@ -238,9 +243,26 @@ def _gauges(parts: Parts) -> LoopLag:
     gauge("agents_live", lambda: parts.crew.count)
     gauge("waiters", lambda: len(parts.waiters))
     gauge("tmux_servers", lambda: len(parts.tmux.servers()))
+    gauge("event_lag_ms", lambda: max((row["event_lag_ms"] for row in parts.tmux.stats()), default=0.0))
+    gauge("cache_invalidations_total", lambda: parts.cache.stats()["invalidations"])
+    gauge("prefetch_precision", lambda: parts.cache.stats()["prefetch"]["precision"] or 0.0)
+    for tier in ("l1", "l2", "l3"):
+        gauge(f"cache_{tier}_hit_ratio", partial(_hit_ratio, parts, tier))
     gauge("loop_stall_ms_p99", lambda: round(lag.quantile_ms(0.99), 3))
     gauge("loop_stall_ms_max", lambda: round(lag.quantile_ms(1.0), 3))
     return lag
+
+
+def _hit_ratio(parts: Parts, tier: str) -> float:
+    row = parts.cache.stats().get(tier, {"hits": 0, "misses": 0})
+    hits, misses = int(row["hits"]), int(row["misses"])
+    return round(hits / max(1, hits + misses), 4)
+
+
+def _tell_off(parts: Parts, switch: Switch) -> None:
+    """Tell that the watch has turned something off."""
+    parts.log.warning("a switch was turned off", **switch.row())
+    parts.events.emit("switch.off", **switch.row())
 
 
 async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:

@@ -9,6 +9,7 @@ import anyio
 
 LEAST_USES = 50  # of a window, before it says anything
 MOST_FAULTS = 0.05  # share of uses that may fail
+MOST_LOSS_S = 0.01  # in a window: less is not worth a word
 STRIKES = 3  # failing windows in a row: one can be the machine's bad moment
 
 
@@ -44,7 +45,7 @@ def failing(window: Reading) -> str:
         return ""
     if window.faults > MOST_FAULTS * window.uses:
         return f"{window.faults} of {window.uses} uses failed"
-    if window.gain_s < 0:
+    if window.gain_s < -MOST_LOSS_S:
         return f"{window.uses} uses cost {-window.gain_s:.3g} s more than doing without"
     return ""
 

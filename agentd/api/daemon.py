@@ -29,12 +29,19 @@ def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, A
         "instance": parts.instance,
         "overrides": list(parts.overrides),
         "agents": {"live": parts.crew.count, **{state: states.get(state, 0) for state in AgentState}},
-        "tmux": {"version": parts.tmux.version, "servers": parts.tmux.servers()},
+        "tmux": {"version": parts.tmux.version, "servers": _servers(parts)},
         "mailbox": parts.mailbox.stats(),
         "cache": parts.cache.stats(),
+        "switches": [switch.row() for switch in parts.switches],
         "pool": [],
         "rss_mb": round(_rss_bytes() / 1e6, 1),
     }
+
+
+def _servers(parts: Parts) -> list[dict[str, Any]]:
+    """Return each server with what its connections counted."""
+    counted = {row["index"]: row for row in parts.tmux.stats()}
+    return [{**counted.get(row["index"], {}), **row} for row in parts.tmux.servers()]
 
 
 def _rss_bytes() -> int:

@@ -18,6 +18,7 @@ from agentd.events import Events
 from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
+from agentd.switches import Switches
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.queries import Queries
 
@@ -33,6 +34,7 @@ class Parts:
     tmux: Fleet
     cache: Cache
     queries: Queries
+    switches: Switches
     mailbox: Mailbox
     registry: Registry
     directory: Directory

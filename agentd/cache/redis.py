@@ -55,8 +55,11 @@ class Redis:
     async def get(self, query: Query) -> Entry | None:
         """Return what is kept; at once while the server is left alone."""
         waiting = self._pending.get(query)
-        if waiting is not None or self._breaker.open:
+        if waiting is not None:
             return waiting
+        if self._breaker.open:
+            self.counters.faults += 1
+            return None
         data = await self._bounded(lambda: self._client.get(self._key(query, self._source())))
         if data is None:
             return None

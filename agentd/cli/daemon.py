@@ -72,13 +72,36 @@ def status(values: Values) -> int:
             ("daemon", f"agentd {answer['version']}, pid {answer['pid']}, up {duration(answer['uptime_s'])}"),
             ("agents", agents or "none; try `agentd spawn shell`"),
             ("mailbox", _flat(answer["mailbox"])),
-            ("tmux", _flat(answer["tmux"])),
-            ("cache", _flat(answer["cache"])),
+            ("tmux", _tmux(answer["tmux"])),
+            ("cache", _cache(answer["cache"])),
+            ("switches", _switches(answer["switches"])),
             ("pool", f"{len(answer['pool'])} rows" if answer["pool"] else "none"),
             ("settings", " ".join(answer.get("overrides", ()))),
         ]
     )
     return EXIT_OK
+
+
+def _tmux(tmux: dict[str, Any]) -> str:
+    servers = tmux["servers"]
+    each = " + ".join(str(server["agents"]) for server in servers)
+    silent = [str(server["index"]) for server in servers if server.get("breaker", {}).get("state") == "open"]
+    trouble = f"; no answer from server {', '.join(silent)}" if silent else ""
+    return f"{tmux['version']}, {len(servers)} server{'s' * (len(servers) != 1)} with {each or 0} agents{trouble}"
+
+
+def _cache(cache: dict[str, Any]) -> str:
+    tiers = []
+    for name in ("l1", "l2", "l3"):
+        hits, misses = cache[name]["hits"], cache[name]["misses"]
+        share = f"{100 * hits / (hits + misses):.0f} % of {hits + misses:,}" if hits + misses else "not asked yet"
+        tiers.append(f"{name} {share}")
+    return f"hits: {', '.join(tiers)}; {cache['asks']:,} asked of tmux, {cache['invalidations']:,} changes heard"
+
+
+def _switches(switches: list[dict[str, Any]]) -> str:
+    off = [f"{switch['name']} off ({switch['why']})" for switch in switches if not switch["on"]]
+    return "; ".join(off) or "all on"
 
 
 def _status() -> dict[str, Any] | None:

@@ -144,7 +144,11 @@ class Queries:
 
     async def revive(self) -> None:
         """Serve screens that an earlier daemon kept of panes that have printed nothing since."""
-        printed_s = {(pane.ref.server, pane.ref.pane_id): pane.printed_s for pane in await self._fleet.panes()}
+        try:
+            panes = await self._fleet.panes()
+        except AgentdError:  # then they are asked for anew
+            return
+        printed_s = {(pane.ref.server, pane.ref.pane_id): pane.printed_s for pane in panes}
 
         def valid(query: Query, asked_at_s: float) -> bool:
             last_s = printed_s.get((str(query.args[0]), str(query.args[1]))) if query.kind == CAPTURE else None
