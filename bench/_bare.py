@@ -46,10 +46,11 @@ class BareClient:
 
 
 @asynccontextmanager
-async def bare_client(socket: str) -> AsyncIterator[BareClient]:
-    """Attach to the session `hub` of the server at the socket."""
+async def bare_client(socket: str, session: str = "hub") -> AsyncIterator[BareClient]:
+    """Attach to a session of the server at the socket."""
     ours, theirs = sockets.socketpair()
-    argv = ["tmux", "-S", socket, "-u", "-C", "attach-session", "-E", "-t", "=hub", "-f", "ignore-size,no-output"]
+    flags = "ignore-size,no-output"
+    argv = ["tmux", "-S", socket, "-u", "-C", "attach-session", "-E", "-t", f"={session}", "-f", flags]
     process = await asyncio.create_subprocess_exec(*argv, stdin=theirs, stdout=theirs)
     theirs.close()
     reader, writer = await asyncio.open_connection(sock=ours)

@@ -16,6 +16,7 @@ import socket as sockets
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import anyio
@@ -40,8 +41,10 @@ OnNotification = Callable[[Notification], None]
 class _Call:
     """A line that was sent, and who waits for its reply."""
 
+    line: str
     reply: asyncio.Future[Reply]
     sent_s: float
+    deadline_s: float
 
 
 class ControlConnection(asyncio.Protocol, Channel):
@@ -53,11 +56,14 @@ class ControlConnection(asyncio.Protocol, Channel):
         self._log = log
         self._parser = ControlParser()
         self._waiting: deque[_Call] = deque()
-        self._heard_s = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._heard_s = self._loop.time()
+        self._unwritten: list[bytes] = []
+        self._deadline: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._client: Process | None = None
-        self._attached = asyncio.get_running_loop().create_future()
+        self._attached = self._loop.create_future()
         self._abandoned = False
         self._why = ""
         self.lost = asyncio.Event()
@@ -103,12 +109,12 @@ class ControlConnection(asyncio.Protocol, Channel):
     @property
     def waits_s(self) -> float:
         """Return for how long the oldest line without a reply has been waiting; 0 while there is none."""
-        return asyncio.get_running_loop().time() - self._waiting[0].sent_s if self._waiting else 0.0
+        return self._loop.time() - self._waiting[0].sent_s if self._waiting else 0.0
 
     @property
     def silent_s(self) -> float:
         """Return for how long nothing was heard."""
-        return asyncio.get_running_loop().time() - self._heard_s
+        return self._loop.time() - self._heard_s
 
     # -- commands
 
@@ -135,28 +141,55 @@ class ControlConnection(asyncio.Protocol, Channel):
     def post(self, *arguments: str) -> None:
         """Send one command whose reply nobody waits for; a lost connection is found out elsewhere."""
         if self.ready:
-            self._write([command(*arguments)], self._parser.expect)
+            self._write([command(*arguments)], self._parser.expect, None)
 
     async def _exchange(self, lines: Sequence[str], expect: Callable[[], None], timeout_s: float | None) -> Reply:
-        call = self._write(lines, expect)
-        with anyio.move_on_after(timeout_s):
-            return await call.reply
-        self._meter.timed_out(call.sent_s)
-        why = f"tmux did not answer `{lines[0].partition(' ')[0]}` within {timeout_s:g} s"
-        self.drop(why)
-        raise TmuxTimeout(why, hint="agentd reconnects by itself; see whether the tmux server is stopped")
+        return await self._write(lines, expect, timeout_s).reply
 
-    def _write(self, lines: Sequence[str], expect: Callable[[], None]) -> _Call:
-        if not self.ready or self._transport is None:
+    def _write(self, lines: Sequence[str], expect: Callable[[], None], timeout_s: float | None) -> _Call:
+        if not self.ready:
             raise TmuxUnavailable(f"the connection to tmux is closed: {self._why or 'it was not opened'}")
         if len(self._waiting) >= _MAX_PENDING:
             raise Busy(f"{_MAX_PENDING} commands wait for tmux already; this one was not sent")
-        data = b"".join(encode(line) for line in lines)
+        data = [encode(line) for line in lines]
         expect()
-        call = _Call(asyncio.get_running_loop().create_future(), self._meter.sent())
+        sent_s = self._meter.sent()
+        call = _Call(lines[0], self._loop.create_future(), sent_s, sent_s + (inf if timeout_s is None else timeout_s))
         self._waiting.append(call)
-        self._transport.write(data)
+        self._watch(call.deadline_s)
+        if not self._unwritten:  # what is asked in one turn of the loop goes out as one write
+            self._loop.call_soon(self._flush)
+        self._unwritten += data
         return call
+
+    def _flush(self) -> None:
+        data, self._unwritten = b"".join(self._unwritten), []
+        if self._transport is not None and not self._why:
+            self._transport.write(data)
+
+    def _watch(self, deadline_s: float) -> None:
+        """Have one timer for all that wait: it is due when the first of them is."""
+        if deadline_s == inf or (self._deadline is not None and self._deadline.when() <= deadline_s):
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._loop.call_at(deadline_s, self._expire)
+
+    def _expire(self) -> None:
+        self._deadline = None
+        late = [call for call in self._waiting if call.deadline_s <= self._loop.time()]
+        if not late:
+            self._watch(min((call.deadline_s for call in self._waiting), default=inf))
+            return
+        self._meter.timed_out(late[0].sent_s)
+        for call in late:
+            why = f"tmux did not answer `{call.line.partition(' ')[0]}` within {call.deadline_s - call.sent_s:.3g} s"
+            if not call.reply.done():
+                call.reply.set_exception(
+                    TmuxTimeout(why, hint="agentd reconnects by itself; see whether the tmux server is stopped")
+                )
+                call.reply.exception()  # whoever waited may be gone
+        self.drop(why)
 
     # -- the end
 
@@ -177,6 +210,9 @@ class ControlConnection(asyncio.Protocol, Channel):
         if self._transport is not None:
             self._transport.abort()
         self._fail_waiting()
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         if self._attached.done():  # a client that is still connecting must not be killed
             self._kill()
 
@@ -225,7 +261,7 @@ class ControlConnection(asyncio.Protocol, Channel):
         finally:
             theirs.close()
         self._client = start_of(self._process.pid)
-        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+        await self._loop.create_unix_connection(lambda: self, sock=ours)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (asyncio)."""
@@ -233,7 +269,7 @@ class ControlConnection(asyncio.Protocol, Channel):
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes (asyncio)."""
-        self._heard_s = asyncio.get_running_loop().time()
+        self._heard_s = self._loop.time()
         try:
             heard = self._parser.feed(data)
         except Desync as error:

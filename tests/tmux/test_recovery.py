@@ -166,6 +166,67 @@ async def test_clients_of_a_daemon_that_died_are_ended(place: Place) -> None:
         assert [pane.ref for pane in await tmux.panes()] == [ref]
 
 
+SIBLING = """
+import sys, anyio, structlog
+from agentd.tmux.breaker import Breaker
+from agentd.tmux.connection import ControlConnection
+from agentd.tmux.meter import Meter
+
+async def main(socket):
+    connection = await ControlConnection.open(
+        ["tmux", "-S", socket], "ignore-size", on_notification=lambda _: None, meter=Meter("sibling", Breaker()),
+        log=structlog.get_logger(),
+    )
+    print(connection.pid, flush=True)
+    sys.stdin.readline()
+    print(await connection.run("display-message", "-p", "still here", timeout_s=5), flush=True)
+    await connection.close()
+
+anyio.run(main, *sys.argv[1:])
+"""
+# Its parent goes, and nothing tells it so: as it is where there is no setpriv.
+ORPHAN = (
+    "setsid env AGENTD_CONTROL_OF=$$:1 tmux -S {0} -u -C attach-session -E -t =_agentd <{1} >/dev/null 2>&1 & echo $!"
+)
+FOREIGN = "env -u AGENTD_CONTROL_OF tmux -S {0} -u -C attach-session -E -t =_agentd <{1} >/dev/null"
+
+
+async def test_a_living_siblings_client_is_left_alone_and_an_orphan_is_ended(place: Place) -> None:
+    fifo = place.directory / "fifo"
+    os.mkfifo(fifo)
+    keep = os.open(fifo, os.O_RDWR)  # its end would end them
+    async with place.open():
+        sibling = subprocess.Popen(
+            [sys.executable, "-c", SIBLING, place.socket], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        client = start_of(int(await anyio.to_thread.run_sync(sibling.stdout.readline)))
+        orphan_pid = subprocess.run(
+            ["sh", "-c", ORPHAN.format(place.socket, fifo)], capture_output=True, text=True, check=True
+        ).stdout
+        orphan = start_of(int(orphan_pid))
+        foreign = subprocess.Popen(["sh", "-c", f"{FOREIGN.format(place.socket, fifo)}; :"])
+        await became(lambda: len(_control_clients(place)) == 7)
+        assert is_alive(orphan)
+    try:
+        async with place.open() as (tmux, _):
+            assert not is_alive(orphan)
+            assert tmux.stats()["orphans_closed"] == 1
+            assert is_alive(client)
+            assert foreign.poll() is None
+            said, _ = await anyio.to_thread.run_sync(sibling.communicate, "\n")
+            assert "still here" in said
+    finally:
+        place.tmux("kill-server")
+        foreign.wait(10)
+        sibling.wait(10)
+        os.close(keep)
+
+
+def _control_clients(place: Place) -> list[str]:
+    rows = place.tmux("list-clients", "-F", "#{client_control_mode} #{client_pid}").stdout.splitlines()
+    return [row for row in rows if row.startswith("1 ")]
+
+
 DAEMON = """
 import sys, anyio, structlog, time
 from agentd.config import TmuxConfig
