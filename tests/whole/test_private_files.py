@@ -213,7 +213,7 @@ def test_nothing_is_open_to_others_whatever_the_umask(idle_instance: Instance):
 
 # -- S02: links
 
-LINKED = ["registry.db", "agentd.log", "agentd.out", "state.lock", "run.lock", "instance", "tmux.conf"]
+LINKED = ["registry.db", "agentd.log", "agentd.out", "state.lock", "run.lock", "instance", "tmux-0.conf"]
 
 
 @pytest.mark.parametrize("name", LINKED)
@@ -222,7 +222,7 @@ def test_a_link_in_the_place_of_our_file_is_refused(idle_instance: Instance, tmp
     target.write_text("mine")
     (idle_instance.directory / name).symlink_to(target)
     done = idle_instance.cli("up", check=False)
-    if name == "tmux.conf" and done.returncode == 0:  # replaced in one step, never written through
+    if name == "tmux-0.conf" and done.returncode == 0:  # replaced in one step, never written through
         assert not (idle_instance.directory / name).is_symlink()
     else:
         assert done.returncode == EXIT_USAGE, (done.returncode, done.stderr)
