@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from agentd.errors import AlreadyExists, StaleTarget
 from agentd.records import PaneRef
@@ -12,6 +13,8 @@ from agentd.tmux.failures import PaneDead, TmuxRefused, TmuxUnavailable
 from agentd.tmux.gate import Gate
 from agentd.tmux.pool import Pool
 from agentd.tmux.server import Server
+
+T = TypeVar("T")
 
 
 class Calls:
@@ -56,8 +59,17 @@ class Calls:
 
     async def rows(self, *arguments: str) -> tuple[list[str], str]:
         """Return the lines of a list over everything, and the server that gave it."""
-        channel, server = self.channel(bulk=True), self.server_id
-        return await channel.run(*arguments, timeout_s=self.timeout_s), server
+        server = self.server_id
+        return await self.looked(lambda channel: channel.run(*arguments, timeout_s=self.timeout_s), bulk=True), server
+
+    async def looked(
+        self, look: Callable[[Channel], Awaitable[T]], ref: PaneRef | None = None, *, bulk: bool = False
+    ) -> T:
+        """Return what a look gives; it changes nothing, so a lost connection under it has it made once more."""
+        try:
+            return await look(self.channel(ref, bulk=bulk))
+        except TmuxUnavailable:
+            return await look(self.channel(ref, bulk=bulk))
 
     async def ask(
         self, channel: Channel, command_line: str, *, missing_ok: bool = False, refused_ok: bool = False

@@ -61,8 +61,13 @@ class Looking:
         words = ["capture-pane", "-p", "-J", "-t", ref.pane_id]
         words += ["-e"] if escapes else []
         words += ["-S", str(-min(lines, _MAX_LINES))] if lines else []
-        channel = self._calls.channel(ref, bulk=(lines or 0) > _LONG_LINES)
-        reply = await channel.capture(command(*words), FACTS_FORMAT, ref.pane_id, timeout_s=self._calls.timeout_s)
+        reply = await self._calls.looked(
+            lambda channel: channel.capture(
+                command(*words), FACTS_FORMAT, ref.pane_id, timeout_s=self._calls.timeout_s
+            ),
+            ref,
+            bulk=(lines or 0) > _LONG_LINES,
+        )
         facts = facts_of(reply.frame)
         if facts is None or facts.pid != ref.pid:
             raise PaneDead(f"pane {ref.pane_id} is gone")

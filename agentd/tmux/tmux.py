@@ -19,6 +19,7 @@ from agentd.tmux.calls import Calls
 from agentd.tmux.ending import Ending
 from agentd.tmux.events import (
     Activity,
+    LayoutChanged,
     Lost,
     Output,
     PaneDied,
@@ -40,6 +41,7 @@ from agentd.tmux.views import Look, PaneInfo
 
 __all__ = [
     "Activity",
+    "LayoutChanged",
     "Look",
     "Lost",
     "Output",

@@ -11,7 +11,7 @@ from servers import Place, bash, exists, screen, spawn
 
 from agentd.errors import AlreadyExists, Conflict, InvalidValue
 from agentd.tmux.processes import is_alive, start_of
-from agentd.tmux.tmux import PaneDead, PaneDied, Renamed, SessionsChanged, WindowsChanged
+from agentd.tmux.tmux import LayoutChanged, PaneDead, PaneDied, Renamed, SessionsChanged, WindowsChanged
 
 pytestmark = pytest.mark.anyio
 
@@ -238,4 +238,4 @@ async def test_a_change_of_windows_or_panes_from_outside_is_told(place: Place, c
         await seen.quiet()
         seen.events.clear()
         assert place.tmux(*change).returncode == 0
-        await seen.until(lambda: seen.of(WindowsChanged))
+        await seen.until(lambda: seen.of(WindowsChanged) or seen.of(LayoutChanged))

@@ -93,7 +93,7 @@ async def test_f10_an_idle_daemon_notices_a_frozen_server(place: Place, monkeypa
             with pytest.raises(TmuxUnavailable, match="does not answer since"):
                 await tmux.panes()
         await became(lambda: not silent(tmux), timeout_s=2.0)
-        await seen.until(lambda: Restored() in seen.events)
+        await seen.until(lambda: seen.of(Restored))
         assert await tmux.panes() == []
 
 
@@ -102,7 +102,7 @@ async def test_f10_a_start_that_the_frozen_server_makes_later_leaves_no_session(
     async with place.open(command_timeout_s=0.3) as (tmux, seen):
         with frozen(tmux), pytest.raises((TmuxTimeout, TmuxUnavailable)):
             await spawn(tmux, "sleep", "1000", name="half")
-        await seen.until(lambda: Restored() in seen.events)
+        await seen.until(lambda: seen.of(Restored))
         await became(lambda: not tmux._starting._left)
         assert await tmux.sessions() == []
         await spawn(tmux, "sleep", "1000", name="half")
@@ -195,7 +195,7 @@ async def test_without_any_connection_commands_run_in_processes(place: Place, mo
         await seen.until(lambda: [event.pane_id for event in seen.events if hasattr(event, "pane_id")][-1:])
         await became(lambda: any(type(event).__name__ == "PaneDied" for event in seen.events))
         monkeypatch.undo()
-        await seen.until(lambda: Restored() in seen.events)
+        await seen.until(lambda: seen.of(Restored))
 
 
 async def test_what_waits_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

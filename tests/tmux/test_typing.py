@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from servers import Place, Seen, bash, became, exists, rss_bytes, screen, spawn
+from servers import WAIT_S, Place, Seen, bash, became, exists, rss_bytes, screen, spawn
 
 from agentd.errors import AgentdError, Busy, InvalidValue, OverLimit
 from agentd.records import PaneRef
@@ -42,8 +42,11 @@ async def ran_all_before(tmux: Tmux, seen: Seen, ref: PaneRef) -> None:
     """Wait until the shell has run everything typed so far: it takes its input in order."""
     token = secrets.token_hex(4)
     prompts = (await tmux.look(ref)).text.count("READY>")
-    await tmux.keys(ref, "C-c")  # what is typed before the new prompt may be thrown away with the old line
-    await screen(tmux, seen, ref, lambda look: look.text.count("READY>") > prompts)
+    with anyio.fail_after(WAIT_S):  # what is typed before the new prompt may be thrown away with the old line
+        while (await tmux.look(ref)).text.count("READY>") <= prompts:
+            await tmux.keys(ref, "C-c")  # again: one that meets a shell busy drawing is lost
+            with anyio.move_on_after(1.0):
+                await screen(tmux, seen, ref, lambda look: look.text.count("READY>") > prompts)
     await tmux.type_text(ref, f"echo e''nd-{token}")
     await tmux.keys(ref, "Enter")
     await screen(tmux, seen, ref, lambda look: f"\nend-{token}" in look.text)
