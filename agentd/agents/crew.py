@@ -18,7 +18,7 @@ from agentd.agents.starts import SpawnRequest, Starts
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError
 from agentd.records import Agent, Change, Delivery, MessageState
-from agentd.tmux.tmux import Output, PaneDied, ServerGone, TmuxEvent
+from agentd.tmux.tmux import Activity, Output, PaneDied, Restored, ServerGone, TmuxEvent
 
 
 class Crew:
@@ -84,6 +84,12 @@ class Crew:
             case Output():
                 if live := self._roster.at(event.server, event.pane_id):
                     live.screen_changed(event)
+            case Activity():
+                if live := self._roster.at(event.server, event.pane_id):
+                    live.screen_changed()
+            case Restored():  # what was told meanwhile was not heard
+                for agent_id in self._roster.on_server(event.server):
+                    self._roster.live[agent_id].screen_changed()
             case PaneDied():
                 if live := self._roster.at(event.server, event.pane_id):
                     live.died()

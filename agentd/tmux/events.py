@@ -31,7 +31,7 @@ class PaneDied:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """A pane printed or ended within the last second; comes even while its output is skipped."""
+    """A pane printed within the last second and no Output told of it, or it ended; comes once a second."""
 
     pane_id: str
     dead: bool
@@ -41,6 +41,13 @@ class Activity:
 @dataclass(frozen=True, slots=True)
 class SessionsChanged:
     """A session came or went."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsChanged:
+    """A window or a pane came, went or changed its size."""
 
     server: str
 
@@ -75,4 +82,4 @@ class ServerGone:
     server: str
 
 
-TmuxEvent = Output | PaneDied | Activity | SessionsChanged | Renamed | Lost | Restored | ServerGone
+TmuxEvent = Output | PaneDied | Activity | SessionsChanged | WindowsChanged | Renamed | Lost | Restored | ServerGone

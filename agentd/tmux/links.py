@@ -2,7 +2,7 @@
 
 calls    the commands of Tmux; hears no output
 events   hears the output of every window linked into the hub, and once a second which panes are alive
-deaths   waits for the pane-died hook; nothing else tells at once (tmux-2.md §5)
+hooks    waits for our hooks on deaths and splits; nothing else tells of them at once (tmux-2.md §5)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agentd.tmux.events import Lost, Restored, TmuxEvent
 from agentd.tmux.failures import TmuxUnavailable
 from agentd.tmux.gate import Gate
 from agentd.tmux.notation import Notification
-from agentd.tmux.server import DEATHS, Server, ServerPlace
+from agentd.tmux.server import HOOKS, Server, ServerPlace
 
 _FIRST_BACKOFF_S = 0.05
 _LAST_BACKOFF_S = 1.0
@@ -34,13 +34,13 @@ class Role(enum.StrEnum):
 
     CALLS = "calls"
     EVENTS = "events"
-    DEATHS = "deaths"
+    HOOKS = "hooks"
 
 
 _FLAGS = {
     Role.CALLS: "ignore-size,no-output",
     Role.EVENTS: f"ignore-size,pause-after={_PAUSE_AFTER_S}",
-    Role.DEATHS: "ignore-size,no-output",
+    Role.HOOKS: "ignore-size,no-output",
 }
 
 
@@ -55,7 +55,7 @@ class Links:
         *,
         timeout_s: float,
         on_notification: Callable[[Notification], None],
-        on_death: Callable[[], None],
+        on_hook: Callable[[], None],
         tell: Callable[[TmuxEvent], None],
         log: Any,
     ) -> None:
@@ -64,7 +64,7 @@ class Links:
         self._gate = gate
         self._timeout_s = timeout_s
         self._on_notification = on_notification
-        self._on_death = on_death
+        self._on_hook = on_hook
         self._tell = tell
         self._log = log
         self._open: dict[Role, ControlConnection] = {}
@@ -171,8 +171,8 @@ class Links:
         try:
             if role is Role.EVENTS:
                 await connection.run("refresh-client", "-B", SNAPSHOT, timeout_s=self._timeout_s)
-            if role is Role.DEATHS:
-                await self._hear_deaths(connection)
+            if role is Role.HOOKS:
+                await self._hear_hooks(connection)
             await connection.lost.wait()
         except AgentdError as error:
             connection.drop(error.message)  # whatever went wrong here, a new connection starts clean
@@ -180,10 +180,10 @@ class Links:
             self._open.pop(role, None)
             await self._close(connection)
 
-    async def _hear_deaths(self, connection: ControlConnection) -> None:
+    async def _hear_hooks(self, connection: ControlConnection) -> None:
         while True:
-            self._on_death()  # also at first: somebody may have died before we listened
-            await connection.run("wait-for", DEATHS, timeout_s=None)
+            self._on_hook()  # also at first: somebody may have died before we listened
+            await connection.run("wait-for", HOOKS, timeout_s=None)
 
     async def _close(self, connection: ControlConnection) -> None:
         with anyio.CancelScope(shield=True):

@@ -26,7 +26,9 @@ from agentd.tmux.failures import TmuxUnavailable
 from agentd.tmux.notation import command, quote
 from agentd.tmux.processes import Process, is_alive, send_signal, start_of, wait_until_gone
 
-DEATHS = "agentd-deaths"  # the channel that the pane-died hook signals
+HOOKS = "agentd-hooks"  # the channel that our hooks signal
+# What no notification tells of: a program's end while its pane stays, and a split.
+_HOOKED = ("pane-died", "window-layout-changed")
 OLDEST = (3, 2)  # contract §1; doctor warns below 3.4 (tmux-2.md §4, versions)
 _START_S = 20.0  # a server that is just ending refuses new ones for that long (tmux-2.md §4)
 _RETRY_S = 0.1
@@ -182,7 +184,7 @@ class ServerPlace:
         lines += [
             command("set-option", "-g", "history-limit", str(self._config.history_limit)),
             command("set-option", "-g", "default-size", f"{self._config.width}x{self._config.height}"),
-            f"set-hook -g pane-died {quote(command('wait-for', '-S', DEATHS))}",
+            *(f"set-hook -g {hook} {quote(command('wait-for', '-S', HOOKS))}" for hook in _HOOKED),
             command("set-option", "-s", "@agentd_instance", self._instance),
         ]
         lines += [command("set-environment", "-gu", name) for name in _unwanted(os.environ)]

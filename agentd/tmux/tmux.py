@@ -28,6 +28,7 @@ from agentd.tmux.events import (
     ServerGone,
     SessionsChanged,
     TmuxEvent,
+    WindowsChanged,
 )
 from agentd.tmux.failures import PaneDead, TmuxRefused, TmuxTimeout, TmuxUnavailable
 from agentd.tmux.gate import Gate
@@ -74,6 +75,7 @@ __all__ = [
     "TmuxRefused",
     "TmuxTimeout",
     "TmuxUnavailable",
+    "WindowsChanged",
 ]
 
 _WATCH_S = 1.0  # how often the socket's file is looked for
@@ -106,6 +108,7 @@ class Tmux:
         self._death_hint = anyio.Event()
         self._told_dead: set[str] = set()
         self._activity: dict[str, str] = {}
+        self._heard: set[str] = set()  # whose output was told since the last snapshot
         self._unread_bytes: dict[str, int] = {}
         self._stopped = False
         self._tasks: TaskGroup | None = None
@@ -419,7 +422,7 @@ class Tmux:
             self._gate,
             timeout_s=self._config.command_timeout_s,
             on_notification=self._on_notification,
-            on_death=self._hint_death,
+            on_hook=self._take_hook,
             tell=self._tell,
             log=self._log,
         )
@@ -445,6 +448,7 @@ class Tmux:
         if output is not None:
             pane_id, escaped = output
             self._unread_bytes.pop(pane_id, None)
+            self._heard.add(pane_id)
             self._tell(Output(pane_id, escaped, self.server))
             return
         rest = notification.rest.decode("utf-8", "replace")
@@ -455,12 +459,15 @@ class Tmux:
                 self._resume(rest)
             case b"sessions-changed":
                 self._tell(SessionsChanged(self.server))
+            case b"window-add" | b"window-close" | b"unlinked-window-add" | b"unlinked-window-close":
+                self._tell(WindowsChanged(self.server))
             case b"session-renamed":
                 session_id, _, name = rest.partition(" ")
                 self._tell(Renamed(session_id, name, self.server))
 
     def _take_snapshot(self, snapshot: str) -> None:
-        before = self._activity
+        before, heard = self._activity, self._heard
+        self._heard = set()
         self._activity = dict(each.split(" ", 1) for each in snapshot.split(";") if each)
         for pane_id in self._unread_bytes.keys() - self._activity.keys():
             del self._unread_bytes[pane_id]
@@ -468,7 +475,8 @@ class Tmux:
             if before.get(pane_id) == state:
                 continue
             dead = state.startswith("1")
-            self._tell(Activity(pane_id, dead, self.server))
+            if dead or pane_id not in heard:
+                self._tell(Activity(pane_id, dead, self.server))
             if dead and pane_id not in self._told_dead:
                 self._death_hint.set()
 
@@ -487,8 +495,9 @@ class Tmux:
 
     # -- deaths
 
-    def _hint_death(self) -> None:
+    def _take_hook(self) -> None:
         self._death_hint.set()
+        self._tell(WindowsChanged(self.server))
 
     async def _watch_deaths(self) -> None:
         while True:

@@ -45,6 +45,15 @@ class Seen:
             while not found():
                 await self._changed.wait()
 
+    async def quiet(self, for_s: float = 0.3) -> None:
+        """Wait until nothing was told for a while: what is told afterwards has a cause of its own."""
+        while True:
+            count = len(self.events)
+            with anyio.move_on_after(for_s):
+                await self.until(lambda count=count: len(self.events) > count)
+                continue
+            return
+
 
 class Place:
     """Where one test's server lives."""

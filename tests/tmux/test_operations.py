@@ -11,7 +11,7 @@ from servers import Place, bash, exists, screen, spawn
 
 from agentd.errors import AlreadyExists, Conflict, InvalidValue
 from agentd.tmux.processes import is_alive, start_of
-from agentd.tmux.tmux import PaneDead, PaneDied, Renamed, SessionsChanged
+from agentd.tmux.tmux import PaneDead, PaneDied, Renamed, SessionsChanged, WindowsChanged
 
 pytestmark = pytest.mark.anyio
 
@@ -217,3 +217,25 @@ async def test_a_failing_listener_breaks_nothing(place: Place) -> None:
         for word in ("one", "two", "three"):  # the echo of each comes back as an event
             await tmux.type_text(ref, word)
             await screen(tmux, seen, ref, lambda look, word=word: word in look.text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["split-window", "-d", "-t", "outside:", "sleep 1000"],
+        ["new-window", "-d", "-t", "outside:", "sleep 1000"],
+        ["kill-window", "-t", "outside:1"],
+        ["kill-pane", "-t", "outside:1.1"],
+    ],
+    ids=lambda words: words[0],
+)
+async def test_a_change_of_windows_or_panes_from_outside_is_told(place: Place, change: list[str]) -> None:
+    """Also in a session that we did not make, and of a split, for which tmux has no notification."""
+    async with place.open() as (_, seen):
+        assert place.tmux("new-session", "-d", "-s", "outside", "sleep 1000").returncode == 0
+        assert place.tmux("new-window", "-d", "-t", "outside:1", "sleep 1000").returncode == 0
+        assert place.tmux("split-window", "-d", "-t", "outside:1", "sleep 1000").returncode == 0
+        await seen.quiet()
+        seen.events.clear()
+        assert place.tmux(*change).returncode == 0
+        await seen.until(lambda: seen.of(WindowsChanged))

@@ -211,6 +211,25 @@ def test_a_lost_agent_that_wants_it_is_started_again(spread: Instance):
     assert [data["name"] for data in events(spread, "agent.respawned")] == ["p-1"]
 
 
+def test_what_watched_the_lost_agent_does_not_end_its_successor(spread: Instance):
+    """Whoever looked at a busy agent when its server died finds out late; that is no news about the one started since."""
+    with spread.client() as client:
+        for number in range(AGENTS):
+            busy = {"AGENTD_DEMO_MODE": "flood"}
+            client.call("agents.spawn", profile="phoenix", name=f"p-{number}", cwd=str(spread.directory), env=busy)
+    names = wait_until(
+        lambda: (found := shares(spread)) and all(row["pid"] for row in agents(spread).values()) and found, ""
+    )
+    wait_until(lambda: {row["state"] for row in agents(spread).values()}.isdisjoint({"starting"}), "all to be busy")
+    before = agents(spread)
+    kill_server(spread, 1)
+    wait_until(lambda: sorted(d["name"] for d in events(spread, "agent.respawned")) == sorted(names[1]), "its share")
+    spread.cli("spawn", "demo", "--name", "later", "--wait", "idle")  # time for the late ones to find out
+    assert not [data for data in events(spread, "agent.state") if "its program" in data["reason"]]
+    after = agents(spread)
+    assert all(after[name]["pid"] not in (None, before[name]["pid"]) for name in names[1])
+
+
 def test_a_lost_agent_is_started_again_by_the_next_daemon_too(spread: Instance):
     """Server and daemon die together; an agent whose own program is gone from a server that lives is only failed."""
     spread.cli("spawn", "phoenix", "-n", str(SERVERS), "--wait", "idle")

@@ -1,0 +1,44 @@
+"""A picture of a bench: how the time of an answer grows with the number of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pygal
+from pygal.style import Style
+
+_COLOURS = ("#1b7f5c", "#3b6fb6", "#c26a1b", "#9a3b5f")
+
+
+def draw(path: Path, title: str, sizes: list[int], ways: Mapping[str, list[float]], note: str) -> None:
+    """Write an SVG of milliseconds (logarithmic) by number of sessions, a line for each way."""
+    style = Style(
+        background="white",
+        plot_background="white",
+        colors=_COLOURS,
+        font_family="sans-serif",
+        label_font_size=14,
+        legend_font_size=14,
+        title_font_size=18,
+    )
+    chart = pygal.Line(
+        style=style,
+        logarithmic=True,
+        width=900,
+        height=520,
+        x_title=note,
+        y_title="milliseconds, median",
+        legend_at_bottom=True,
+        legend_at_bottom_columns=4,
+        truncate_legend=-1,
+        js=(),
+        disable_xml_declaration=False,
+        no_prefix=True,
+        value_formatter=lambda value: f"{value:.3g}",
+    )
+    chart.title = title
+    chart.x_labels = [str(size) for size in sizes]
+    for name, values in ways.items():
+        chart.add(name, values)
+    chart.render_to_file(str(path))
