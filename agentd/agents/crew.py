@@ -88,9 +88,8 @@ class Crew:
                 if live := self._roster.at(event.server, event.pane_id):
                     live.screen_changed()
             case Restored():  # what was told meanwhile was not heard
-                for live in self._roster.live.values():
-                    if live.terminal.ref.server == event.server:
-                        live.screen_changed()
+                for agent_id in self._roster.on_server(event.server):
+                    self._roster.live[agent_id].screen_changed()
             case PaneDied():
                 if live := self._roster.at(event.server, event.pane_id):
                     live.died()

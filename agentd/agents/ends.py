@@ -64,22 +64,25 @@ class Ends:
 
     # -- by itself
 
-    async def on_end(self, agent_id: str, how: Ended) -> None:
+    async def on_end(self, live: LiveAgent, how: Ended) -> None:
         """Write down that an agent's program ended, and remove what it left."""
-        live = self._roster.live.get(agent_id)
-        if live is None or agent_id in self._roster.stopping:
+        if not self._is_ours_to_tell(live):
             return
-        self._ledger.keep_screen(agent_id, how.screen)
-        await self._give_back_unacked(agent_id, live.profile)
+        self._ledger.keep_screen(live.id, how.screen)
+        await self._give_back_unacked(live.id, live.profile)
         # Before its end is told: who starts it again at once must not find the old session.
         await self.bury(live.terminal.ref)
-        if self._roster.live.get(agent_id) is not live or agent_id in self._roster.stopping:
+        if not self._is_ours_to_tell(live):
             return
-        self._roster.remove(agent_id)
+        self._roster.remove(live.id)
         state = AgentState.STOPPED if how.exit_status == 0 else AgentState.FAILED
-        agent = self._parts.directory.entry(agent_id).agent
+        agent = self._parts.directory.entry(live.id).agent
         await self._ledger.keep([ended(agent, state, _how_it_ended(how), how.exit_status)])
         await self._forget_oldest()
+
+    def _is_ours_to_tell(self, live: LiveAgent) -> bool:
+        """Tell whether nobody ends it meanwhile, or has ended it and perhaps started it again."""
+        return self._roster.live.get(live.id) is live and live.id not in self._roster.stopping
 
     async def bury(self, pane: PaneRef) -> None:
         """Remove a pane whose program has ended, or that nobody knows."""

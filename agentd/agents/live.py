@@ -93,7 +93,7 @@ class LiveAgent:
         self.terminal.changed.set()
         self._hurry()
 
-    async def run(self, recovered: Sequence[Delivery], on_end: Callable[[str, Ended], Awaitable[None]]) -> None:
+    async def run(self, recovered: Sequence[Delivery], on_end: Callable[[LiveAgent, Ended], Awaitable[None]]) -> None:
         """Watch and deliver until the program ends; `recovered` is what the last daemon was delivering when it died."""
         try:
             if recovered:
@@ -103,7 +103,7 @@ class LiveAgent:
         except (AgentGone, StaleTarget) as error:
             ended = Ended(None, screen=error.message)
         self.ended.set()
-        await on_end(self.id, ended)
+        await on_end(self, ended)
 
     async def _take_over(self, recovered: Sequence[Delivery]) -> None:
         try:

@@ -58,6 +58,8 @@ class LayoutChanged:
 
     server: str
 
+    server: str
+
 
 @dataclass(frozen=True, slots=True)
 class Renamed:

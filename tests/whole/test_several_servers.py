@@ -211,6 +211,21 @@ def test_a_lost_agent_that_wants_it_is_started_again(spread: Instance):
     assert [data["name"] for data in events(spread, "agent.respawned")] == ["p-1"]
 
 
+def test_what_watched_a_lost_agent_does_not_end_its_successor(spread: Instance):
+    """Whoever looks at an agent when its server dies finds out late; that is no news about the one started since."""
+    spread.cli("spawn", "phoenix", "-n", str(AGENTS), "--wait", "idle")
+    before, share = agents(spread), shares(spread)[1]
+    server = int(spread.tmux("display-message", "-p", "#{pid}", server=1))
+    os.kill(server, signal.SIGSTOP)
+    sent = [spread.json("send", name, "look at your screen")["id"] for name in share]  # a look that gets no answer
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: {spread.json("msg", id_)["state"] for id_ in sent} == {"acked"}, "the successors to answer")
+    assert not [data for data in events(spread, "agent.state") if "its program" in data["reason"]]
+    after = agents(spread)
+    assert all(after[name]["pid"] not in (None, before[name]["pid"]) for name in share)
+    assert sorted(data["name"] for data in events(spread, "agent.respawned")) == sorted(share)
+
+
 def test_a_lost_agent_is_started_again_by_the_next_daemon_too(spread: Instance):
     """Server and daemon die together; an agent whose own program is gone from a server that lives is only failed."""
     spread.cli("spawn", "phoenix", "-n", str(SERVERS), "--wait", "idle")
