@@ -177,7 +177,7 @@ class ControlParser:
             self._between(each, heard)
         elif self._capture:
             self._lines.append(each)
-            if _closes(each, None):
+            if each.startswith(b"%") and _closes(each, None):
                 self._end_capture(each, heard)
         elif each.startswith(b"%") and _closes(each, self._guard):
             self._end_block(each.startswith(b"%end"), heard)
