@@ -6,43 +6,47 @@ import asyncio
 import socket as sockets
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-CHUNK_BYTES = 1 << 16
 
+class BareClient(asyncio.Protocol):
+    """Gives each line its reply, in order; knows nothing of what is in them, has no deadlines and no names."""
 
-class BareClient:
-    """Writes lines and counts replies; knows nothing of what is in them, has no deadlines and no names."""
+    def __init__(self) -> None:
+        self.attached = asyncio.get_running_loop().create_future()
+        self._waiting: deque[asyncio.Future[list[bytes]]] = deque([self.attached])
+        self._rest = b""
+        self._lines: list[bytes] = []
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._last = b""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
 
-    async def burst(self, lines: Sequence[bytes]) -> int:
-        """Write all lines at once and wait for as many replies; return how many of them were errors."""
-        self._writer.write(b"".join(lines))
-        errors = await self.replies(len(lines))
-        await self._writer.drain()
-        return errors
+    def data_received(self, data: bytes) -> None:
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            if line.startswith((b"%end ", b"%error ")):
+                self._waiting.popleft().set_result(self._lines)
+                self._lines = []
+            elif not line.startswith(b"%"):
+                self._lines.append(line)
 
-    async def replies(self, count: int) -> int:
-        """Wait for so many replies; return how many of them were errors."""
-        errors = 0
-        while count > 0:
-            data = await self._reader.read(CHUNK_BYTES)
-            if not data:
-                raise ConnectionError("tmux closed the control connection")
-            whole = self._last + data
-            lines = whole.split(b"\n")
-            self._last = lines.pop()
-            for line in lines:
-                if line.startswith((b"%end ", b"%error ")):
-                    count -= 1
-                    errors += line.startswith(b"%error ")
-        return errors
+    def ask(self, line: bytes) -> asyncio.Future[list[bytes]]:
+        """Send one line; the future is its reply."""
+        reply = asyncio.get_running_loop().create_future()
+        self._waiting.append(reply)
+        self.transport.write(line)
+        return reply
+
+    async def burst(self, lines: Sequence[bytes]) -> None:
+        """Send all lines in one write and wait for their replies."""
+        replies = [asyncio.get_running_loop().create_future() for _ in lines]
+        self._waiting.extend(replies)
+        self.transport.write(b"".join(lines))
+        await replies[-1]
 
 
 @asynccontextmanager
@@ -53,15 +57,14 @@ async def bare_client(socket: str, session: str = "hub") -> AsyncIterator[BareCl
     argv = ["tmux", "-S", socket, "-u", "-C", "attach-session", "-E", "-t", f"={session}", "-f", flags]
     process = await asyncio.create_subprocess_exec(*argv, stdin=theirs, stdout=theirs)
     theirs.close()
-    reader, writer = await asyncio.open_connection(sock=ours)
-    client = BareClient(reader, writer)
-    await client.replies(1)  # of the attach itself
+    _, client = await asyncio.get_running_loop().create_unix_connection(BareClient, sock=ours)
+    await client.attached
     try:
         yield client
     finally:
-        writer.write_eof()
+        client.transport.write_eof()
         await process.wait()
-        writer.close()
+        client.transport.close()
 
 
 @asynccontextmanager

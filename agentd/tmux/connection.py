@@ -37,7 +37,7 @@ _MAX_PENDING = 4096  # commands without a reply: a server that stands still must
 OnNotification = Callable[[Notification], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
     """A line that was sent, and who waits for its reply."""
 

@@ -58,8 +58,6 @@ class LayoutChanged:
 
     server: str
 
-    server: str
-
 
 @dataclass(frozen=True, slots=True)
 class Renamed:

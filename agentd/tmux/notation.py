@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentd.errors import InvalidValue
 from agentd.tmux.failures import Desync
@@ -30,13 +31,13 @@ _OURS = 1  # bit of FLAGS
 
 def quote(argument: str) -> str:
     """Return one argument as tmux reads it back, byte for byte."""
+    if _PLAIN.match(argument):
+        return argument
     if any(mark in argument for mark in "\r\n\0"):
         raise InvalidValue(
             "a tmux argument cannot hold a line break or NUL", hint="use quote_lines() where one is meant"
         )
     _checked_utf8(argument)
-    if _PLAIN.match(argument):
-        return argument
     return "'" + argument.replace("'", r"'\''") + "'"
 
 
@@ -84,8 +85,7 @@ def _checked_utf8(argument: str) -> None:
 # -- what we hear
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The answer to one command, or to one framed group of commands.
 
     `ours` is false for a block we did not ask for (the attach, a hook). `frame` is what followed the nonce; of a
@@ -133,6 +133,8 @@ class ControlParser:
         self._searched = 0
         self._wanted: deque[_Wanted] = deque()
         self._guard: bytes | None = None  # "TIME NUMBER FLAGS" of the open block
+        self._ours = False  # whether it answers a command of ours
+        self._capture = False  # whether it holds what a pane shows
         self._lines: list[bytes] = []
         self._frame_lines: list[bytes] = []
         self._frame_ok = True
@@ -173,11 +175,11 @@ class ControlParser:
     def _take(self, each: bytes, heard: list[Heard]) -> None:
         if self._guard is None:
             self._between(each, heard)
-        elif self._in_capture():
+        elif self._capture:
             self._lines.append(each)
-            if _closes(each, None):
+            if each.startswith(b"%") and _closes(each, None):
                 self._end_capture(each, heard)
-        elif _closes(each, self._guard):
+        elif each.startswith(b"%") and _closes(each, self._guard):
             self._end_block(each.startswith(b"%end"), heard)
         else:
             self._lines.append(each)
@@ -189,24 +191,27 @@ class ControlParser:
         if name == b"begin":
             self._guard = rest
             self._lines = []
-            if _is_ours(rest) and not self._wanted:
+            self._ours = _is_ours(rest)
+            if self._ours and not self._wanted:
                 raise Desync("tmux answered a command that was not sent")
+            self._capture = self._ours and self._wanted[0].hostile
         elif name in (b"end", b"error"):
             raise Desync(f"tmux closed a block that was not open: {each[:80]!r}")
         else:
             heard.append(Notification(name, rest))
 
-    def _in_capture(self) -> bool:
-        return bool(self._wanted) and self._wanted[0].hostile and _is_ours(self._guard or b"")
-
     def _end_block(self, ok: bool, heard: list[Heard]) -> None:
-        guard, lines = self._guard or b"", self._lines
+        lines = self._lines
         self._guard, self._lines = None, []
-        if not _is_ours(guard):
+        if not self._ours:
             heard.append(Reply(lines, ok, ours=False))
             return
-        wanted, nonce = self._wanted[0], self._wanted[0].nonce
-        if not nonce:
+        wanted = self._wanted[0]
+        nonce = wanted.nonce
+        if not nonce and not wanted.sequence:
+            self._wanted.popleft()
+            heard.append(Reply(lines, ok))
+        elif not nonce:
             self._end_step(wanted, Reply(lines, ok), heard)
         elif lines and lines[0].startswith(nonce):
             self._end_frame(lines[0][len(nonce) :], heard)
@@ -215,18 +220,17 @@ class ControlParser:
             self._frame_ok = self._frame_ok and ok
 
     def _end_step(self, wanted: _Wanted, reply: Reply, heard: list[Heard]) -> None:
-        """End one command that stands alone, or one of a sequence."""
+        """End one command of a sequence."""
         wanted.blocks -= 1
         if reply.ok and wanted.blocks:
             self._frame_lines += reply.lines
             return
         self._wanted.popleft()
         earlier, self._frame_lines = self._frame_lines, []
-        if wanted.sequence and not reply.ok:
-            reply = Reply(earlier, ok=False, frame=b" ".join(reply.lines))
-        elif earlier:
-            reply = Reply(earlier + reply.lines)
-        heard.append(reply)
+        if reply.ok:
+            heard.append(Reply(earlier + reply.lines))
+        else:
+            heard.append(Reply(earlier, ok=False, frame=b" ".join(reply.lines)))
 
     def _end_frame(self, frame: bytes, heard: list[Heard]) -> None:
         self._wanted.popleft()

@@ -46,6 +46,8 @@ class Pool:
         self._breaker = Breaker()
         self._forks = Forks(place.client_argv, server.id, self._breaker)
         self._calls = _links(config.connections, self._breaker)
+        self._short = [link for link in self._calls if not link.bulk]
+        self._bulk = [link for link in self._calls if link.bulk]
         self.links = Links(
             place,
             server,
@@ -74,10 +76,12 @@ class Pool:
         return (self._least_pending(bulk=bulk) if self.control else None) or self._forks
 
     def _least_pending(self, *, bulk: bool) -> ControlConnection | None:
-        links = self._calls if self.spread else self._calls[:1]
-        ready = [connection for link in links if link.bulk == bulk and (connection := link.ready)]
-        ready = ready or [connection for link in links if (connection := link.ready)]
-        return min(ready, key=lambda connection: connection.pending, default=None)
+        if not self.spread:
+            return self._calls[0].ready
+        ready = [connection for link in (self._bulk if bulk else self._short) if (connection := link.ready)]
+        if not ready:
+            ready = [connection for link in self._calls if (connection := link.ready)]
+        return min(ready, key=_pending) if len(ready) > 1 else next(iter(ready), None)
 
     async def _probe(self) -> None:
         """Look for a silent server; connections that are left are asked by Links, and what is opened asks as well."""
@@ -97,6 +101,10 @@ class Pool:
             "forks": self._forks.meter.row(pending=self._forks.pending),
             "breaker": self._breaker.row(),
         }
+
+
+def _pending(connection: ControlConnection) -> int:
+    return connection.pending
 
 
 def _links(count: int, breaker: Breaker) -> list[Link]:

@@ -21,7 +21,7 @@ from agentd.tmux.limits import check_room
 from agentd.tmux.looking import Looking
 from agentd.tmux.notation import command, line, quote_lines
 
-AT_ONCE = 32  # starts on their way; measured by bench/spawn.py
+AT_ONCE = 64  # starts on their way; measured by bench/spawn.py
 _NEW_FORMAT = "#{session_id}|#{window_id}|#{pane_id}|#{pane_pid}"
 
 # The directory is an argument of the launcher and entered by it: as `-c` tmux would run any #(command) in its name.

@@ -136,6 +136,34 @@ def test_p2_a_frame_takes_any_number_of_blocks(bodies: list[list[bytes]], sizes:
     assert told == [Reply([each for body in bodies for each in body], True)]
 
 
+STEPS = st.lists(PLAIN_BODY, min_size=1, max_size=4)
+
+
+@given(groups=st.lists(st.tuples(STEPS, st.integers(0, 5)), max_size=4), sizes=SIZES)
+def test_p2_a_sequence_ends_with_its_first_error(groups: list[tuple[list[list[bytes]], int]], sizes: list[int]) -> None:
+    """`a ; b ; c` gives a block each until one fails; whatever comes next answers the next command."""
+    parser, lines, expected, number = ControlParser(), [], [], 100
+    for bodies, failing in groups:
+        parser.expect_sequence(len(bodies))
+        for step, body in enumerate(bodies[: failing + 1]):
+            number += 1
+            lines += [
+                b"%%begin 5 %d 1" % number,
+                *body,
+                (b"%error" if step == failing else b"%end") + b" 5 %d 1" % number,
+            ]
+        if failing < len(bodies):
+            ran = [each for body in bodies[:failing] for each in body]
+            expected.append(Reply(ran, ok=False, frame=b" ".join(bodies[failing])))
+        else:
+            expected.append(Reply([each for body in bodies for each in body]))
+        parser.expect()
+        number += 1
+        lines += [b"%%begin 5 %d 1" % number, b"next", b"%%end 5 %d 1" % number]
+        expected.append(Reply([b"next"]))
+    assert heard(parser, b"".join(each + b"\n" for each in lines), sizes) == expected
+
+
 @pytest.mark.parametrize("stray", [b"%end 1 1 1\n", b"%error 1 1 1\n", b"hello\n", b"\n", b"%begin 1 1 1\n"])
 def test_t11_a_stray_line_is_a_desync(stray: bytes) -> None:
     with pytest.raises(Desync):
