@@ -103,7 +103,5 @@ class Setting:
     def start(self) -> Cache:
         """Return a new cache, as after a restart."""
         at = self.clocks
-        self.cache = Cache(
-            self.config, self.asked, tags_of, lambda: self.source, self.store, at.monotonic, at.wall
-        )
+        self.cache = Cache(self.config, self.asked, tags_of, lambda: self.source, self.store, at.monotonic, at.wall)
         return self.cache
