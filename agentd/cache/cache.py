@@ -292,9 +292,8 @@ class Cache:
         try:
             entry = await self._flights.fly(query, partial(self._bound_s, self._l2), guess=True)
         except Exception:  # noqa: BLE001  nobody wanted this yet; whoever does gets the error of his own ask
-            self._prefetch.resolved(query, used=False)
-        else:
-            self._keep(entry, self._l2)
+            return
+        self._keep(entry, self._l2)
 
     # -- figures
 

@@ -178,14 +178,14 @@ def _connect(path: str) -> apsw.Connection:
     db = apsw.Connection(path)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")  # no -shm file, and nobody else has a use for this one
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = OFF")
         version = db.execute("PRAGMA user_version").get
         if version == 0 and not db.execute("SELECT count(*) FROM sqlite_schema").get:
             with db:
                 db.execute(_SCHEMA)
         elif (version, db.execute("PRAGMA application_id").get) != (FORMAT, APPLICATION_ID):
             raise _Unfit(f"{path} has format {version} and this agentd knows {FORMAT}")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = OFF")
         db.execute(_GET, ("",)).fetchall()
     except BaseException:
         db.close()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
 from floor import Clocks, Shelf, tags_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agentd.cache.answer import Answer
 from agentd.cache.cache import Cache
@@ -18,15 +19,17 @@ from agentd.cache.query import Query
 from agentd.config import CacheConfig
 
 LONG = os.environ.get("AGENTD_FAULTS") == "long"
-CONFIG = CacheConfig(l1_size=2, l2_size=2)
-KEYS = ("%1", "%2", "%3")
+CONFIG = CacheConfig()
+KEYS = ("%1", "%2")
 TICK_S = 0.001  # between any two things that happen
 ROUNDING_S = 1e-6
 
 keys = st.sampled_from(KEYS)
 picks = st.integers(0, 1 << 16)
-max_ages = st.sampled_from([None, None, None, 0.0, 0.5, 5.0, 100.0])
-waits = st.sampled_from([0.01, 0.4, 0.9, 1.5, 3.0, 13.0, 20.0, 59.0, 120.0, 299.0])
+jumps = st.sampled_from([0.0, 0.0, 2.0, 7200.0])
+seldom = st.sampled_from([False, False, False, True])
+max_ages = st.sampled_from([None, None, None, 0.5, 5.0, 100.0])
+waits = st.sampled_from([0.0, 0.4, 0.9, 1.5, 13.0, 20.0, 120.0])
 
 
 def query_of(key: str) -> Query:
@@ -132,7 +135,7 @@ class Coherence(RuleBasedStateMachine):
 
     def check(self, call: Call, answer: Answer) -> None:
         age_s = answer.age_ms / 1000
-        since_s = max(self.now() - age_s, call.heard_s, call.called_s if call.fresh else 0.0) - ROUNDING_S
+        since_s = max(self.now() - age_s - ROUNDING_S, call.heard_s, call.called_s if call.fresh else 0.0)
         assert self.was_true(call.key, answer.value, since_s), f"{answer} was not true since {since_s}"
         assert answer.age_ms <= answer.bound_ms
         if answer.tier == "tmux":
@@ -155,84 +158,75 @@ class Coherence(RuleBasedStateMachine):
 
     # -- changes
 
-    @rule(key=keys, gone=st.booleans())
-    def somebody_changes(self, key: str, gone: bool) -> None:
+    @rule(key=keys, gone=st.booleans(), ours=st.booleans())
+    def something_changes(self, key: str, gone: bool, ours: bool) -> None:
         self.change(key, gone=gone)
-
-    @rule(key=keys, gone=st.booleans())
-    def we_change(self, key: str, gone: bool) -> None:
-        self.change(key, gone=gone)
-        self.hear(key)
+        if ours:
+            self.hear(key)
 
     def hear(self, key: str) -> None:
         self.cache.drop(key)
         self.heard_s[key] = self.now()
 
     @precondition(lambda self: self.events)
-    @rule(pick=picks, again=st.booleans())
-    def an_event_arrives(self, pick: int, again: bool) -> None:
+    @rule(pick=picks, fate=st.sampled_from(["arrives", "arrives and will again", "is lost"]))
+    def an_event(self, pick: int, fate: str) -> None:
         self.tick()
         at = pick % len(self.events)
-        self.hear(self.events[at] if again else self.events.pop(at))
+        key = self.events[at] if fate == "arrives and will again" else self.events.pop(at)
+        if fate != "is lost":
+            self.hear(key)
         self.settle()
 
-    @precondition(lambda self: self.events)
-    @rule(pick=picks)
-    def an_event_is_lost(self, pick: int) -> None:
-        del self.events[pick % len(self.events)]
-
-    @rule()
-    def events_stop(self) -> None:
+    @rule(on=st.booleans())
+    def events_stop_or_come_again(self, on: bool) -> None:
         self.tick()
-        self.cache.deaf()
-        self.deaf = True
-
-    @rule()
-    def events_come_again(self) -> None:
-        self.tick()
-        self.cache.hearing()
-        self.deaf = False
-        self.heard_s = dict.fromkeys(KEYS, self.now())
-
-    # -- time
-
-    @rule(wait_s=waits)
-    def time_passes(self, wait_s: float) -> None:
-        self.clocks.now_s += wait_s
-
-    @rule(jump_s=st.sampled_from([2.0, 100.0, 7200.0]))
-    def the_wall_clock_is_set(self, jump_s: float) -> None:
-        self.clocks.wall_offset_s += self.direction * jump_s
+        self.deaf = not on
+        if on:
+            self.cache.hearing()
+            self.heard_s = dict.fromkeys(KEYS, self.now())
+        else:
+            self.cache.deaf()
 
     # -- callers
 
-    def call(self, key: str, max_age_s: float | None, *, fresh: bool) -> None:
+    def call(self, key: str, max_age_s: float | None = None, *, fresh: bool = False) -> None:
         self.tick()
         task = self.runner.get_loop().create_task(self.cache.get(query_of(key), "", max_age_s, fresh))
         self.calls.append(Call(key, self.now(), self.heard_s[key], max_age_s, fresh, self.deaf, task))
         self.settle()
 
-    @rule(key=keys, max_age_s=max_ages, fresh=st.sampled_from([False, False, False, True]))
-    def somebody_asks(self, key: str, max_age_s: float | None, fresh: bool) -> None:
+    @rule(key=keys, max_age_s=max_ages, fresh=seldom, slow=st.booleans())
+    def somebody_asks(self, key: str, max_age_s: float | None, fresh: bool, slow: bool) -> None:
+        self.prompt = not slow
+        self.call(key, max_age_s, fresh=fresh)
+
+    @rule(slow=seldom)
+    def somebody_asks_for_all(self, slow: bool) -> None:
+        self.prompt = not slow
+        for key in KEYS:
+            self.call(key)
+
+    @rule(wait_s=waits, max_age_s=max_ages, jump_s=jumps)
+    def somebody_asks_later(self, wait_s: float, max_age_s: float | None, jump_s: float) -> None:
+        self.clocks.now_s += wait_s
+        self.clocks.wall_offset_s += self.direction * jump_s
         self.prompt = True
-        self.call(key, max_age_s, fresh=fresh)
+        for key in KEYS:
+            self.call(key, max_age_s)
 
-    @rule(key=keys, max_age_s=max_ages, fresh=st.sampled_from([False, False, False, True]))
-    def somebody_asks_while_tmux_is_slow(self, key: str, max_age_s: float | None, fresh: bool) -> None:
-        self.prompt = False
-        self.call(key, max_age_s, fresh=fresh)
-
-    @rule(key=keys, max_age_s=max_ages)
-    def somebody_peeks(self, key: str, max_age_s: float | None) -> None:
+    @invariant()
+    def somebody_peeks(self) -> None:
         self.tick()
-        answer = self.cache.peek(query_of(key), max_age_s)
-        if answer is not None:
-            self.check(Call(key, self.now(), self.heard_s[key], max_age_s, False, self.deaf, None), answer)
+        for key in KEYS:
+            answer = self.cache.peek(query_of(key))
+            if answer is not None:
+                self.check(Call(key, self.now(), self.heard_s[key], None, False, self.deaf, None), answer)
 
-    @rule(key=keys, prompt=st.booleans())
-    def we_guess(self, key: str, prompt: bool) -> None:
+    @rule(key=keys, slow=st.booleans())
+    def we_guess(self, key: str, slow: bool) -> None:
         self.tick()
-        self.prompt = prompt
+        self.prompt = not slow
         self.runner.get_loop().create_task(self.cache._fill(query_of(key)))
         self.settle()
 
@@ -243,27 +237,35 @@ class Coherence(RuleBasedStateMachine):
         self.calls[pick % len(self.calls)].task.cancel()
         self.settle()
 
-    # -- tmux
+    # -- what is below
+
+    @rule(key=keys, looked=st.booleans(), wait_s=waits, ours=st.booleans(), fresh=seldom)
+    def something_changes_while_tmux_is_slow(
+        self, key: str, looked: bool, wait_s: float, ours: bool, fresh: bool
+    ) -> None:
+        self.prompt = False
+        self.call(key, fresh=True)
+        if looked:
+            self.look(self.out[-1])
+        self.clocks.now_s += wait_s
+        self.something_changes(key, False, ours)
+        self.call(key, fresh=fresh)
+
+    def look(self, asking: Asking) -> None:
+        if not asking.looked:
+            asking.value, asking.looked = self.truth[asking.key][-1][1], True
 
     @precondition(lambda self: self.out)
-    @rule(pick=picks)
-    def tmux_looks(self, pick: int) -> None:
+    @rule(pick=picks, act=st.sampled_from(["looks", "replies", "replies", "fails"]))
+    def tmux(self, pick: int, act: str) -> None:
         self.tick()
         asking = self.out[pick % len(self.out)]
-        asking.value, asking.looked = self.truth[asking.key][-1][1], True
-
-    @precondition(lambda self: self.out)
-    @rule(pick=picks, error=st.sampled_from([False, False, False, True]))
-    def tmux_replies(self, pick: int, error: bool) -> None:
-        self.tick()
-        asking = self.out.pop(pick % len(self.out))
-        if not asking.looked:
-            asking.value = self.truth[asking.key][-1][1]
-        asking.error = error
-        asking.replied.set()
-        self.settle()
-
-    # -- the third tier and the daemon
+        self.look(asking)
+        if act != "looks":
+            self.out.remove(asking)
+            asking.error = act == "fails"
+            asking.replied.set()
+            self.settle()
 
     @rule(mode=st.sampled_from(["", "", "lost", "slow", "wrong", "old"]))
     def the_store_behaves(self, mode: str) -> None:
@@ -273,22 +275,31 @@ class Coherence(RuleBasedStateMachine):
         self.settle()
         self.shelf.gate = anyio.Event()
 
-    @rule(changes=st.lists(keys, max_size=2), revive=st.booleans(), new_server=st.sampled_from([False, False, True]))
-    def the_daemon_starts_again(self, changes: list[str], revive: bool, new_server: bool) -> None:
+    @rule(name=st.sampled_from(["l1", "l2", "l3"]), on=st.booleans())
+    def a_switch_is_turned(self, name: str, on: bool) -> None:
+        self.cache.set(name, on=on)
+
+    @rule(
+        jump_s=jumps,
+        changes=st.lists(keys, max_size=2),
+        revive=st.booleans(),
+        new_server=seldom,
+    )
+    def the_daemon_starts_again(self, jump_s: float, changes: list[str], revive: bool, new_server: bool) -> None:
         self.stop()
-        if new_server:
-            self.source += 1
-        for key in [*changes, *(KEYS if new_server else ())]:
+        self.clocks.wall_offset_s += self.direction * jump_s
+        self.source += new_server
+        for key in KEYS if new_server else changes:
             self.change(key, gone=False)
         self.tick()
         self.start()
         if revive:
-            now = dict(self.changed_at_s)
-            self.cache.revive(lambda query, asked_at_s: now[str(query.args[0])] < asked_at_s)
+            self.cache.revive(self.valid(new_server))
 
-    @rule(name=st.sampled_from(["l1", "l2", "l3"]), on=st.booleans())
-    def a_switch_is_turned(self, name: str, on: bool) -> None:
-        self.cache.set(name, on=on)
+    def valid(self, new_server: bool) -> Callable[[Query, float], bool]:
+        """Return what tmux can tell: when each thing changed last; a new server knows nothing of the old one's."""
+        changed = dict(self.changed_at_s)
+        return lambda query, asked_at_s: new_server or changed[str(query.args[0])] < asked_at_s
 
     def stop(self) -> None:
         async def stop_all() -> None:
@@ -307,7 +318,7 @@ class Coherence(RuleBasedStateMachine):
 
 
 Coherence.TestCase.settings = settings(
-    max_examples=2_000 if LONG else 150,
+    max_examples=3_000 if LONG else 200,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),
