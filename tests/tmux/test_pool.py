@@ -101,7 +101,7 @@ async def test_f10_an_idle_daemon_notices_a_frozen_server(place: Place, monkeypa
 
 async def test_f10_a_start_that_the_frozen_server_makes_later_leaves_no_session(place: Place) -> None:
     """The command is on its way and cannot be called back: what it makes after CONT is ended."""
-    async with place.open(command_timeout_s=0.3) as (tmux, seen):
+    async with place.open(command_timeout_s=1.0) as (tmux, seen):
         with frozen(tmux), pytest.raises((TmuxTimeout, TmuxUnavailable)):
             await spawn(tmux, "sleep", "1000", name="half")
         await seen.until(lambda: seen.of(Restored))
