@@ -78,7 +78,8 @@ class ControlConnection(asyncio.Protocol, Channel):
         kill the server. When the wait is cancelled the client says goodbye by itself as soon as it is attached.
         """
         connection = cls(on_notification, meter, log)
-        await connection._start([*argv, "-N", "-u", "-C", "attach-session", "-E", "-t", f"={HUB}", "-f", flags])
+        with anyio.CancelScope(shield=True):  # short, and half of it would leave a client nobody knows
+            await connection._start([*argv, "-N", "-u", "-C", "attach-session", "-E", "-t", f"={HUB}", "-f", flags])
         try:
             await asyncio.shield(connection._attached)
         except asyncio.CancelledError:
