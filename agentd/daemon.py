@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -151,8 +151,10 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     instance = _instance_id(paths)
     events, metrics, waiters = Events(), Metrics(), Waiters()
     on_changes: Relay = [waiters.on_changes]
-    on_tmux: Relay = []
 
+    # Before tmux is started, like whatever may refuse its settings.
+    cache = await stack.enter_async_context(_cache(settings, paths, log, lambda: tmux))
+    on_tmux: Relay = [partial(_refresh, cache)]
     registry = await Registry.open(paths.registry_file)
     stack.push_async_callback(registry.close)
     mailbox = await stack.enter_async_context(
@@ -163,17 +165,6 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             settings.tmux, paths.tmux_socket, paths.tmux_conf, instance, log=log, on_event=partial(_tell, on_tmux, log)
         )
     )
-    cache = await stack.enter_async_context(
-        Cache.open(
-            settings.cache,
-            partial(_ask, tmux),
-            tags_of=lambda query: (query.kind,),
-            source=lambda: tmux.server,
-            path=paths.cache_file,
-            log=log,
-        )
-    )
-    on_tmux.append(partial(_refresh, cache))
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
     teams = Teams(registry, directory, await registry.teams())
@@ -262,6 +253,19 @@ def _announce(parts: Parts, adoption: Adoption, paths: Paths) -> None:
         lost=adoption.lost,
         orphans=adoption.orphans,
         took_ms=took_ms,
+    )
+
+
+def _cache(
+    settings: Config, paths: Paths, log: logs.Log, tmux: Callable[[], Tmux]
+) -> AbstractAsyncContextManager[Cache]:
+    return Cache.open(
+        settings.cache,
+        lambda query: _ask(tmux(), query),
+        tags_of=lambda query: (query.kind,),
+        source=lambda: tmux().server,
+        path=paths.cache_file,
+        log=log,
     )
 
 
