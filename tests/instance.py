@@ -102,7 +102,9 @@ class Instance:
         """Stop everything and check that nothing is left."""
         if (self.directory / "agentd.sock").exists() or self.processes():
             self.cli("down", "--agents", "stop", check=False)
-        left = self.processes()
+        deadline_s = time.monotonic() + 10  # a daemon that refused to start has said so before it is gone
+        while (left := self.processes()) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -236,7 +236,8 @@ class Cache:
         """Serve answers of an earlier life, of the same source, that `valid` vouches for, once changes are heard.
 
         `valid(query, asked_at_s)` returns True only when nothing the answer tells of changed between that wall time and
-        this call. It is asked when such an answer is found, so it must speak of now or remember.
+        this call; by a clock of whole seconds, a second to spare makes it sure. It is asked when such an answer is found,
+        so it must remember what it knew at this call, or look at what holds then.
         """
         if self._l3 is not None:
             self._l3.revive(valid)
