@@ -31,6 +31,7 @@ from agentd.agents.waiters import Waiters
 from agentd.api import table
 from agentd.api.parts import Parts
 from agentd.cache.cache import Cache
+from agentd.cache.query import Query
 from agentd.config import Config
 from agentd.doors.identity import identify
 from agentd.doors.inhabitants import Inhabitants
@@ -212,6 +213,14 @@ async def _open_floors(
 ) -> tuple[Registry, Mailbox, Fleet, Cache]:
     """Open what lives outside of this process: the files and the tmux servers."""
     paths, settings, log = given.paths, given.settings, given.log
+
+    async def asked(query: Query) -> Any:
+        return await ask(tmux, query)
+
+    # Before tmux is started, like whatever may refuse its settings.
+    cache = await stack.enter_async_context(
+        Cache.open(settings.cache, asked, tags_of, lambda: instance, paths.cache_file, log)
+    )
     registry = await Registry.open(paths.registry_file)
     stack.push_async_callback(registry.close)
     mailbox = await stack.enter_async_context(
@@ -219,9 +228,6 @@ async def _open_floors(
     )
     tmux = await stack.enter_async_context(
         Fleet.open(settings.tmux, paths, instance, log, partial(_tell, on_tmux, log))
-    )
-    cache = await stack.enter_async_context(
-        Cache.open(settings.cache, partial(ask, tmux), tags_of, lambda: instance, paths.cache_file, log)
     )
     return registry, mailbox, tmux, cache
 

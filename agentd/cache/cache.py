@@ -23,7 +23,7 @@ from agentd.cache.prefetch import Prefetch
 from agentd.cache.query import Query
 from agentd.cache.redis import Redis
 from agentd.cache.stored import Stored, Valid
-from agentd.cache.tiers import Memory, Store
+from agentd.cache.tiers import Memory, Store, Tier
 from agentd.cache.timing import Timing
 from agentd.config import CacheConfig
 from agentd.errors import InvalidValue
@@ -144,7 +144,7 @@ class Cache:
             self._l1.put(entry, now_s)
         return answer
 
-    def _look(self, tier: Memory, query: Query, limit_s: float) -> Answer | None:
+    def _look(self, tier: Tier, query: Query, limit_s: float) -> Answer | None:
         """Look in one tier and time some of the looks; timing each would cost a quarter of it."""
         if tier.counters.hits % _SAMPLE:
             return self._found(tier, query, limit_s)
@@ -154,7 +154,7 @@ class Cache:
             self._timings[tier.name].add(time.perf_counter() - began_s)
         return answer
 
-    def _found(self, tier: Memory, query: Query, limit_s: float) -> Answer | None:
+    def _found(self, tier: Tier, query: Query, limit_s: float) -> Answer | None:
         now_s = self._clock()
         entry = tier.get(query, now_s)
         if entry is None:
@@ -199,10 +199,10 @@ class Cache:
         self._keep(entry, self._l1)
         return entry
 
-    def _bound_s(self, tier: Memory, value: Any) -> float:
+    def _bound_s(self, tier: Tier, value: Any) -> float:
         return min(tier.ttl_s, self._config.negative_ttl_s) if value is None else tier.ttl_s
 
-    def _keep(self, entry: Entry, tier: Memory) -> None:
+    def _keep(self, entry: Entry, tier: Tier) -> None:
         """Keep an answer if nothing changed while it was asked for."""
         if not self._generations.current(entry.tags, entry.generation) or entry.source != self._source():
             return
@@ -236,7 +236,8 @@ class Cache:
         """Serve answers of an earlier life, of the same source, that `valid` vouches for, once changes are heard.
 
         `valid(query, asked_at_s)` returns True only when nothing the answer tells of changed between that wall time and
-        this call. It is asked when such an answer is found, so it must speak of now or remember.
+        this call; by a clock of whole seconds, a second to spare makes it sure. It is asked when such an answer is
+        found, so it must remember what it knew at this call, or look at what holds then.
         """
         if self._l3 is not None:
             self._l3.revive(valid)
@@ -313,7 +314,7 @@ class Cache:
             "prefetch": {"on": self._on["prefetch"], **self._prefetch.stats()},
         }
 
-    def _tier_stats(self, tier: Memory | Store, timing: Timing) -> dict[str, Any]:
+    def _tier_stats(self, tier: Tier | Store, timing: Timing) -> dict[str, Any]:
         return {
             "on": self._on[tier.name],
             "size": len(tier),

@@ -92,8 +92,7 @@ class Prefetch:
         self._positions.move_to_end(caller)
         if len(self._positions) > _POSITIONS:
             self._positions.popitem(last=False)
-        if not self.wake.is_set():
-            self.wake.set()
+        self.wake.set()
 
     def next(self, missing: Callable[[Query], bool], *, at_rest: bool) -> Query | None:
         """Return what to ask for now, for the caller heard last first; it counts as made."""
@@ -125,8 +124,7 @@ class Prefetch:
 
     def stats(self) -> dict[str, Any]:
         """Return what was guessed since the start, and the precision of the recent guesses."""
-        known = self._used + self._wasted
-        precision = round(self._used / known, 3) if known else None
+        precision = round(self._used / known, 3) if (known := self._used + self._wasted) else None
         return {**self._totals, "precision": precision, "paused": self._clock() < self._paused_until_s}
 
     def _count(self, *, used: bool) -> None:

@@ -288,6 +288,7 @@ BAD_SETTINGS = [
     "agents=1",
     "tmux.width=",
     "log.level=loud",
+    "cache.redis_url=http://localhost",
 ]
 BAD_SETTINGS += [
     "courier.confirm_s=nan",
