@@ -1,11 +1,11 @@
-"""What the control connection buys: ours beside libtmux and beside a plain fork of tmux, in one run.
+"""How long an answer takes by the number of sessions: kept, asked over a connection, by libtmux, by a fork of tmux.
 
-    python bench/tmux.py [--quick]
+    python -m bench.tmux [--quick] [--chart FILE]
 
-Four questions, each at a few numbers of sessions: list all sessions, the status of one pane, send keys to one pane,
-start N agents. Every figure is the median of its repeats; the spread is (slowest - fastest) / median; the ratio is
-theirs / ours. All three ask the same server, one after the other. libtmux's list asks for all its fields and `status`
-is a capture and the pane's facts, which libtmux and the fork can only get with two forks.
+Three questions: list all sessions, the status of one pane (its screen and facts), send it a key. `kept` is the first
+tier of the cache, `ours` is asked of tmux over the open connection. Every figure is the median of its repeats; the
+spread is (slowest - fastest) / median; the ratio is theirs / ours. All ask the same server, one after the other.
+libtmux's list asks for all its fields; `status` takes it and the fork two processes. --chart draws the lists (SVG).
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 import libtmux
 import structlog
 
-from agentd.config import TmuxConfig
+from agentd.cache.cache import Cache
+from agentd.cache.query import Query
+from agentd.config import CacheConfig, TmuxConfig
 from agentd.records import PaneRef
-from agentd.tmux.tmux import Tmux
+from agentd.tmux.tmux import SpawnOrder, Tmux
 
-SPAWNS_AT_ONCE = 16
+WAYS = ("kept", "ours", "libtmux", "fork")
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,17 @@ class Bench:
         self._tmux = tmux
         self._socket = socket
         self._repeats = repeats
+        self._cache = Cache(CacheConfig(), self._answer, lambda _query: (), lambda: tmux.server)
         self._libtmux = libtmux.Server(socket_path=socket)
         self._names = 0
         self.rows: list[Row] = []
+
+    async def _answer(self, query: Query) -> Any:
+        """Ask what the cache has not."""
+        if query.kind == "sessions":
+            return await self._tmux.sessions()
+        look = await self._tmux.look((await self._tmux.panes())[0].ref)
+        return {"text": look.text, "width": look.width}
 
     async def fill(self, sessions: int) -> PaneRef:
         """Have so many sessions; return one of them."""
@@ -82,11 +93,17 @@ class Bench:
         ref = await self.fill(sessions)
         pane = self._libtmux.panes.filter(pane_id=ref.pane_id)[0]  # listed twice: its window is linked into our hub
         facts = "#{pane_dead} #{pane_pid} #{pane_title}"
+        kept = Query("sessions", (sessions,))
+        await self._cache.get(kept)
+        await self.measure("list", "kept", sessions, lambda: self._cache.peek(kept))
         await self.measure("list", "ours", sessions, self._tmux.sessions)
         await self.measure("list", "libtmux", sessions, lambda: len(self._libtmux.sessions))
         await self.measure(
             "list", "fork", sessions, lambda: self.fork("list-sessions", "-F", "#{session_id} #{session_name}")
         )
+        screen = Query("screen", (sessions,))
+        await self._cache.get(screen)
+        await self.measure("status", "kept", sessions, lambda: self._cache.peek(screen))
         await self.measure("status", "ours", sessions, lambda: self._tmux.look(ref))
         await self.measure(
             "status", "libtmux", sessions, lambda: (pane.capture_pane(), pane.cmd("display-message", "-p", facts))
@@ -104,40 +121,12 @@ class Bench:
         await self.measure("keys", "libtmux", sessions, lambda: pane.send_keys("x", enter=False))
         await self.measure("keys", "fork", sessions, lambda: self.fork("send-keys", "-t", ref.pane_id, "x"))
 
-    async def start(self, count: int) -> None:
-        """Measure starting so many agents, each way on as many sessions as the others found."""
-        for way, work in (("ours", self.spawn_ours), ("libtmux", self.spawn_libtmux), ("fork", self.spawn_fork)):
-            await self.clear()
-            await self.measure(f"spawn {count}", way, 0, lambda work=work: work(count))
-
-    async def clear(self) -> None:
-        """End all agents."""
-        async with anyio.create_task_group() as group:
-            for pane in await self._tmux.panes():
-                group.start_soon(self._tmux.kill, pane.ref, 0.0)
-
     async def spawn_ours(self, count: int) -> None:
-        limit = anyio.CapacityLimiter(SPAWNS_AT_ONCE)
-
-        async def one(name: str) -> None:
-            async with limit:
-                await self._tmux.spawn(name, ["sleep", "10000"], {"AGENT": name}, "/", 80, 24)
-
-        async with anyio.create_task_group() as group:
-            for _ in range(count):
-                group.start_soon(one, self._name())
-
-    def spawn_libtmux(self, count: int) -> None:
-        for _ in range(count):
-            name = self._name()
-            self._libtmux.new_session(
-                name, window_command="sleep 10000", start_directory="/", x=80, y=24, environment={"AGENT": name}
-            )
-
-    def spawn_fork(self, count: int) -> None:
-        for _ in range(count):
-            name = self._name()
-            self.fork("new-session", "-d", "-s", name, "-x", "80", "-y", "24", "-e", f"AGENT={name}", "sleep", "10000")
+        """Start so many agents."""
+        names = [self._name() for _ in range(count)]
+        await self._tmux.spawn_many(
+            [SpawnOrder(name, ["sleep", "10000"], {"AGENT": name}, "/", 80, 24) for name in names]
+        )
 
     def fork(self, *arguments: str) -> None:
         subprocess.run(["tmux", "-S", self._socket, *arguments], capture_output=True, check=True)
@@ -150,20 +139,32 @@ class Bench:
 def show(rows: list[Row], version: str) -> None:
     """Print one line per question and number of sessions."""
     print(f"tmux {version}; median ms (spread); ratio = theirs / ours")
-    print(f"{'question':<12}{'sessions':>9}{'ours':>17}{'libtmux':>19}{'fork':>19}{'x libtmux':>11}{'x fork':>8}")
+    print(
+        f"{'question':<9}{'sessions':>9}" + "".join(f"{way:>17}" for way in WAYS) + "  libtmux/kept  /ours   fork/ours"
+    )
     for question, sessions in dict.fromkeys((row.question, row.sessions) for row in rows):
         by_way = {row.way: row for row in rows if (row.question, row.sessions) == (question, sessions)}
-        cells = [
-            f"{row.median_s * 1000:.2f} ({row.spread:.1f})" for row in (by_way[w] for w in ("ours", "libtmux", "fork"))
-        ]
-        ratios = [by_way[way].median_s / by_way["ours"].median_s for way in ("libtmux", "fork")]
-        left = f"{question:<12}{sessions or '-':>9}{cells[0]:>17}{cells[1]:>19}{cells[2]:>19}"
-        print(f"{left}{ratios[0]:>11.1f}{ratios[1]:>8.1f}")
+        cells = [f"{by_way[w].median_s * 1000:.3g} ({by_way[w].spread:.1f})" if w in by_way else "-" for w in WAYS]
+        pairs = [("libtmux", "kept"), ("libtmux", "ours"), ("fork", "ours")]
+        ratios = [f"{by_way[a].median_s / by_way[b].median_s:,.1f}" if b in by_way else "-" for a, b in pairs]
+        print(f"{question:<9}{sessions:>9}" + "".join(f"{cell:>17}" for cell in cells), end="")
+        print(f"{ratios[0]:>14}{ratios[1]:>7}{ratios[2]:>12}")
 
 
-async def main(quick: bool) -> None:
+def chart(rows: list[Row], path: Path, version: str) -> None:
+    """Draw the lists."""
+    from bench.chart import draw
+
+    sizes = sorted({row.sessions for row in rows})
+    at = {(row.way, row.sessions): row.median_s * 1000 for row in rows if row.question == "list"}
+    names = {"kept": "agentd, kept", "ours": "agentd, asked", "fork": "fork of tmux", "libtmux": "libtmux"}
+    ways = {name: [at[way, size] for size in sizes] for way, name in names.items()}
+    draw(path, "A list of all sessions", sizes, ways, f"sessions (tmux {version}, two cores)")
+
+
+async def main(quick: bool, picture: str | None) -> None:
     """Run it all on a server of its own."""
-    sizes, spawns, repeats = ((10, 50), 20, 15) if quick else ((10, 100, 500), 200, 51)
+    sizes, repeats = ((10, 50), 5) if quick else ((10, 30, 100, 300, 1000), 10)
     log = structlog.wrap_logger(structlog.PrintLogger())
     with tempfile.TemporaryDirectory(prefix="ab-") as directory:
         socket, conf = str(Path(directory, "t.sock")), str(Path(directory, "t.conf"))
@@ -171,15 +172,15 @@ async def main(quick: bool) -> None:
             bench = Bench(tmux, socket, repeats)
             for sessions in sizes:
                 await bench.ask(sessions)
-            spawning = Bench(tmux, socket, 1 if quick else 3)
-            spawning._names = bench._names
-            await spawning.start(spawns)
-            show([*bench.rows, *spawning.rows], tmux.version)
-            await spawning.clear()
+            show(bench.rows, tmux.version)
+            if picture:
+                chart(bench.rows, Path(picture), tmux.version)
             await tmux.stop_server()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few seconds, for a first look")
-    anyio.run(main, parser.parse_args().quick)
+    parser.add_argument("--chart", metavar="FILE", help="write a picture of the lists (SVG)")
+    arguments = parser.parse_args()
+    anyio.run(main, arguments.quick, arguments.chart)
