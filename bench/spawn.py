@@ -1,4 +1,4 @@
-"""How fast do many agents start: libtmux one by one, a bare pipelined control client, ours, ours one after the other?
+"""How fast do many agents start: libtmux one by one, a bare pipelined client, ours on one server and on several?
 
     python -m bench.spawn [--quick] [--count N] [--rounds N]
 
@@ -25,16 +25,20 @@ import anyio
 import libtmux
 import structlog
 
+from agentd.agents.starts import SPAWNS_AT_ONCE
 from agentd.config import TmuxConfig
 from agentd.errors import AgentdError
+from agentd.paths import Paths
 from agentd.records import PaneRef
+from agentd.tmux.fleet import Fleet
 from agentd.tmux.tmux import SpawnOrder, Tmux
 from bench._bare import bare_client, plain_server
 
 WIDTH, HEIGHT = 200, 50
 PROGRAM = ["sleep", "100000"]
-OURS, SERIAL, BARE, LIBTMUX, KILL = (
+OURS, FLEET, SERIAL, BARE, LIBTMUX, KILL = (
     "ours",
+    "ours, several servers",
     "ours, parallel_spawn off",
     "bare pipelined",
     "libtmux one by one",
@@ -90,6 +94,29 @@ async def ours(count: int, *, parallel: bool) -> Round:
         return {OURS: (took_s, failures), KILL: (time.perf_counter() - started_s, sessions(socket))}
 
 
+async def fleet(count: int) -> Round:
+    """Start them over as many servers as `auto` takes, as the daemon does."""
+    log = structlog.wrap_logger(structlog.PrintLogger())
+    limit = anyio.CapacityLimiter(SPAWNS_AT_ONCE)
+    with tempfile.TemporaryDirectory(prefix="ab-") as directory:
+        paths = Paths(directory, directory, directory, one_dir=True)
+        async with Fleet.open(TmuxConfig(), paths, "bench", log, lambda _event: None) as servers:
+
+            async def one(name: str) -> None:
+                async with limit:
+                    await servers.spawn(name, PROGRAM, {"AGENT": name}, "/", WIDTH, HEIGHT)
+
+            started_s = time.perf_counter()
+            await servers.prepare(count)
+            async with anyio.create_task_group() as group:
+                for number in range(count):
+                    group.start_soon(one, f"a-{number}")
+            took_s = time.perf_counter() - started_s
+            failures = count - len(await servers.sessions())
+            await servers.stop()
+    return {FLEET: (took_s, failures)}
+
+
 @asynccontextmanager
 async def our_server(**settings: object) -> AsyncIterator[tuple[Tmux, str]]:
     """Run a Tmux at a socket of its own, and end its server."""
@@ -112,6 +139,7 @@ async def one_round(count: int) -> Round:
     """Let every way have its turn."""
     found: Round = {LIBTMUX: await libtmux_one_by_one(count), BARE: await bare(count)}
     found |= await ours(count, parallel=True)
+    found |= await fleet(count)
     found |= await ours(count, parallel=False)
     return found
 

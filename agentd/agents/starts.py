@@ -20,7 +20,7 @@ from agentd.errors import AgentdError, Conflict, OverLimit
 from agentd.failpoint import failpoint
 from agentd.records import Agent, AgentState
 
-SPAWNS_AT_ONCE = 16  # tmux-2.md §3: beyond this pipelining buys nothing on two cores
+SPAWNS_AT_ONCE = 64  # in flight; measured by bench/spawn.py: more buys nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Starts:
             self._ledger.drop([entry.agent.id for entry in entries])
             raise
         failpoint("spawn.before_tmux")
+        await self._parts.tmux.prepare(len(entries))
         results: list[Agent | AgentdError] = [entry.agent for entry in entries]
         async with anyio.create_task_group() as group:
             for index, (entry, profile) in enumerate(zip(entries, profiles, strict=True)):

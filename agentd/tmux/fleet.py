@@ -21,7 +21,7 @@ from agentd.paths import Paths
 from agentd.records import PaneRef
 from agentd.tmux.events import ServerGone, TmuxEvent
 from agentd.tmux.failures import TmuxUnavailable
-from agentd.tmux.placement import bounds, place
+from agentd.tmux.placement import bounds, place, wanted
 from agentd.tmux.sockets import check_free, living
 from agentd.tmux.tmux import Tmux
 from agentd.tmux.views import Look, PaneInfo
@@ -173,6 +173,22 @@ class Fleet:
             self._placing[index] -= 1
         return ref
 
+    async def prepare(self, count: int) -> None:
+        """Have the servers that so many more agents will need; one that cannot be had fails those that come to it."""
+        self._check_not_stopped()
+        allowed, full = self._bounds()
+        loads = {index: self._load(index) for index in self._members}
+        missing = wanted(loads, count, allowed, full) if not self._resting() else []
+        async with anyio.create_task_group() as group:
+            for index in missing:
+                group.start_soon(self._have, index)
+
+    async def _have(self, index: int) -> None:
+        try:
+            await self._started(index)
+        except AgentdError as error:
+            self._log.warning("a further tmux server was not to be had", index=index, error=error.message)
+
     async def kill(self, ref: PaneRef, timeout_s: float) -> None:
         """End a pane with everything that runs in it; see Tmux.kill."""
         await self._of(ref).kill(ref, timeout_s)
@@ -269,9 +285,12 @@ class Fleet:
     # -- where a new agent goes
 
     def _place(self) -> int:
+        allowed, full = self._bounds()
+        return place({index: self._load(index) for index in self._members}, self._resting(), allowed, full)
+
+    def _bounds(self) -> tuple[Sequence[int], int]:
         allowed, full = bounds(self._config.servers, self._config.agents_per_server)
-        ours = [index for index in allowed if index not in self._foreign]
-        return place({index: self._load(index) for index in self._members}, self._resting(), ours, full)
+        return [index for index in allowed if index not in self._foreign], full
 
     def _load(self, index: int) -> int:
         tmux = self._members[index].tmux

@@ -15,6 +15,14 @@ def bounds(servers: str, agents_per_server: int) -> tuple[Sequence[int], int]:
     return range(int(servers)), 1
 
 
+def wanted(loads: Mapping[int, int], more: int, allowed: Sequence[int], full: int) -> list[int]:
+    """Return the servers to start, at once, for so many more agents: none of them is to wait for the one before."""
+    agents = sum(load for index, load in loads.items() if index in allowed) + more
+    need = min(len(allowed), -(-agents // full))
+    missing = [index for index in allowed if index not in loads]
+    return missing[: max(0, need - sum(index in allowed for index in loads))]
+
+
 def place(loads: Mapping[int, int], resting: Collection[int], allowed: Sequence[int], full: int) -> int:
     """Return the index of the server for one more agent; one that is not in `loads` has to be started.
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.config import SERVERS
-from agentd.tmux.placement import AUTO, AUTO_SERVERS, bounds, place
+from agentd.tmux.placement import AUTO, AUTO_SERVERS, bounds, place, wanted
 
 LOADS = st.dictionaries(st.integers(0, 15), st.integers(0, 12), max_size=12)
 INDICES = st.frozensets(st.integers(0, 15), max_size=6)
@@ -85,3 +85,19 @@ def test_the_least_loaded_of_those_that_may_be_used(
 )
 def test_cases(loads: dict[int, int], resting: tuple[int, ...], servers: str, where: int) -> None:
     assert place(loads, resting, *bounds(servers, 4)) == where
+
+
+@given(
+    st.dictionaries(st.integers(0, 7), st.integers(0, 50), max_size=8),
+    st.integers(0, 400),
+    st.integers(1, 50),
+)
+def test_as_many_servers_are_wanted_as_the_agents_fill(loads: dict[int, int], more: int, full: int):
+    new = wanted(loads, more, range(8), full)
+    assert len(new) == len(set(new))
+    assert not set(new) & set(loads)
+    there = len(loads) + len(new)
+    assert there <= 8
+    agents = sum(loads.values()) + more
+    assert there * full >= agents or there == 8, "room for all, as far as there may be servers"
+    assert not new or (there - 1) * full < agents, "none more than that"
