@@ -38,6 +38,7 @@ def draw(path: Path, title: str, sizes: list[int], ways: Mapping[str, list[float
         value_formatter=lambda value: f"{value:.3g}",
     )
     chart.title = title
+    chart.y_labels = [10**power for power in range(-3, 4)]
     chart.x_labels = [str(size) for size in sizes]
     for name, values in ways.items():
         chart.add(name, values)
