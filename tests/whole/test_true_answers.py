@@ -25,7 +25,8 @@ SECONDS = form(6.0, 60.0)
 LAG_S = 1.0  # an event takes milliseconds; this is for a machine that does other things, too
 CLOCK_S = 0.005  # age_ms is a whole number, and two processes read the clock
 
-State = frozenset[tuple[str, str, int, int]]  # id, name, windows, panes
+State = frozenset[tuple[int, str, str, int, int]]  # server, id, name, windows, panes
+Extra = tuple[int, str]  # server and name of a session that is no agent's
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,18 @@ class Outside:
     def __init__(self, whole: Instance, chance: random.Random) -> None:
         self.whole = whole
         self.chance = chance
-        self.extra: list[str] = []
+        self.extra: list[Extra] = []
+        self.servers = whole.servers()
         self.names = 0
         self.history = [Step(0.0, time.monotonic(), self.truth(), "start")]
 
     def truth(self) -> State:
-        rows = self.whole.tmux("list-sessions", "-F", "#{session_id} #{session_name} #{session_windows} #{W:#{P:x}}")
-        split = [row.split(" ") for row in rows.splitlines()]
-        return frozenset((id_, name, int(n), len(panes)) for id_, name, n, panes in split if name != "_agentd")
+        rows = [(server, row.split(" ")) for server in self.servers for row in self.listed(server)]
+        return frozenset((s, id_, name, int(n), len(panes)) for s, (id_, name, n, panes) in rows if name != "_agentd")
+
+    def listed(self, server: int) -> list[str]:
+        wanted = "#{session_id} #{session_name} #{session_windows} #{W:#{P:x}}"
+        return self.whole.tmux("list-sessions", "-F", wanted, server=server).splitlines()
 
     def step(self) -> None:
         """Make one change at random."""
@@ -74,31 +79,34 @@ class Outside:
 
     def new(self) -> None:
         self.names += 1
-        self.extra.append(f"extra-{self.names}")
-        self.whole.tmux("new-session", "-d", "-s", self.extra[-1], "sleep 1000")
+        server, name = self.chance.choice(self.servers), f"extra-{self.names}"
+        self.extra.append((server, name))
+        self.whole.tmux("new-session", "-d", "-s", name, "sleep 1000", server=server)
 
     def end(self) -> None:
         if self.extra:
-            name = self.extra.pop(self.chance.randrange(len(self.extra)))
-            self.whole.tmux("kill-session", "-t", f"={name}")
+            server, name = self.extra.pop(self.chance.randrange(len(self.extra)))
+            self.whole.tmux("kill-session", "-t", f"={name}", server=server)
 
     def rename(self) -> None:
         if self.extra:
             self.names += 1
             at = self.chance.randrange(len(self.extra))
-            old, self.extra[at] = self.extra[at], f"extra-{self.names}"
-            self.whole.tmux("rename-session", "-t", f"={old}:", self.extra[at])
+            (server, old), new = self.extra[at], f"extra-{self.names}"
+            self.extra[at] = (server, new)
+            self.whole.tmux("rename-session", "-t", f"={old}:", new, server=server)
 
     def window(self) -> None:
         if self.extra:
-            self.whole.tmux("new-window", "-d", "-t", f"={self.chance.choice(self.extra)}:", "sleep 1000")
+            server, name = self.chance.choice(self.extra)
+            self.whole.tmux("new-window", "-d", "-t", f"={name}:", "sleep 1000", server=server)
 
     def split(self) -> None:
         """Split a window: the one change of these that no notification tells of."""
         if self.extra:
-            name = self.chance.choice(self.extra)
-            self.whole.tmux("resize-window", "-x", "200", "-y", "60", "-t", f"={name}:")
-            self.whole.tmux("split-window", "-d", "-l", "1", "-t", f"={name}:", "sleep 1000")
+            server, name = self.chance.choice(self.extra)
+            self.whole.tmux("resize-window", "-x", "200", "-y", "60", "-t", f"={name}:", server=server)
+            self.whole.tmux("split-window", "-d", "-l", "1", "-t", f"={name}:", "sleep 1000", server=server)
 
 
 class Asker(threading.Thread):
@@ -126,9 +134,10 @@ def ask(client: Client, params: dict[str, object]) -> Told:
     asked_s = time.monotonic()
     answer = client.call("sessions.list", dict(params))
     came_s = time.monotonic()
-    rows = [(row["id"], row["name"], row["windows"], row["panes"]) for row in answer["sessions"]]
-    assert answer["age_ms"] <= params.get("max_age_ms", 1e9)
-    assert not params.get("no_cache") or answer["tier"] == "tmux"
+    rows = [(row["server"], row["id"], row["name"], row["windows"], row["panes"]) for row in answer["sessions"]]
+    asked_now = answer["tier"] == "tmux"  # then it is as old as the asking took
+    assert asked_now or answer["age_ms"] <= params.get("max_age_ms", 1e9)
+    assert not params.get("no_cache") or asked_now
     assert len(rows) == len(set(rows))
     return Told(asked_s, came_s, answer["age_ms"] / 1000, answer["tier"], frozenset(rows))
 
@@ -175,12 +184,13 @@ def kill_a_client(whole: Instance, chance: random.Random) -> None:
 
     Nothing from outside passes the gate, and a change while a client connects kills a tmux before 3.7.
     """
-    clients = whole.tmux("list-clients", "-F", "#{client_pid}").split()
+    server = chance.choice(whole.servers())
+    clients = whole.tmux("list-clients", "-F", "#{client_pid}", server=server).split()
     gone = chance.choice(clients)
     os.kill(int(gone), signal.SIGKILL)
 
     def replaced() -> bool:
-        now = whole.tmux("list-clients", "-F", "#{client_pid}").split()
+        now = whole.tmux("list-clients", "-F", "#{client_pid}", server=server).split()
         return len(now) == len(clients) and gone not in now
 
     wait_until(replaced, "another control client")
@@ -201,7 +211,7 @@ def test_every_answer_was_true_when_it_says(running: Instance, sessions: int, ki
 
 def test_a_wrong_answer_is_noticed():
     """The check itself: an answer that was true too long ago, or never, is a violation."""
-    one, two = frozenset({("$1", "a", 1, 1)}), frozenset({("$1", "b", 1, 1)})
+    one, two = frozenset({(0, "$1", "a", 1, 1)}), frozenset({(0, "$1", "b", 1, 1)})
     history = [Step(0, 0, one, "start"), Step(10.0, 10.1, two, "rename")]
 
     def wrong(state: State, asked_s: float, age_s: float) -> bool:
