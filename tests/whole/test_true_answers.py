@@ -12,6 +12,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -21,7 +22,7 @@ from instance import Instance, wait_until
 from agentd.client import Client
 
 SESSIONS = form((12,), (20, 200))
-SECONDS = form(6.0, 60.0)
+SECONDS = form(8.0, 60.0)
 LAG_S = 1.0  # an event takes milliseconds; this is for a machine that does other things, too
 CLOCK_S = 0.005  # age_ms is a whole number, and two processes read the clock
 
@@ -69,9 +70,9 @@ class Outside:
         wanted = "#{session_id} #{session_name} #{session_windows} #{W:#{P:x}}"
         return self.whole.tmux("list-sessions", "-F", wanted, server=server).splitlines()
 
-    def step(self) -> None:
-        """Make one change at random."""
-        what = self.chance.choice([self.new, self.new, self.end, self.rename, self.window, self.split])
+    def step(self, what: Callable[[], None] | None = None) -> None:
+        """Make one change, at random unless it is given."""
+        what = what or self.chance.choice([self.new, self.new, self.end, self.rename, self.window, self.split])
         started_s = time.monotonic()
         what()
         done_s = time.monotonic()
@@ -117,6 +118,7 @@ class Asker(threading.Thread):
         self.whole = whole
         self.chance = chance
         self.told: list[Told] = []
+        self.plain = False  # take whatever is kept
         self.done = threading.Event()
         self.failure: BaseException | None = None
 
@@ -124,7 +126,8 @@ class Asker(threading.Thread):
         try:
             with self.whole.client() as client:
                 while not self.done.wait(self.chance.random() * 0.01):
-                    self.told.append(ask(client, self.chance.choice([{}, {}, {"max_age_ms": 50}, {"no_cache": True}])))
+                    params = self.chance.choice([{}, {}, {"max_age_ms": 50}, {"no_cache": True}])
+                    self.told.append(ask(client, {} if self.plain else params))
         except BaseException as failure:  # noqa: BLE001  raised again by whoever joins this thread
             self.failure = failure
 
@@ -177,7 +180,13 @@ def run(whole: Instance, sessions: int, *, kill_clients: bool) -> tuple[list[str
                 outside.step()
             if kill_clients:
                 kill_a_client(whole, chance)
-            asker.done.wait(chance.choice([0.0, 0.05, 0.3]))
+            pause_s = chance.choice([0.0, 0.05, 0.3, 1.5 * LAG_S])
+            if pause_s > LAG_S:  # nothing else follows that would drop or refresh what this change must
+                asker.plain = True
+                asker.done.wait(0.1)
+                outside.step(outside.split)
+            asker.done.wait(pause_s)
+            asker.plain = False
     finally:
         asker.done.set()
         asker.join()
