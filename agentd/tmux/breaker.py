@@ -29,9 +29,9 @@ class Breaker:
         """Tell whether calls fail at once."""
         return self._timeouts >= _TIMEOUTS
 
-    def answered(self) -> None:
-        """Take note of any answer of the server."""
-        self._answered_s = self._now_s()
+    def answered(self, heard_s: float) -> None:
+        """Take note of any answer of the server, heard then."""
+        self._answered_s = heard_s
         self._timeouts = 0
 
     def timed_out(self, sent_s: float) -> None:
@@ -44,7 +44,7 @@ class Breaker:
 
     def check(self) -> None:
         """Raise TmuxUnavailable while it is open."""
-        if not self.open:
+        if self._timeouts < _TIMEOUTS:
             return
         silent_s = self._now_s() - self._silent_since_s
         since = time.strftime("%H:%M:%S", time.localtime(time.time() - silent_s))

@@ -32,6 +32,7 @@ HUB = "_agentd"  # the hidden session our clients are attached to
 _CLIENT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TMPDIR")  # never TMUX, TMUX_PANE
 OWNER = "AGENTD_CONTROL_OF"  # in a client's environment: "pid:started" of the daemon it belongs to
 _END_S = 2.0  # for a client to say goodbye
+_BATCH = 32  # commands to a write: tmux works on them while we prepare the next
 _MAX_PENDING = 4096  # commands without a reply: a server that stands still must not fill our memory
 
 OnNotification = Callable[[Notification], None]
@@ -66,6 +67,7 @@ class ControlConnection(asyncio.Protocol, Channel):
         self._attached = self._loop.create_future()
         self._abandoned = False
         self._why = ""
+        self.ready = False  # whether commands can be sent
         self.lost = asyncio.Event()
 
     @classmethod
@@ -86,11 +88,6 @@ class ControlConnection(asyncio.Protocol, Channel):
             connection._abandon()
             raise
         return connection
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether commands can be sent."""
-        return self._attached.done() and not self._why
 
     @property
     def why(self) -> str:
@@ -121,51 +118,51 @@ class ControlConnection(asyncio.Protocol, Channel):
 
     async def ask(self, line: str, *, timeout_s: float | None) -> Reply:
         """Send one line with one command (see Channel)."""
-        return await self._exchange([line], self._parser.expect, timeout_s)
+        return await self._write([line], self._parser.expect, timeout_s).reply
 
     async def capture(self, line: str, facts: str, target: str, *, timeout_s: float | None) -> Reply:
         """Send a capture and a format in one write (see Channel)."""
         nonce = secrets.token_hex(16)
         lines = [line, command("display-message", "-p", "-t", target, nonce + facts)]
-        return await self._exchange(lines, lambda: self._parser.expect_capture(nonce), timeout_s)
+        return await self._write(lines, lambda: self._parser.expect_capture(nonce), timeout_s).reply
 
     async def frame(self, lines: Sequence[str], *, timeout_s: float | None) -> Reply:
         """Send commands that give any number of blocks (see Channel)."""
         nonce = secrets.token_hex(16)
         framed = [*lines, command("display-message", "-p", nonce)]
-        return await self._exchange(framed, lambda: self._parser.expect_frame(nonce), timeout_s)
+        return await self._write(framed, lambda: self._parser.expect_frame(nonce), timeout_s).reply
 
     async def sequence(self, lines: Sequence[str], *, timeout_s: float | None) -> Reply:
         """Send commands that depend on each other, in one write (see Channel)."""
-        return await self._exchange([" ; ".join(lines)], lambda: self._parser.expect_sequence(len(lines)), timeout_s)
+        joined = [" ; ".join(lines)]
+        return await self._write(joined, lambda: self._parser.expect_sequence(len(lines)), timeout_s).reply
 
     def post(self, *arguments: str) -> None:
         """Send one command whose reply nobody waits for; a lost connection is found out elsewhere."""
         if self.ready:
             self._write([command(*arguments)], self._parser.expect, None)
 
-    async def _exchange(self, lines: Sequence[str], expect: Callable[[], None], timeout_s: float | None) -> Reply:
-        return await self._write(lines, expect, timeout_s).reply
-
     def _write(self, lines: Sequence[str], expect: Callable[[], None], timeout_s: float | None) -> _Call:
         if not self.ready:
             raise TmuxUnavailable(f"the connection to tmux is closed: {self._why or 'it was not opened'}")
         if len(self._waiting) >= _MAX_PENDING:
             raise Busy(f"{_MAX_PENDING} commands wait for tmux already; this one was not sent")
-        data = [encode(line) for line in lines]
+        data = encode("\n".join(lines))
         expect()
         sent_s = self._meter.sent()
         call = _Call(lines[0], self._loop.create_future(), sent_s, sent_s + (inf if timeout_s is None else timeout_s))
         self._waiting.append(call)
         self._watch(call.deadline_s)
-        if not self._unwritten:  # what is asked in one turn of the loop goes out as one write
+        if not self._unwritten:  # what is asked in one turn of the loop goes out in few writes
             self._loop.call_soon(self._flush)
-        self._unwritten += data
+        self._unwritten.append(data)
+        if len(self._unwritten) >= _BATCH:
+            self._flush()
         return call
 
     def _flush(self) -> None:
         data, self._unwritten = b"".join(self._unwritten), []
-        if self._transport is not None and not self._why:
+        if data and self._transport is not None and not self._why:
             self._transport.write(data)
 
     def _watch(self, deadline_s: float) -> None:
@@ -206,8 +203,7 @@ class ControlConnection(asyncio.Protocol, Channel):
 
     def drop(self, why: str) -> None:
         """End the connection at once; commands under way fail."""
-        if not self._why:
-            self._why = why
+        self._end(why)
         if self._transport is not None:
             self._transport.abort()
         self._fail_waiting()
@@ -216,6 +212,10 @@ class ControlConnection(asyncio.Protocol, Channel):
             self._deadline = None
         if self._attached.done():  # a client that is still connecting must not be killed
             self._kill()
+
+    def _end(self, why: str) -> None:
+        self._why = self._why or why
+        self.ready = False
 
     async def _reap(self) -> None:
         if self._process is not None and self._attached.done():
@@ -284,8 +284,7 @@ class ControlConnection(asyncio.Protocol, Channel):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what waits (asyncio)."""
-        if not self._why:
-            self._why = f"tmux closed it{f' ({exc})' if exc else ''}"
+        self._end(f"tmux closed it{f' ({exc})' if exc else ''}")
         if not self._attached.done():
             self._attached.set_exception(TmuxUnavailable(f"tmux did not let us in: {self._why}"))
             self._attached.exception()
@@ -297,20 +296,21 @@ class ControlConnection(asyncio.Protocol, Channel):
             if not self._waiting:
                 return  # a listener ended the connection in the middle of what was read
             call = self._waiting.popleft()
-            self._meter.answered(call.sent_s, ok=reply.ok)
+            self._meter.answered(call.sent_s, self._heard_s, ok=reply.ok)
             if not call.reply.done():
                 call.reply.set_result(reply)
         elif not self._attached.done():
             if not reply.ok:
-                self._why = text_of(reply)
+                self._end(text_of(reply))
                 return  # its end follows
             self._attached.set_result(None)
+            self.ready = not self._why
             if self._abandoned:
                 self._goodbye()
 
     def _take_notification(self, notification: Notification) -> None:
         if notification.name == b"exit":
-            self._why = self._why or f"tmux said goodbye {notification.rest.decode('utf-8', 'replace')}".strip()
+            self._end(f"tmux said goodbye {notification.rest.decode('utf-8', 'replace')}".strip())
             return
         try:
             self._on_notification(notification)

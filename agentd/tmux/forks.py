@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import time
 from collections.abc import Sequence
 from tempfile import TemporaryFile
 
@@ -96,7 +97,7 @@ class Forks(Channel):
         status, out, error = done
         if error.startswith(_NOBODY):
             raise TmuxUnavailable(f"tmux cannot be reached: {error.decode('utf-8', 'replace').strip()}")
-        self.meter.answered(sent_s, ok=status == 0)
+        self.meter.answered(sent_s, time.monotonic(), ok=status == 0)
         printed = out.split(b"\n")[:-1]
         if printed == [_STRANGER.encode()]:
             raise TmuxUnavailable("another tmux server answers at our socket; it was left alone")

@@ -28,11 +28,11 @@ class Meter:
         self.commands += 1
         return time.monotonic()
 
-    def answered(self, sent_s: float, *, ok: bool) -> None:
+    def answered(self, sent_s: float, heard_s: float, *, ok: bool) -> None:
         """Count an answer."""
-        self._recent_s.append(time.monotonic() - sent_s)
+        self._recent_s.append(heard_s - sent_s)
         self.errors += not ok
-        self._breaker.answered()
+        self._breaker.answered(heard_s)
 
     def timed_out(self, sent_s: float) -> None:
         """Count a command that got none in its time."""

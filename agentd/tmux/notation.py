@@ -18,12 +18,13 @@ from typing import NamedTuple
 from agentd.errors import InvalidValue
 from agentd.tmux.failures import Desync
 
-MAX_LINE_BYTES = 64 * 1024 * 1024  # a capture joins wrapped lines: a long scrollback can be one line
+MAX_BLOCK_BYTES = 128 * 1024 * 1024  # a reply that long was never asked for
 
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_@+=:,./-]+|%[0-9]+)\Z")
 _HASHES = re.compile(r"#+(?![#\[])")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
-_OURS = 1  # bit of FLAGS
+_ODD = (b"1", b"3", b"5", b"7", b"9")  # how FLAGS with bit 0 end
+_CLOSING = (b"%end", b"%error")
 
 
 # -- what we say
@@ -47,8 +48,12 @@ def quote_lines(argument: str) -> str:
 
 
 def command(*arguments: str) -> str:
-    """Return one command as one line, each argument quoted."""
-    return line(*(quote(argument) for argument in arguments))
+    """Return one command as one line, each argument quoted: a quoted word is never empty and begins no comment."""
+    if not arguments:
+        raise InvalidValue("a tmux command has a name")
+    if all(map(_PLAIN.match, arguments)):
+        return " ".join(arguments)
+    return " ".join([quote(argument) for argument in arguments])
 
 
 def line(*quoted: str) -> str:
@@ -109,14 +114,16 @@ class Notification:
 Heard = Reply | Notification
 
 
-@dataclass(slots=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """What the next block of ours answers: one command, some of a sequence, a capture and its nonce, all up to one."""
 
     nonce: bytes = b""
     hostile: bool = False
     sequence: bool = False
-    blocks: int = 1  # still to come of a sequence, if none fails
+    blocks: int = 1  # of a sequence, if none fails
+
+
+_ONE_COMMAND = _Wanted()
 
 
 class ControlParser:
@@ -129,19 +136,18 @@ class ControlParser:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._searched = 0
+        self._buffer = bytearray()  # begins with the body of the open block, or with a line between blocks
+        self._searched = 0  # how far it holds no `_awaited`
+        self._awaited = b"\n"  # what the end of the line or of the block cannot come without
         self._wanted: deque[_Wanted] = deque()
         self._guard: bytes | None = None  # "TIME NUMBER FLAGS" of the open block
         self._ours = False  # whether it answers a command of ours
         self._capture = False  # whether it holds what a pane shows
-        self._lines: list[bytes] = []
-        self._frame_lines: list[bytes] = []
-        self._frame_ok = True
+        self._earlier: list[Reply] = []  # the blocks so far of a frame or a sequence
 
     def expect(self) -> None:
         """The next command is answered by one block."""
-        self._wanted.append(_Wanted())
+        self._wanted.append(_ONE_COMMAND)
 
     def expect_capture(self, nonce: str) -> None:
         """The next two commands are a capture and the line that starts with the nonce."""
@@ -158,125 +164,154 @@ class ControlParser:
     def feed(self, data: bytes) -> list[Heard]:
         """Take in bytes as they come; return what is complete."""
         self._buffer += data
-        end = self._buffer.rfind(b"\n", self._searched)
-        if end < 0:
-            self._searched = len(self._buffer)
-            if self._searched > MAX_LINE_BYTES:
-                raise Desync(f"a line from tmux is longer than {MAX_LINE_BYTES} bytes")
+        if self._buffer.find(self._awaited, self._searched) < 0:
+            self._wait()
             return []
-        whole = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
+        whole, at, heard = bytes(self._buffer), 0, list[Heard]()
+        while (after := self._take(whole, at, heard)) is not None:
+            at = after
+        del self._buffer[:at]
         self._searched = 0
-        heard: list[Heard] = []
-        for each in whole.split(b"\n"):
-            self._take(each, heard)
         return heard
 
-    def _take(self, each: bytes, heard: list[Heard]) -> None:
-        if self._guard is None:
-            self._between(each, heard)
-        elif self._capture:
-            self._lines.append(each)
-            if each.startswith(b"%") and _closes(each, None):
-                self._end_capture(each, heard)
-        elif each.startswith(b"%") and _closes(each, self._guard):
-            self._end_block(each.startswith(b"%end"), heard)
-        else:
-            self._lines.append(each)
+    def _wait(self) -> None:
+        if len(self._buffer) > MAX_BLOCK_BYTES:
+            raise Desync(f"a line or a reply from tmux is longer than {MAX_BLOCK_BYTES} bytes")
+        self._searched = max(0, len(self._buffer) - len(self._awaited))
 
-    def _between(self, each: bytes, heard: list[Heard]) -> None:
-        if not each.startswith(b"%"):
-            raise Desync(f"tmux sent a line outside any block: {each[:80]!r}")
-        name, _, rest = each[1:].partition(b" ")
-        if name == b"begin":
-            self._guard = rest
-            self._lines = []
-            self._ours = _is_ours(rest)
-            if self._ours and not self._wanted:
-                raise Desync("tmux answered a command that was not sent")
-            self._capture = self._ours and self._wanted[0].hostile
-        elif name in (b"end", b"error"):
-            raise Desync(f"tmux closed a block that was not open: {each[:80]!r}")
+    def _take(self, whole: bytes, at: int, heard: list[Heard]) -> int | None:
+        """Take in what begins there, and return where the next begins; None when it is not complete."""
+        if self._guard is not None:
+            return self._take_capture(whole, at, heard) if self._capture else self._take_block(whole, at, heard)
+        end = whole.find(b"\n", at)
+        if end < 0:
+            return None
+        each = whole[at:end]
+        if each.startswith(b"%begin "):
+            self._begin(each[len(b"%begin ") :])
         else:
-            heard.append(Notification(name, rest))
+            heard.append(_notification(each))
+        return end + 1
 
-    def _end_block(self, ok: bool, heard: list[Heard]) -> None:
-        lines = self._lines
-        self._guard, self._lines = None, []
-        if not self._ours:
-            heard.append(Reply(lines, ok, ours=False))
+    def _begin(self, guard: bytes) -> None:
+        self._guard = guard
+        self._ours = guard.endswith(_ODD)
+        if self._ours and not self._wanted:
+            raise Desync("tmux answered a command that was not sent")
+        self._capture = self._ours and self._wanted[0].hostile
+        self._awaited = self._wanted[0].nonce if self._capture else b" %b\n" % guard
+
+    def _end(self) -> None:
+        self._guard, self._awaited = None, b"\n"
+
+    def _take_block(self, whole: bytes, at: int, heard: list[Heard]) -> int | None:
+        last = self._awaited
+        found = whole.find(last, at)
+        while found >= 0:
+            line_at = whole.rfind(b"\n", at, found) + 1 or at
+            word = whole[line_at:found]
+            if word in _CLOSING:
+                lines = whole[at : line_at - 1].split(b"\n") if line_at > at else []
+                self._end()
+                self._take_reply(Reply(lines, word == b"%end", self._ours), heard)
+                return found + len(last)
+            found = whole.find(last, found + 1)
+        return None
+
+    def _take_reply(self, reply: Reply, heard: list[Heard]) -> None:
+        if not reply.ours:
+            heard.append(reply)
             return
         wanted = self._wanted[0]
-        nonce = wanted.nonce
-        if not nonce and not wanted.sequence:
-            self._wanted.popleft()
-            heard.append(Reply(lines, ok))
-        elif not nonce:
-            self._end_step(wanted, Reply(lines, ok), heard)
-        elif lines and lines[0].startswith(nonce):
-            self._end_frame(lines[0][len(nonce) :], heard)
-        else:
-            self._frame_lines += lines
-            self._frame_ok = self._frame_ok and ok
-
-    def _end_step(self, wanted: _Wanted, reply: Reply, heard: list[Heard]) -> None:
-        """End one command of a sequence."""
-        wanted.blocks -= 1
-        if reply.ok and wanted.blocks:
-            self._frame_lines += reply.lines
-            return
+        if wanted is not _ONE_COMMAND:
+            self._earlier.append(reply)
+            whole = _end_of_sequence(wanted, self._earlier) if wanted.sequence else _end_of_frame(wanted, self._earlier)
+            if whole is None:
+                return
+            reply, self._earlier = whole, []
         self._wanted.popleft()
-        earlier, self._frame_lines = self._frame_lines, []
-        if reply.ok:
-            heard.append(Reply(earlier + reply.lines))
-        else:
-            heard.append(Reply(earlier, ok=False, frame=b" ".join(reply.lines)))
+        heard.append(reply)
 
-    def _end_frame(self, frame: bytes, heard: list[Heard]) -> None:
-        self._wanted.popleft()
-        heard.append(Reply(self._frame_lines, self._frame_ok, frame=frame))
-        self._frame_lines, self._frame_ok = [], True
-
-    def _end_capture(self, each: bytes, heard: list[Heard]) -> None:
-        """End the capture if the last three lines are the nonce's own block.
+    def _take_capture(self, whole: bytes, at: int, heard: list[Heard]) -> int | None:
+        """Take a capture whose last line is followed by the nonce's own block.
 
         Only tmux knows the nonce, so its block is real, and the line that ended the capture is the last one before it
         with the capture's own numbers: whatever the pane shows comes earlier.
         """
-        lines, nonce = self._lines, self._wanted[0].nonce
-        if len(lines) < 3 or not lines[-2].startswith(nonce) or not lines[-3].startswith(b"%begin "):
-            return
-        if not _closes(each, lines[-3][len(b"%begin ") :]):
-            return
-        guard = self._guard or b""
-        end = next((at for at in range(len(lines) - 4, -1, -1) if _closes(lines[at], guard)), None)
-        if end is None:
-            raise Desync("a capture has no end before its nonce")
-        self._wanted.popleft()
-        self._guard, self._lines = None, []
-        between = lines[end + 1 : -3]
-        heard.append(Reply(lines[:end], lines[end].startswith(b"%end"), frame=lines[-2][len(nonce) :]))
-        for later in between:
-            self._between_capture_and_nonce(later, heard)
+        guard, nonce = self._guard or b"", self._awaited
+        found = whole.find(nonce, at)
+        while found >= 0:
+            begin_at = whole.rfind(b"\n", at, max(at, found - 1)) + 1 or at
+            opening, end = whole[begin_at:found], whole.find(b"\n", found)
+            closing = opening.replace(b"%begin", b"%end", 1)
+            if opening.startswith(b"%begin ") and end >= 0 and whole.startswith(closing, end + 1):
+                self._end()
+                self._wanted.popleft()
+                shown, between = _split_capture(whole[at:begin_at], guard)
+                heard.append(shown._replace(frame=whole[found + len(nonce) : end]))
+                heard += _between_capture_and_nonce(between)
+                return end + 1 + len(closing)
+            found = whole.find(nonce, found + 1)
+        return None
 
-    def _between_capture_and_nonce(self, each: bytes, heard: list[Heard]) -> None:
-        # A hook's block can stand here too; it is not ours, and its lines mean nothing to us.
-        if self._guard is not None:
-            if _closes(each, self._guard):
-                self._guard = None
+
+def _end_of_sequence(wanted: _Wanted, blocks: list[Reply]) -> Reply | None:
+    """Return the reply to a sequence if these are all its blocks."""
+    last = blocks[-1]
+    if last.ok and len(blocks) < wanted.blocks:
+        return None
+    if last.ok:
+        return Reply(_lines(blocks))
+    return Reply(_lines(blocks[:-1]), ok=False, frame=b" ".join(last.lines))
+
+
+def _end_of_frame(wanted: _Wanted, blocks: list[Reply]) -> Reply | None:
+    """Return the reply to a frame if the last of its blocks is the nonce's."""
+    *blocks, last = blocks
+    if not last.lines or not last.lines[0].startswith(wanted.nonce):
+        return None
+    return Reply(_lines(blocks), all(each.ok for each in blocks), frame=last.lines[0][len(wanted.nonce) :])
+
+
+def _lines(blocks: list[Reply]) -> list[bytes]:
+    return [each for block in blocks for each in block.lines]
+
+
+def _split_capture(body: bytes, guard: bytes) -> tuple[Reply, list[bytes]]:
+    """Return what is before the last line that closes the capture, and the lines after it."""
+    lines = body.split(b"\n")[:-1]
+    for at in range(len(lines) - 1, -1, -1):
+        if _closes(lines[at], guard):
+            return Reply(lines[:at], lines[at].startswith(b"%end")), lines[at + 1 :]
+    raise Desync("a capture has no end before its nonce")
+
+
+def _between_capture_and_nonce(lines: list[bytes]) -> list[Heard]:
+    """Return the notifications; a hook's block can stand here too, is not ours, and its lines mean nothing to us."""
+    heard: list[Heard] = []
+    guard: bytes | None = None
+    for each in lines:
+        if guard is not None:
+            guard = None if _closes(each, guard) else guard
+        elif each.startswith(b"%begin "):
+            guard = each[len(b"%begin ") :]
         else:
-            self._between(each, heard)
+            heard.append(_notification(each))
+    return heard
 
 
-def _closes(each: bytes, guard: bytes | None) -> bool:
-    if each.startswith(b"%end "):
-        return guard is None or each[len(b"%end ") :] == guard
-    return each.startswith(b"%error ") and (guard is None or each[len(b"%error ") :] == guard)
+def _notification(each: bytes) -> Notification:
+    if not each.startswith(b"%"):
+        raise Desync(f"tmux sent a line outside any block: {each[:80]!r}")
+    name, _, rest = each[1:].partition(b" ")
+    if name in (b"end", b"error"):
+        raise Desync(f"tmux closed a block that was not open: {each[:80]!r}")
+    return Notification(name, rest)
 
 
-def _is_ours(guard: bytes) -> bool:
-    flags = guard.rsplit(b" ", 1)[-1]
-    return flags.isdigit() and bool(int(flags) & _OURS)
+def _closes(each: bytes, guard: bytes) -> bool:
+    word, _, rest = each.partition(b" ")
+    return word in _CLOSING and rest == guard
 
 
 def output_of(notification: Notification) -> tuple[str, bytes] | None:

@@ -78,10 +78,7 @@ class Pool:
     def _least_pending(self, *, bulk: bool) -> ControlConnection | None:
         if not self.spread:
             return self._calls[0].ready
-        ready = [connection for link in (self._bulk if bulk else self._short) if (connection := link.ready)]
-        if not ready:
-            ready = [connection for link in self._calls if (connection := link.ready)]
-        return min(ready, key=_pending) if len(ready) > 1 else next(iter(ready), None)
+        return _least_pending(self._bulk if bulk else self._short) or _least_pending(self._calls)
 
     async def _probe(self) -> None:
         """Look for a silent server; connections that are left are asked by Links, and what is opened asks as well."""
@@ -103,8 +100,13 @@ class Pool:
         }
 
 
-def _pending(connection: ControlConnection) -> int:
-    return connection.pending
+def _least_pending(links: list[Link]) -> ControlConnection | None:
+    least: ControlConnection | None = None
+    for link in links:
+        connection = link.connection
+        if connection is not None and connection.ready and (least is None or connection.pending < least.pending):
+            least = connection
+    return least
 
 
 def _links(count: int, breaker: Breaker) -> list[Link]:

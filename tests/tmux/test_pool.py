@@ -118,7 +118,7 @@ def test_the_breaker_opens_after_two_timeouts_and_no_answer_between() -> None:
     assert not breaker.open, "the server answered after that command was sent"
     now_s = 101.0
     breaker.timed_out(100.5)
-    breaker.answered()
+    breaker.answered(now_s)
     breaker.timed_out(101.5)
     assert not breaker.open
     breaker.timed_out(101.2)
@@ -126,7 +126,7 @@ def test_the_breaker_opens_after_two_timeouts_and_no_answer_between() -> None:
     now_s = 111.2
     with pytest.raises(TmuxUnavailable, match=r"\(10 s\)"):
         breaker.check()
-    breaker.answered()
+    breaker.answered(now_s)
     breaker.check()
     assert breaker.row() == {"state": "closed", "opened": 1, "silent_s": 0.0}
 
