@@ -77,7 +77,8 @@ class ControlConnection(asyncio.Protocol, Channel):
         """Attach to the hub with the flags, and wait for as long as that takes.
 
         `argv` is the tmux program with its server options. A client that is still connecting is never killed: that can
-        kill the server. When the wait is cancelled the client says goodbye by itself as soon as it is attached.
+        kill the server. When the wait is cancelled the client says goodbye by itself as soon as it is attached; that is
+        waited for, but not for long.
         """
         connection = cls(on_notification, meter, log)
         with anyio.CancelScope(shield=True):  # short, and half of it would leave a client nobody knows
@@ -86,6 +87,9 @@ class ControlConnection(asyncio.Protocol, Channel):
             await asyncio.shield(connection._attached)
         except asyncio.CancelledError:
             connection._abandon()
+            with anyio.move_on_after(_END_S, shield=True):
+                await connection.lost.wait()
+                await connection._reap()
             raise
         return connection
 

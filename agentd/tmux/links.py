@@ -181,7 +181,11 @@ class Links:
                 meter=link.meter,
                 log=self._log,
             )
-        await self._check_server(connection)
+        try:
+            await self._check_server(connection)
+        except BaseException:  # also when cancelled: nobody else knows of it yet
+            await self._close(connection)
+            raise
         return connection
 
     async def _settle(self) -> None:
@@ -200,7 +204,6 @@ class Links:
     async def _check_server(self, connection: ControlConnection) -> None:
         (found,) = await connection.run("display-message", "-p", "#{pid}:#{start_time}", timeout_s=self._timeout_s)
         if found != self.server.id:
-            await self._close(connection)
             self._gone.set()
             raise TmuxUnavailable(f"another tmux server ({found}) answers at our socket")
 

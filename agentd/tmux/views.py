@@ -9,7 +9,8 @@ from agentd.records import PaneRef
 from agentd.tmux.connection import HUB
 
 # Numbers first, free text last, each free text but the last behind its length in bytes: nothing a program calls itself
-# can shift a field. Formats never use E: or T: here, which would run what a pane's title says.
+# can shift a field. The command has no length: tmux reads /proc for it, and would a second time for that. Formats never
+# use E: or T: here, which would run what a pane's title says.
 FACTS_FORMAT = "|" + "|".join(
     (
         "#{pane_dead}",
@@ -22,8 +23,8 @@ FACTS_FORMAT = "|" + "|".join(
         "#{pane_width}",
         "#{pane_height}",
         "#{pane_pid}",
-        "#{n:pane_current_command}",
-        "#{pane_current_command}#{pane_title}",
+        "#{n:pane_title}",
+        "#{pane_title}#{pane_current_command}",
     )
 )
 PANES_FORMAT = "|".join(
@@ -38,8 +39,8 @@ PANES_FORMAT = "|".join(
         "#{pane_tty}",
         "#{window_activity}",
         "#{session_name}",  # of ours: it cannot hold a `|`; of others: at worst a wrong title
-        "#{n:pane_current_command}",
-        "#{pane_current_command}#{pane_title}",
+        "#{n:pane_title}",
+        "#{pane_title}#{pane_current_command}",
     )
 )
 SESSIONS_FORMAT = "#{session_id}|#{session_windows}|#{W:#{P:x}}|#{session_activity}|#{session_name}"  # an x per pane
@@ -120,7 +121,7 @@ def facts_of(frame: bytes) -> Facts | None:
     fields = frame.split(b"|", 12)[1:]
     if len(fields) < 12 or not fields[0]:
         return None
-    command, title = _two_texts(fields[10], fields[11])
+    title, command = _two_texts(fields[10], fields[11])
     number = [int(field or 0) for field in fields[3:10]]
     return Facts(
         pid=number[6],
@@ -139,7 +140,7 @@ def facts_of(frame: bytes) -> Facts | None:
 def pane_of(row: str, server: str) -> PaneInfo:
     """Return the pane of one row in PANES_FORMAT."""
     session_id, window_id, pane_id, pid, dead, status, sign, tty, printed, name, size, texts = row.split("|", 11)
-    command, title = _two_texts(size.encode(), texts.encode("utf-8", "surrogateescape"))
+    title, command = _two_texts(size.encode(), texts.encode("utf-8", "surrogateescape"))
     ref = PaneRef(session_id, window_id, pane_id, int(pid), server)
     return PaneInfo(name, ref, dead == "1", _status(status), sign, command, title, tty, int(printed))
 

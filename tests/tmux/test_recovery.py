@@ -18,6 +18,7 @@ from agentd.records import PaneRef
 from agentd.tmux.breaker import Breaker
 from agentd.tmux.connection import ControlConnection
 from agentd.tmux.failures import TmuxTimeout, TmuxUnavailable
+from agentd.tmux.links import Links
 from agentd.tmux.meter import Meter
 from agentd.tmux.processes import is_alive, start_of
 from agentd.tmux.tmux import Lost, Output, Restored, ServerGone, Tmux
@@ -47,6 +48,23 @@ async def test_f13_a_killed_client_is_replaced_within_a_second(place: Place, rol
         await works(tmux, seen, ref, "again")
         await seen.until(lambda: any(b"again" in event.data for event in seen.of(Output)))
         assert tmux.server == server
+
+
+async def test_a_connection_that_is_still_checked_is_closed_at_the_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checking = anyio.Event()
+
+    async def never(_links: Links, _connection: ControlConnection) -> None:
+        checking.set()
+        await anyio.sleep_forever()
+
+    async with place.open() as (tmux, _):
+        server, killed = server_pid(tmux), clients(tmux)["calls-1"]
+        monkeypatch.setattr(Links, "_check_server", never)
+        os.kill(killed, signal.SIGKILL)
+        await checking.wait()
+    assert place.processes() == [server]
 
 
 async def test_f13_an_empty_line_or_a_printed_exit_ends_nothing_for_long(place: Place) -> None:
