@@ -44,7 +44,7 @@ class Breaker:
 
     def check(self) -> None:
         """Raise TmuxUnavailable while it is open."""
-        if self._timeouts < _TIMEOUTS:
+        if not self.open:
             return
         silent_s = self._now_s() - self._silent_since_s
         since = time.strftime("%H:%M:%S", time.localtime(time.time() - silent_s))

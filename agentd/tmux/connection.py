@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket as sockets
+from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class _Call:
     """A line that was sent, and who waits for its reply."""
 
     line: str
-    reply: asyncio.Future[Reply]
+    reply: Future[Reply]
     sent_s: float
     deadline_s: float
 
@@ -67,7 +68,7 @@ class ControlConnection(asyncio.Protocol, Channel):
         self._attached = self._loop.create_future()
         self._abandoned = False
         self._why = ""
-        self.ready = False  # whether commands can be sent
+        self.ready = False  # whether commands can be sent; kept, because every command asks for it several times
         self.lost = asyncio.Event()
 
     @classmethod
@@ -77,8 +78,7 @@ class ControlConnection(asyncio.Protocol, Channel):
         """Attach to the hub with the flags, and wait for as long as that takes.
 
         `argv` is the tmux program with its server options. A client that is still connecting is never killed: that can
-        kill the server. When the wait is cancelled the client says goodbye by itself as soon as it is attached; that is
-        waited for, but not for long.
+        kill the server. When the wait is cancelled the client says goodbye by itself as soon as it is attached.
         """
         connection = cls(on_notification, meter, log)
         with anyio.CancelScope(shield=True):  # short, and half of it would leave a client nobody knows
@@ -87,9 +87,6 @@ class ControlConnection(asyncio.Protocol, Channel):
             await asyncio.shield(connection._attached)
         except asyncio.CancelledError:
             connection._abandon()
-            with anyio.move_on_after(_END_S, shield=True):
-                await connection.lost.wait()
-                await connection._reap()
             raise
         return connection
 
@@ -122,31 +119,31 @@ class ControlConnection(asyncio.Protocol, Channel):
 
     async def ask(self, line: str, *, timeout_s: float | None) -> Reply:
         """Send one line with one command (see Channel)."""
-        return await self._write([line], self._parser.expect, timeout_s).reply
+        return await self._write([line], self._parser.expect, timeout_s)
 
     async def capture(self, line: str, facts: str, target: str, *, timeout_s: float | None) -> Reply:
         """Send a capture and a format in one write (see Channel)."""
         nonce = secrets.token_hex(16)
         lines = [line, command("display-message", "-p", "-t", target, nonce + facts)]
-        return await self._write(lines, lambda: self._parser.expect_capture(nonce), timeout_s).reply
+        return await self._write(lines, lambda: self._parser.expect_capture(nonce), timeout_s)
 
     async def frame(self, lines: Sequence[str], *, timeout_s: float | None) -> Reply:
         """Send commands that give any number of blocks (see Channel)."""
         nonce = secrets.token_hex(16)
         framed = [*lines, command("display-message", "-p", nonce)]
-        return await self._write(framed, lambda: self._parser.expect_frame(nonce), timeout_s).reply
+        return await self._write(framed, lambda: self._parser.expect_frame(nonce), timeout_s)
 
     async def sequence(self, lines: Sequence[str], *, timeout_s: float | None) -> Reply:
         """Send commands that depend on each other, in one write (see Channel)."""
         joined = [" ; ".join(lines)]
-        return await self._write(joined, lambda: self._parser.expect_sequence(len(lines)), timeout_s).reply
+        return await self._write(joined, lambda: self._parser.expect_sequence(len(lines)), timeout_s)
 
     def post(self, *arguments: str) -> None:
         """Send one command whose reply nobody waits for; a lost connection is found out elsewhere."""
         if self.ready:
             self._write([command(*arguments)], self._parser.expect, None)
 
-    def _write(self, lines: Sequence[str], expect: Callable[[], None], timeout_s: float | None) -> _Call:
+    def _write(self, lines: Sequence[str], expect: Callable[[], None], timeout_s: float | None) -> Future[Reply]:
         if not self.ready:
             raise TmuxUnavailable(f"the connection to tmux is closed: {self._why or 'it was not opened'}")
         if len(self._waiting) >= _MAX_PENDING:
@@ -162,7 +159,7 @@ class ControlConnection(asyncio.Protocol, Channel):
         self._unwritten.append(data)
         if len(self._unwritten) >= _BATCH:
             self._flush()
-        return call
+        return call.reply
 
     def _flush(self) -> None:
         data, self._unwritten = b"".join(self._unwritten), []

@@ -54,7 +54,7 @@ class Link:
     @property
     def ready(self) -> ControlConnection | None:
         """Return the connection if commands can be sent."""
-        return self.connection if self.connection and self.connection.ready else None
+        return self.connection if self.connection is not None and self.connection.ready else None
 
     def row(self) -> dict[str, Any]:
         """Return what is told of it."""

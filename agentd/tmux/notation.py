@@ -18,12 +18,12 @@ from typing import NamedTuple
 from agentd.errors import InvalidValue
 from agentd.tmux.failures import Desync
 
-MAX_BLOCK_BYTES = 128 * 1024 * 1024  # a reply that long was never asked for
+MAX_LINE_BYTES = 64 * 1024 * 1024  # a capture joins wrapped lines: a long scrollback can be one line
 
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_@+=:,./-]+|%[0-9]+)\Z")
 _HASHES = re.compile(r"#+(?![#\[])")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
-_ODD = (b"1", b"3", b"5", b"7", b"9")  # how FLAGS with bit 0 end
+_OURS = 1  # bit of FLAGS
 _CLOSING = (b"%end", b"%error")
 
 
@@ -51,8 +51,6 @@ def command(*arguments: str) -> str:
     """Return one command as one line, each argument quoted: a quoted word is never empty and begins no comment."""
     if not arguments:
         raise InvalidValue("a tmux command has a name")
-    if all(map(_PLAIN.match, arguments)):
-        return " ".join(arguments)
     return " ".join([quote(argument) for argument in arguments])
 
 
@@ -165,19 +163,21 @@ class ControlParser:
         """Take in bytes as they come; return what is complete."""
         self._buffer += data
         if self._buffer.find(self._awaited, self._searched) < 0:
-            self._wait()
-            return []
+            self._searched = max(0, len(self._buffer) - len(self._awaited))
+            heard = []
+        else:
+            heard = self._take_all()
+        if len(self._buffer) > MAX_LINE_BYTES and self._buffer.find(b"\n", -MAX_LINE_BYTES - 1) < 0:
+            raise Desync(f"a line from tmux is longer than {MAX_LINE_BYTES} bytes")
+        return heard
+
+    def _take_all(self) -> list[Heard]:
         whole, at, heard = bytes(self._buffer), 0, list[Heard]()
         while (after := self._take(whole, at, heard)) is not None:
             at = after
         del self._buffer[:at]
         self._searched = 0
         return heard
-
-    def _wait(self) -> None:
-        if len(self._buffer) > MAX_BLOCK_BYTES:
-            raise Desync(f"a line or a reply from tmux is longer than {MAX_BLOCK_BYTES} bytes")
-        self._searched = max(0, len(self._buffer) - len(self._awaited))
 
     def _take(self, whole: bytes, at: int, heard: list[Heard]) -> int | None:
         """Take in what begins there, and return where the next begins; None when it is not complete."""
@@ -195,7 +195,7 @@ class ControlParser:
 
     def _begin(self, guard: bytes) -> None:
         self._guard = guard
-        self._ours = guard.endswith(_ODD)
+        self._ours = _is_ours(guard)
         if self._ours and not self._wanted:
             raise Desync("tmux answered a command that was not sent")
         self._capture = self._ours and self._wanted[0].hostile
@@ -312,6 +312,11 @@ def _notification(each: bytes) -> Notification:
 def _closes(each: bytes, guard: bytes) -> bool:
     word, _, rest = each.partition(b" ")
     return word in _CLOSING and rest == guard
+
+
+def _is_ours(guard: bytes) -> bool:
+    flags = guard.rsplit(b" ", 1)[-1]
+    return flags.isdigit() and bool(int(flags) & _OURS)
 
 
 def output_of(notification: Notification) -> tuple[str, bytes] | None:

@@ -78,7 +78,7 @@ class Pool:
     def _least_pending(self, *, bulk: bool) -> ControlConnection | None:
         if not self.spread:
             return self._calls[0].ready
-        return _least_pending(self._bulk if bulk else self._short) or _least_pending(self._calls)
+        return _quickest(self._bulk if bulk else self._short) or _quickest(self._calls)
 
     async def _probe(self) -> None:
         """Look for a silent server; connections that are left are asked by Links, and what is opened asks as well."""
@@ -100,13 +100,13 @@ class Pool:
         }
 
 
-def _least_pending(links: list[Link]) -> ControlConnection | None:
-    least: ControlConnection | None = None
+def _quickest(links: list[Link]) -> ControlConnection | None:
+    quickest: ControlConnection | None = None  # min() takes twice as long, on the way of every command
     for link in links:
-        connection = link.connection
-        if connection is not None and connection.ready and (least is None or connection.pending < least.pending):
-            least = connection
-    return least
+        connection = link.ready
+        if connection and (quickest is None or connection.pending < quickest.pending):
+            quickest = connection
+    return quickest
 
 
 def _links(count: int, breaker: Breaker) -> list[Link]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agentd.errors import InvalidValue
 from agentd.tmux.failures import Desync
 from agentd.tmux.notation import (
-    MAX_BLOCK_BYTES,
+    MAX_LINE_BYTES,
     ControlParser,
     Notification,
     Reply,
@@ -172,7 +172,7 @@ def test_t11_a_stray_line_is_a_desync(stray: bytes) -> None:
 
 def test_an_endless_line_is_a_desync() -> None:
     parser = ControlParser()
-    chunk = b"x" * (MAX_BLOCK_BYTES // 4)
+    chunk = b"x" * (MAX_LINE_BYTES // 4)
     for _ in range(4):
         parser.feed(chunk)
     with pytest.raises(Desync):
