@@ -105,6 +105,28 @@ def temporary_place() -> Iterator[Place]:
     assert not left, f"left behind: {left}"
 
 
+SHIM = """#!/bin/sh
+{first}
+exec {tmux} "$@"
+"""
+
+
+def shim(place: Place, first: str) -> str:
+    """Put a program called tmux somewhere that does this first, and otherwise is the real one."""
+    path = place.directory / "bin" / "tmux"
+    path.parent.mkdir()
+    path.write_text(SHIM.format(first=first, tmux=shutil.which("tmux")))
+    path.chmod(0o700)
+    return str(path)
+
+
+def control_shim(place: Place, instead: str) -> tuple[str, Path]:
+    """Put a tmux somewhere that does this instead of being a control client, while the second path exists."""
+    flag = place.directory / "instead"
+    first = f'case " $* " in *" -C "*) [ -e {flag} ] && {{ {instead}; exit; }};; esac'
+    return shim(place, first), flag
+
+
 async def spawn(tmux: Tmux | Fleet, *argv: str, name: str = "a-1", cwd: str = "/", **env: str) -> PaneRef:
     return await tmux.spawn(name, list(argv), env, cwd, 80, 24)
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from servers import Place
+from servers import Place, shim
 
 from agentd.errors import AgentdError, VersionMismatch
 from agentd.tmux.binary import check_version
@@ -14,19 +14,10 @@ from agentd.tmux.failures import TmuxUnavailable
 
 pytestmark = pytest.mark.anyio
 
-SHIM = """#!/bin/sh
-[ "$1" = -V ] && {{ {says}; exit; }}
-exec {tmux} "$@"
-"""
 
-
-def shim(place: Place, says: str) -> str:
-    """Put a program called tmux somewhere that says so about itself, and otherwise is the real one."""
-    path = place.directory / "bin" / "tmux"
-    path.parent.mkdir()
-    path.write_text(SHIM.format(says=says, tmux=shutil.which("tmux")))
-    path.chmod(0o700)
-    return str(path)
+def saying(place: Place, says: str) -> str:
+    """Put a tmux somewhere that says so about itself."""
+    return shim(place, f'[ "$1" = -V ] && {{ {says}; exit; }}')
 
 
 async def opened(place: Place, binary: str) -> str:
@@ -37,7 +28,7 @@ async def opened(place: Place, binary: str) -> str:
 
 @pytest.mark.parametrize("version", ["3.2a", "3.3a", "next-3.8", "master", "openbsd-7.8"])
 async def test_f16_a_tmux_that_can_do_is_used(place: Place, version: str) -> None:
-    assert await opened(place, shim(place, f"echo tmux {version}"))
+    assert await opened(place, saying(place, f"echo tmux {version}"))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +47,7 @@ async def test_f16_what_is_no_tmux_or_too_old_is_refused_in_one_sentence(
     place: Place, says: str, sentence: str
 ) -> None:
     with pytest.raises(VersionMismatch) as caught:
-        await opened(place, shim(place, says))
+        await opened(place, saying(place, says))
     assert sentence in caught.value.message
     assert caught.value.hint
     assert not Path(place.socket).exists(), "nothing was started"
@@ -75,7 +66,7 @@ async def test_f16_what_cannot_be_run_is_refused_in_one_sentence(place: Place) -
 
 async def test_f16_a_tmux_that_was_removed_under_a_running_server(place: Place) -> None:
     """Connections that are open go on; what needs a new process says so."""
-    binary = Path(shim(place, "echo tmux 3.3a"))
+    binary = Path(saying(place, "echo tmux 3.3a"))
     async with place.open(binary=str(binary)) as (tmux, _):
         binary.unlink()
         assert await tmux.sessions() == []

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 
 import anyio
 import pytest
-from servers import Place, became, screen, server_pid, spawn
+from servers import Place, became, control_shim, screen, server_pid, spawn
 
 from agentd.errors import AgentdError, Busy
 from agentd.tmux import connection as connection_module
 from agentd.tmux.breaker import Breaker
-from agentd.tmux.connection import ControlConnection
 from agentd.tmux.failures import TmuxTimeout, TmuxUnavailable
 from agentd.tmux.tmux import Restored, SessionsChanged, SpawnOrder, Tmux
 
@@ -181,14 +180,11 @@ async def test_a_lost_connection_fails_over_to_the_others(place: Place) -> None:
         await became(lambda: row(tmux, "calls-1")["reconnects"] == 1)
 
 
-async def test_without_any_connection_commands_run_in_processes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_any_connection_commands_run_in_processes(place: Place) -> None:
     """Control mode cannot be had at all: what is asked still works, and deaths are still told."""
-
-    async def refuse(*_arguments: object, **_named: object) -> ControlConnection:
-        raise TmuxUnavailable("no control mode today")
-
-    monkeypatch.setattr(ControlConnection, "open", refuse)
-    async with place.open() as (tmux, seen):
+    binary, refusing = control_shim(place, "echo no control mode today >&2")
+    refusing.touch()
+    async with place.open(binary=binary) as (tmux, seen):
         ref = await spawn(tmux, "cat")
         await tmux.type_text(ref, "hello")
         await screen(tmux, seen, ref, lambda look: "hello" in look.text)
@@ -196,7 +192,7 @@ async def test_without_any_connection_commands_run_in_processes(place: Place, mo
         os.kill(ref.pid, signal.SIGKILL)
         await seen.until(lambda: [event.pane_id for event in seen.events if hasattr(event, "pane_id")][-1:])
         await became(lambda: any(type(event).__name__ == "PaneDied" for event in seen.events))
-        monkeypatch.undo()
+        refusing.unlink()
         await seen.until(lambda: seen.of(Restored))
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import anyio
 import pytest
-from servers import Place, Seen, became, rss_bytes, screen, server_pid, spawn
+from servers import Place, Seen, became, control_shim, rss_bytes, screen, server_pid, spawn
 
 from agentd.errors import StaleTarget
 from agentd.records import PaneRef
 from agentd.tmux.breaker import Breaker
 from agentd.tmux.connection import ControlConnection
 from agentd.tmux.failures import TmuxTimeout, TmuxUnavailable
-from agentd.tmux.links import Links
 from agentd.tmux.meter import Meter
 from agentd.tmux.processes import is_alive, start_of
 from agentd.tmux.tmux import Lost, Output, Restored, ServerGone, Tmux
@@ -50,21 +49,23 @@ async def test_f13_a_killed_client_is_replaced_within_a_second(place: Place, rol
         assert tmux.server == server
 
 
-async def test_a_connection_that_is_still_checked_is_closed_at_the_end(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checking = anyio.Event()
-
-    async def never(_links: Links, _connection: ControlConnection) -> None:
-        checking.set()
-        await anyio.sleep_forever()
-
-    async with place.open() as (tmux, _):
+async def test_a_connection_that_is_still_checked_is_closed_at_the_end(place: Place) -> None:
+    """The client lets us in and never says which server it belongs to."""
+    let_in = r"printf '%%begin 1 1 0\n%%end 1 1 0\n'; while read line; do :; done"
+    binary, silent = control_shim(place, let_in)
+    async with place.open(binary=binary) as (tmux, _):
         server, killed = server_pid(tmux), clients(tmux)["calls-1"]
-        monkeypatch.setattr(Links, "_check_server", never)
+        before = _asked(tmux, "calls-1")
+        silent.touch()
         os.kill(killed, signal.SIGKILL)
-        await checking.wait()
+        await became(lambda: _asked(tmux, "calls-1") > before)
+        assert "calls-1" not in clients(tmux)
+        assert len(place.processes()) > len(clients(tmux)) + 1, "it is there, and waits"
     assert place.processes() == [server]
+
+
+def _asked(tmux: Tmux, role: str) -> int:
+    return next(row["commands"] for row in tmux.stats()["connections"] if row["role"] == role)
 
 
 async def test_f13_an_empty_line_or_a_printed_exit_ends_nothing_for_long(place: Place) -> None:

@@ -82,19 +82,17 @@ async def test_what_fails_names_its_reason_and_stops_nobody_else(place: Place) -
 
 
 @pytest.mark.parametrize("control", [True, False], ids=["connections", "forks"])
-async def test_a_start_that_fails_half_way_leaves_nothing(
-    place: Place, control: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The session is made and its window cannot be linked."""
-    monkeypatch.setattr("agentd.tmux.starting.HUB", "no-such-hub")
+async def test_a_start_that_fails_half_way_leaves_nothing(place: Place, control: bool) -> None:
+    """The session is made and its window cannot be linked: somebody gave the hub another name."""
     async with place.open(control_mode=control) as (tmux, _):
         server = tmux.server
+        place.tmux("rename-session", "-t", "=_agentd", "elsewhere")
         with pytest.raises(TmuxRefused, match="link-window"):
             await spawn(tmux, "sleep", "1000")
         results = await tmux.spawn_many(orders(20, "sleep", "1000"))
         assert {type(result) for result in results} == {TmuxRefused}
+        place.tmux("rename-session", "-t", "=elsewhere", "_agentd")
         assert await tmux.sessions() == []
-        monkeypatch.undo()
         ref = await spawn(tmux, "cat")
         assert is_alive(start_of(ref.pid))
         assert tmux.server == server
