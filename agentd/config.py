@@ -83,6 +83,10 @@ class MailboxConfig:
     shards: int = _setting(2, "files the inboxes are spread over; fixed when the mailbox is created", low=1, high=16)
     max_body_bytes: int = _setting(262_144, "largest message body", low=1024, high=1_000_000)
     max_inbox_messages: int = _setting(100_000, "most undelivered messages of one inbox", low=10, high=10_000_000)
+    max_inbox_mb: int = _setting(256, "most undelivered megabytes of one inbox", low=1, high=1_000_000)
+    max_sender_share: float = _setting(
+        0.5, "share of max_inbox_messages that one agent may fill with its own", low=0.001, high=1.0
+    )
     reserve_mb: int = _setting(64, "free disk space kept for acks; sends are refused below it", low=0, high=100_000)
     key_window_s: float = _setting(86_400.0, "how long an idempotency key is remembered, at least", low=1, high=864_000)
     journal: bool = _setting(default=True, doc="keep the unsynced second copy that a damaged shard is rebuilt from")

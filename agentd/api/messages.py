@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -104,7 +103,7 @@ def _receipt(
         raise next(result for result in results if isinstance(result, AgentdError))
     if not group:
         return receipt_row(parts.directory, receipts[0])
-    row = receipt_row(parts.directory, replace(receipts[0], receipts=tuple(receipts)))
+    row = receipt_row(parts.directory, receipts[0]._replace(receipts=tuple(receipts)))
     failed = [
         {"to": parts.directory.display(draft.to), **error_row(result)}
         for draft, result in zip(drafts, results, strict=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from agentd.errors import AgentdError, Conflict, QuotaExceeded
+from agentd.errors import AgentdError, Conflict
 from agentd.mailbox.ids import text_of, unknown
 from agentd.mailbox.keys import digest_of
-from agentd.mailbox.rows import COLUMNS, NUMBER, STATES, Head, Row, damaged, encode, intact, message_of
+from agentd.mailbox.rows import COLUMNS, NUMBER, STATES, Head, Row, damaged, intact, message_of
 from agentd.mailbox.transaction import Move, Stall, Transaction
 from agentd.records import Delivery, Draft, Message, MessageState, Receipt
 
@@ -29,7 +28,11 @@ class Command(Protocol[T_co]):
 
     @property
     def sends(self) -> bool:
-        """Tell whether this needs room on the disk that is kept for other things."""
+        """Tell whether this adds messages: that needs room on the disk that is kept for other things."""
+
+    @property
+    def lists(self) -> bool:
+        """Tell whether this looks into the box, which must be complete before."""
 
     def run(self, tx: Transaction) -> T_co:
         """Do it; raising an error undoes this command and no other."""
@@ -40,43 +43,19 @@ class Put:
     """Accept messages."""
 
     sends: ClassVar[bool] = True
+    lists: ClassVar[bool] = False
     drafts: Sequence[Draft]
     cost: int
 
     def run(self, tx: Transaction) -> list[Receipt | AgentdError]:
         """Return a receipt for each draft, the first one again for a key that is known, or what is against it."""
-        results: list[Receipt | AgentdError] = []
-        rows: list[Row] = []
-        records: list[bytes] = []
-        fresh: Counter[str] = Counter()
-        for draft in self.drafts:
-            key = digest_of(draft)
-            known = key and tx.keys.find(key)
-            if known:
-                results.append(Receipt(text_of(known), draft.to, duplicate=True))
-            elif tx.depth(draft.to) + fresh[draft.to] >= tx.max_inbox_messages:
-                results.append(_inbox_full(draft.to, tx.max_inbox_messages))
-            else:
-                row, record = encode(tx.next_seq(), draft, _expiry(draft, tx.now_ns), tx.wall_ns)
-                rows.append(row)
-                records.append(record)
-                fresh[draft.to] += 1
-                if key:
-                    tx.keys.remember(key, row.seq)
-                results.append(Receipt(text_of(row.seq), draft.to))
-        tx.insert(rows, records)
-        return results
+        return [self._put(tx, draft) for draft in self.drafts]
 
-
-def _expiry(draft: Draft, now_ns: int) -> int | None:
-    return None if draft.ttl_s is None else now_ns + int(draft.ttl_s * 1e9)
-
-
-def _inbox_full(agent: str, limit: int) -> QuotaExceeded:
-    return QuotaExceeded(
-        f"the inbox of {agent} holds {limit} undelivered messages; this one was not accepted",
-        hint="wait until it is read, or raise mailbox.max_inbox_messages",
-    )
+    @staticmethod
+    def _put(tx: Transaction, draft: Draft) -> Receipt | AgentdError:
+        key = digest_of(draft)
+        known = key and tx.known(key)
+        return Receipt(text_of(known), draft.to, duplicate=True) if known else tx.accept(draft, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +63,7 @@ class Reserve:
     """Lease the next messages of an inbox."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = True
     agent: str
     limit: int
     max_bytes: int
@@ -110,8 +90,8 @@ class Reserve:
         room = self.max_bytes
         cursor = tx.connection.cursor()
         rows = cursor.execute(
-            "SELECT seq, state, due, exp, sender, length(body) FROM m INDEXED BY m_ready"
-            " WHERE agent=? AND state<2 ORDER BY prio, seq",
+            "SELECT b.seq, m.state, m.due, m.exp, b.sender, b.size FROM box b CROSS JOIN m ON m.seq=b.seq"
+            " WHERE b.agent=? AND b.shelf=0 ORDER BY b.prio, b.seq",
             (self.agent,),
         )
         for seq, state, due, exp, sender, size in rows:
@@ -131,7 +111,7 @@ class Reserve:
         row = tx.row(seq)
         if row is None:
             return None
-        head = Head(row.seq, row.agent, row.state, row.tries, row.sender, row.reply_to, row.hist)
+        head = Head(row.seq, row.agent, row.state, row.tries, row.sender, row.reply_to, row.hist, len(row.body))
         if not intact(row):
             bury_damaged(tx, head)
             return None
@@ -178,6 +158,7 @@ class Settle:
     """Move messages to another state, each as a rule decides."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
     targets: Sequence[Target]
     decide: Decide
     agent: str | None = None  # only messages to this inbox
@@ -272,6 +253,7 @@ class Drop:
     """Delete dead letters."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
     seqs: Sequence[int]
 
     @property
@@ -298,6 +280,7 @@ class Get:
     """Read one message."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
     cost: ClassVar[int] = 1
     seq: int
 
@@ -317,6 +300,7 @@ class Inbox:
     """Read an inbox."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = True
     agent: str
     states: Sequence[MessageState]
     limit: int
@@ -328,14 +312,32 @@ class Inbox:
 
     def run(self, tx: Transaction) -> list[Message]:
         """Return the oldest messages in these states, oldest first; damaged ones are counted and left out."""
-        sql = f"SELECT {COLUMNS} FROM m INDEXED BY m_state WHERE agent=? AND state=? ORDER BY seq LIMIT ?"  # noqa: S608
         found = [
-            map(Row._make, tx.connection.execute(sql, (self.agent, NUMBER[state], self.limit)).fetchall())
-            for state in dict.fromkeys(self.states)
+            map(Row._make, tx.connection.execute(_SHELVED, (self.agent, *place, states, self.limit)).fetchall())
+            for place, states in self._places()
         ]
         rows = [row for row, _ in zip(heapq.merge(*found), range(self.limit), strict=False)]
         tx.damaged += [row.seq for row in rows if not intact(row)]
         return [message_of(row) for row in rows if intact(row)]
+
+    def _places(self) -> list[tuple[tuple[int, int], str]]:
+        """Return shelf and priority of each stretch of the box to read, and the states wanted there, for SQLite."""
+        wanted = {NUMBER[state] for state in self.states}
+        on_shelf = {shelf: sorted(wanted & numbers) for shelf, numbers in _SHELVES.items()}
+        return [
+            ((shelf, prio), f"[{','.join(map(str, states))}]")
+            for shelf, states in on_shelf.items()
+            if states
+            for prio in (range(3) if shelf == 0 else range(1))
+        ]
+
+
+_SHELVES = {0: {0, 1}, 1: {2}, 2: {3, 5}, 3: {4}}  # what schema.py makes of the states' numbers
+_SHELVED = (
+    f"SELECT {', '.join(f'm.{name}' for name in Row._fields)} FROM box b CROSS JOIN m ON m.seq=b.seq"  # noqa: S608
+    " WHERE b.agent=? AND b.shelf=? AND b.prio=? AND m.state IN (SELECT value FROM json_each(?))"
+    " ORDER BY b.seq LIMIT ?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +345,7 @@ class Answer:
     """Look for an answer."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
     cost: ClassVar[int] = 1
     agent: str
     reply_to: str
@@ -359,12 +362,13 @@ class Counts:
     """Count an inbox."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = True
     cost: ClassVar[int] = 1
     agent: str
 
     def run(self, tx: Transaction) -> dict[MessageState, int]:
         """Return how many of its messages are in which state."""
-        sql = "SELECT state, count(*) FROM m INDEXED BY m_state WHERE agent=? GROUP BY state"
+        sql = "SELECT m.state, count(*) FROM box b CROSS JOIN m ON m.seq=b.seq WHERE b.agent=? GROUP BY m.state"
         rows: list[Any] = tx.connection.execute(sql, (self.agent,)).fetchall()
         return {STATES[state]: count for state, count in rows}
 
@@ -374,6 +378,7 @@ class Sweep:
     """Give messages whose time to live ran out their end."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
     cost: ClassVar[int] = 1
     limit: int = 1000
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgpack
+import msgspec
 
 from agentd.mailbox.rows import ACCEPTED_RECORD
 from agentd.paths import open_private, private_dir
@@ -32,6 +32,8 @@ MAGIC: Final = b"\xa6aj\n"
 MOVED_RECORD: Final = 1
 DROPPED_RECORD: Final = 2
 _HEAD: Final = struct.Struct(">4sII")
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder().decode
 
 
 class Place(NamedTuple):
@@ -50,19 +52,24 @@ class Place(NamedTuple):
         return cls(number >> 40, number & (1 << 40) - 1)
 
 
-def frame(payload: bytes) -> bytes:
-    """Return a record's bytes."""
-    return _HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
+def frame(payload: bytes, crc: int) -> bytes:
+    """Return a record's bytes; `crc` is the payload's CRC-32."""
+    return _HEAD.pack(MAGIC, len(payload), crc) + payload
 
 
 def moved(seq: int, state: int, at_ns: int, detail: str) -> bytes:
     """Return the record of a message's later state."""
-    return frame(msgpack.packb([MOVED_RECORD, seq, state, at_ns, detail]))
+    return _framed([MOVED_RECORD, seq, state, at_ns, detail])
 
 
 def dropped(seq: int) -> bytes:
     """Return the record of a message's removal."""
-    return frame(msgpack.packb([DROPPED_RECORD, seq]))
+    return _framed([DROPPED_RECORD, seq])
+
+
+def _framed(record: list[Any]) -> bytes:
+    payload = _pack(record)
+    return frame(payload, zlib.crc32(payload))
 
 
 def read(data: bytes, offset: int = 0) -> Iterator[tuple[bytes, list[Any]]]:
@@ -73,7 +80,7 @@ def read(data: bytes, offset: int = 0) -> Iterator[tuple[bytes, list[Any]]]:
             offset += 1
             continue
         offset += _HEAD.size + len(payload)
-        yield payload, msgpack.unpackb(payload)
+        yield payload, _unpack(payload)
 
 
 def _payload_at(data: bytes, offset: int) -> bytes | None:

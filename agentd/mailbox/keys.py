@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 import apsw
-import msgpack
+import msgspec
 
+from agentd.mailbox.rows import envelope_of
 from agentd.records import Draft
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_FIND: Final = (
+    "SELECT seq FROM idem{0} WHERE k=?1",
+    "SELECT seq FROM idem{0} WHERE k=?1 UNION ALL SELECT seq FROM idem{1} WHERE k=?1 LIMIT 1",
+)
 
 
 def digest(sender: str, agent: str, key: str) -> bytes:
     """Return a key's name in the tables; each sender has its own keys, for each recipient."""
-    packed: bytes = msgpack.packb([sender, agent, key])
-    return hashlib.blake2b(packed, digest_size=16).digest()
+    return hashlib.blake2b(_pack((sender, agent, key)), digest_size=16).digest()
 
 
 def digest_of(draft: Draft) -> bytes | None:
@@ -22,22 +29,54 @@ def digest_of(draft: Draft) -> bytes | None:
 
 
 class Keys:
-    """Two generations of keys; the older one is dropped whole, so a key lives from one window to two."""
+    """Two generations of keys; the older one is dropped whole, so a key lives from one window to two.
+
+    Those of messages that are not filed yet are in memory: the messages themselves have them on disk.
+    """
 
     def __init__(self, connection: apsw.Connection, window_ns: int, now_ns: int) -> None:
         self._connection = connection
         self._window_ns = window_ns
+        self._tail: dict[bytes, int] = {}
+        self._filed: dict[bytes, int] = {}  # written in the transaction that is open
         self._read(now_ns)
+
+    def read_tail(self, filed: int) -> None:
+        """Take up the keys of the messages that are not filed yet."""
+        for seq, agent, sender, body in self._connection.execute(
+            "SELECT seq, agent, sender, body FROM m WHERE seq>?", (filed,)
+        ):
+            key = envelope_of(body).key
+            if key is not None:
+                self._tail.setdefault(digest(sender, agent, key), seq)
 
     def find(self, name: bytes) -> int | None:
         """Return the seq of the message that a key stands for."""
-        sql = "SELECT seq FROM idem0 WHERE k=?1 UNION ALL SELECT seq FROM idem1 WHERE k=?1 LIMIT 1"
-        seq: int | None = self._connection.execute(sql, (name,)).get
-        return seq
+        return self._tail.get(name) or self._connection.execute(self._find, (name,)).get
 
     def remember(self, name: bytes, seq: int) -> None:
-        """Let a key stand for a message."""
-        self._connection.execute(f"INSERT OR IGNORE INTO idem{self._generation}(k, seq) VALUES(?, ?)", (name, seq))
+        """Let a key stand for a message that will be committed."""
+        self._tail[name] = seq
+
+    def forget(self, name: bytes) -> None:
+        """Take back what was remembered for a command that failed."""
+        del self._tail[name]
+
+    def file(self) -> None:
+        """Write the keys that are in memory into the table, in the transaction that is open."""
+        sql = f"INSERT OR IGNORE INTO idem{self._generation}(k, seq) VALUES(?, ?)"
+        self._connection.executemany(sql, sorted(self._tail.items()))
+        self._filed.update(self._tail)
+        self._tail.clear()
+
+    def settle(self) -> None:
+        """Take in that what was filed is committed."""
+        self._filed.clear()
+
+    def back(self) -> None:
+        """Take in that what was filed was undone."""
+        self._tail = self._filed | self._tail
+        self._filed = {}
 
     def due(self, now_ns: int) -> bool:
         """Tell whether the window of the current generation is over."""
@@ -58,6 +97,9 @@ class Keys:
         if not self._rotated_ns:
             put_meta(self._connection, "keys_rotated_ns", now_ns)
             self._rotated_ns = now_ns
+        older = 1 - self._generation
+        empty = self._connection.execute(f"SELECT NOT EXISTS(SELECT 1 FROM idem{older})").get  # noqa: S608
+        self._find = _FIND[not empty].format(self._generation, older)
 
 
 def get_meta(connection: apsw.Connection, name: str, default: int) -> int:

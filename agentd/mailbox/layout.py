@@ -17,13 +17,24 @@ from agentd.errors import InvalidValue, StorageError, VersionMismatch
 from agentd.failpoint import failpoint
 from agentd.mailbox.ids import MAX_SHARDS
 from agentd.mailbox.recovery import sync_directory
-from agentd.mailbox.schema import refuse_newer
+from agentd.mailbox.schema import UPGRADE_FROM_1, refuse_newer
 from agentd.paths import open_private, private_dir
 
-VERSION: Final = 1
-FORMAT: Final = "FORMAT"  # {"version": 1, "shards": 2, "created": "2026-01-31T12:00:00Z"}
+VERSION: Final = 2
+FORMAT: Final = "FORMAT"  # {"version": 2, "shards": 2, "created": "2026-01-31T12:00:00Z"}
 Upgrade = Callable[[Path], None]  # turns the directory it is given, a copy, into the next version
-UPGRADES: Final[Mapping[int, Upgrade]] = {}  # from this version to the next
+
+
+def _to_2(directory: Path) -> None:
+    for path in sorted(directory.glob("s??.db")):
+        connection = apsw.Connection(str(path))
+        try:
+            connection.execute(UPGRADE_FROM_1).fetchall()
+        finally:
+            connection.close()
+
+
+UPGRADES: Final[Mapping[int, Upgrade]] = {1: _to_2}  # from this version to the next
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from agentd.failpoint import failpoint
 from agentd.mailbox import schema
 from agentd.mailbox.clock import SteadyClock
 from agentd.mailbox.journal import DROPPED_RECORD, MOVED_RECORD, START, Journal, Place
-from agentd.mailbox.keys import digest, get_meta, put_meta
-from agentd.mailbox.rows import ACCEPTED_RECORD, NUMBER, STATES, fragment, key_of, row_of
+from agentd.mailbox.keys import get_meta, put_meta
+from agentd.mailbox.rows import ACCEPTED_RECORD, NUMBER, STATES, fragment, row_of
 from agentd.mailbox.schema import DamagedShard
 from agentd.mailbox.transaction import INSERT
 from agentd.records import MessageState
@@ -112,12 +112,7 @@ def _replay(connection: apsw.Connection, records: Iterable[tuple[bytes, list[Any
 
 
 def _replay_accepted(connection: apsw.Connection, payload: bytes) -> None:
-    row = row_of(payload)
-    connection.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), row)
-    key = key_of(row)
-    if key is not None:
-        name = digest(row.sender, row.agent, key)
-        connection.execute("INSERT OR IGNORE INTO idem0(k, seq) VALUES(?, ?)", (name, row.seq))
+    connection.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), row_of(payload))
 
 
 def _replay_moved(connection: apsw.Connection, seq: int, state: int, at_ns: int, detail: str) -> None:

@@ -6,7 +6,7 @@ import json
 import zlib
 from typing import Any, Final, NamedTuple
 
-import msgpack
+import msgspec
 
 from agentd.errors import StorageError
 from agentd.mailbox.ids import text_of
@@ -40,6 +40,7 @@ class Row(NamedTuple):
     ts: int  # wall clock of acceptance
     sender: str
     reply_to: str | None
+    thread: str | None
     hist: str  # `,["state",at_ns,"detail"]` once for each state after `accepted`
     crc: int
     body: bytes
@@ -55,55 +56,61 @@ class Head(NamedTuple):
     sender: str
     reply_to: str | None
     hist: str
+    size: int  # of the body's envelope, in bytes
 
 
 COLUMNS: Final = ", ".join(Row._fields)
-HEAD_COLUMNS: Final = ", ".join(Head._fields)
+HEAD_COLUMNS: Final = ", ".join(Head._fields[:-1]) + ", length(body)"
 
 # What never changes about a message, as msgpack. It is the journal's record, and its CRC-32 stands in the row:
 #
 #   [0, seq, agent, prio, exp, ts, sender, reply_to, body]
 #
-# and `body` is itself msgpack:
+# and `body` is itself msgpack, which may end early (version 1 ends after the headers):
 #
-#   [text, key, headers]
+#   [text, key, headers, thread, trace, hops]
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder().decode
+
+
+class Envelope(NamedTuple):
+    """What a row's `body` holds."""
+
+    text: str
+    key: str | None
+    headers: dict[str, str]
+    thread: str | None = None
+    trace: str | None = None
+    hops: int = 0
 
 
 def encode(seq: int, draft: Draft, exp: int | None, wall_ns: int) -> tuple[Row, bytes]:
     """Return the row of a new message and its journal record."""
-    envelope = msgpack.packb([draft.body, draft.key, dict(draft.headers)])
-    prio = int(draft.priority)
-    record = _immutable(seq, draft.to, prio, exp, wall_ns, draft.sender, draft.reply_to, envelope)
+    to, sender, text, key, priority, _, reply_to, headers, thread, trace, hops = draft
+    body = _pack((text, key, headers, thread, trace, hops))
+    prio = int(priority)
+    record = _pack((ACCEPTED_RECORD, seq, to, prio, exp, wall_ns, sender, reply_to, body))
     crc = zlib.crc32(record)
-    row = Row(seq, draft.to, prio, 0, 0, 0, exp, wall_ns, draft.sender, draft.reply_to, "", crc, envelope)
-    return row, record
+    return Row(seq, to, prio, 0, 0, 0, exp, wall_ns, sender, reply_to, thread, "", crc, body), record
 
 
 def row_of(record: bytes) -> Row:
     """Return the row that a journal record of a whole message stands for."""
-    _, seq, agent, prio, exp, ts, sender, reply_to, body = msgpack.unpackb(record)
-    return Row(seq, agent, prio, 0, 0, 0, exp, ts, sender, reply_to, "", zlib.crc32(record), body)
+    _, seq, agent, prio, exp, ts, sender, reply_to, body = _unpack(record)
+    thread = envelope_of(body).thread
+    return Row(seq, agent, prio, 0, 0, 0, exp, ts, sender, reply_to, thread, "", zlib.crc32(record), body)
 
 
-def key_of(row: Row) -> str | None:
-    """Return the idempotency key that a message was sent with."""
-    key: str | None = msgpack.unpackb(row.body)[1]
-    return key
+def envelope_of(body: bytes) -> Envelope:
+    """Return what a row's `body` says."""
+    return Envelope(*_unpack(body))
 
 
 def intact(row: Row) -> bool:
     """Tell whether a row is, bit for bit, what was accepted."""
-    return (
-        zlib.crc32(_immutable(row.seq, row.agent, row.prio, row.exp, row.ts, row.sender, row.reply_to, row.body))
-        == row.crc
-    )
-
-
-def _immutable(
-    seq: int, agent: str, prio: int, exp: int | None, ts: int, sender: str, reply_to: str | None, body: bytes
-) -> bytes:
-    packed: bytes = msgpack.packb([ACCEPTED_RECORD, seq, agent, prio, exp, ts, sender, reply_to, body])
-    return packed
+    record = _pack((ACCEPTED_RECORD, row.seq, row.agent, row.prio, row.exp, row.ts, row.sender, row.reply_to, row.body))
+    return zlib.crc32(record) == row.crc
 
 
 def fragment(state: MessageState, at_ns: int, detail: str) -> str:
@@ -120,22 +127,25 @@ def message_of(row: Row) -> Message:
     """Return the message; a row that does not match its checksum raises StorageError."""
     if not intact(row):
         raise damaged(row.seq)
-    text, key, headers = msgpack.unpackb(row.body)
+    envelope = envelope_of(row.body)
     return Message(
         id=text_of(row.seq),
         to=row.agent,
         sender=row.sender,
-        body=text,
+        body=envelope.text,
         state=STATES[row.state],
         attempts=row.tries,
-        key=key,
+        key=envelope.key,
         priority=Priority(row.prio),
         created_ns=row.ts,
         expires_ns=row.exp,
         due_ns=row.due,
         reply_to=row.reply_to,
-        headers=headers,
+        headers=envelope.headers,
         history=_history(row),
+        thread=envelope.thread,
+        trace=envelope.trace,
+        hops=envelope.hops,
     )
 
 

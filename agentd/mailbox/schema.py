@@ -13,23 +13,53 @@ from agentd.errors import VersionMismatch
 from agentd.paths import open_private
 
 APPLICATION_ID: Final = 0x61676D62  # "agmb"
-VERSION: Final = 1
+VERSION: Final = 2
 
+# `m` holds the messages, `box` where each stands: shelf 0 waits, 1 delivered, 2 acknowledged or expired, 3 dead.
+# Messages up to meta's `filed` are in the box, and the triggers keep it. What waits is in order of priority and age,
+# the rest of age.
+_BOX: Final = """
+CREATE TABLE box(
+    agent TEXT NOT NULL, shelf INTEGER NOT NULL, prio INTEGER NOT NULL, seq INTEGER NOT NULL, size INTEGER NOT NULL,
+    sender TEXT NOT NULL, PRIMARY KEY(agent, shelf, prio, seq)) WITHOUT ROWID;
+CREATE TRIGGER m_moved AFTER UPDATE OF state ON m
+WHEN old.shelf<>new.shelf AND old.seq<=(SELECT value FROM meta WHERE name='filed') BEGIN
+    UPDATE box SET shelf=new.shelf, prio=iif(new.shelf, 0, new.prio)
+    WHERE agent=old.agent AND shelf=old.shelf AND prio=iif(old.shelf, 0, old.prio) AND seq=old.seq;
+END;
+CREATE TRIGGER m_dropped AFTER DELETE ON m WHEN old.seq<=(SELECT value FROM meta WHERE name='filed') BEGIN
+    DELETE FROM box
+    WHERE agent=old.agent AND shelf=old.shelf AND prio=iif(old.shelf, 0, old.prio) AND seq=old.seq;
+END;
+CREATE INDEX m_exp ON m(exp) WHERE state < 2 AND exp IS NOT NULL;
+CREATE INDEX m_due ON m(due) WHERE due > 0;
+CREATE INDEX m_reply ON m(reply_to) WHERE reply_to IS NOT NULL;
+CREATE INDEX m_thread ON m(thread) WHERE thread IS NOT NULL;
+"""
+_SHELF: Final = (
+    "INTEGER GENERATED ALWAYS AS (CASE WHEN state<2 THEN 0 WHEN state=2 THEN 1 WHEN state=4 THEN 3 ELSE 2 END)"
+)
 _TABLES: Final = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE m(
     seq INTEGER PRIMARY KEY, agent TEXT NOT NULL, prio INTEGER NOT NULL, state INTEGER NOT NULL, tries INTEGER NOT NULL,
-    due INTEGER NOT NULL, exp INTEGER, ts INTEGER NOT NULL, sender TEXT NOT NULL, reply_to TEXT, hist TEXT NOT NULL,
-    crc INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE INDEX m_ready ON m(agent, prio, seq) WHERE state < 2;
-CREATE INDEX m_state ON m(agent, state, seq);
-CREATE INDEX m_exp ON m(exp) WHERE state < 2 AND exp IS NOT NULL;
-CREATE INDEX m_reply ON m(reply_to) WHERE reply_to IS NOT NULL;
+    due INTEGER NOT NULL, exp INTEGER, ts INTEGER NOT NULL, sender TEXT NOT NULL, reply_to TEXT, thread TEXT,
+    hist TEXT NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL, shelf {_SHELF} VIRTUAL);
 CREATE TABLE idem0(k BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE idem1(k BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+{_BOX}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+UPGRADE_FROM_1: Final = f"""
+BEGIN IMMEDIATE;
+DROP INDEX m_ready; DROP INDEX m_state; DROP INDEX m_exp; DROP INDEX m_reply;
+ALTER TABLE m ADD COLUMN thread TEXT;
+ALTER TABLE m ADD COLUMN shelf {_SHELF} VIRTUAL;
+{_BOX}
+PRAGMA user_version = 2;
 COMMIT;
 """
 

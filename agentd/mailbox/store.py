@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,19 +14,20 @@ from agentd.config import MailboxConfig
 from agentd.errors import AgentdError, InternalError
 from agentd.failpoint import failpoint
 from agentd.mailbox import recovery
+from agentd.mailbox.box import SMALL_TAIL_MESSAGES, TAIL_MESSAGES, Box
 from agentd.mailbox.clock import SteadyClock
 from agentd.mailbox.commands import Command, Sweep
+from agentd.mailbox.depths import Depths
 from agentd.mailbox.ids import first_seq_at, time_of
 from agentd.mailbox.inboxes import Snapshot
 from agentd.mailbox.journal import ROTATE_BYTES, Journal
 from agentd.mailbox.keys import Keys, get_meta, put_meta
 from agentd.mailbox.rows import COLUMNS, Row, intact, message_of
-from agentd.mailbox.transaction import Mark, Stall, Step, Transaction, accepted
+from agentd.mailbox.transaction import BEGIN, Stall, Step, Transaction, accepted
 from agentd.records import Delivery
 
 WAL_BYTES: Final = 8 * 1024 * 1024  # beyond this it is written back into the file, idle or not
 _PAGE_BYTES: Final = 4096
-_DEPTHS: Final = "SELECT agent, count(*) FROM m WHERE state<2 GROUP BY agent"
 # After these nothing is known about the whole transaction; any other error is one command's own.
 FATAL: Final = (
     apsw.BusyError,
@@ -88,21 +88,27 @@ class Store:
         self.last_seq = max(highest, get_meta(self._connection, "last_seq", 0)) or first_seq_at(0, index)
         clock.not_before(time_of(self.last_seq))
         self._keys = Keys(self._connection, int(config.key_window_s * 1e9), clock.now_ns())
-        depths: list[Any] = self._connection.execute(_DEPTHS).fetchall()
-        self._depths: Counter[str] = Counter(dict(depths))
+        self._box = Box(self._connection, self._keys)
+        self._file()
+        self._depths = Depths(self._box.waiting(), config)
         self._next_expiry_ns = self._read_next_expiry()
+
+    def _file(self) -> None:
+        with self._connection:
+            self._box.file(self.last_seq)
+        self._box.settle(self.last_seq, 0)
 
     # -- what memory starts from
 
     def snapshot(self) -> Snapshot:
         """Return the inboxes as the file has them."""
-        sql = "SELECT agent, seq, due FROM m WHERE state<2 AND due>?"
-        delayed: list[Any] = self._connection.execute(sql, (self._clock.now_ns(),)).fetchall()
-        return Snapshot({agent: depth for agent, depth in self._depths.items() if depth}, delayed)
+        sql = "SELECT agent, seq, due FROM m INDEXED BY m_due WHERE state<2 AND due>0 AND due>?"
+        delayed: list[Any] = self._connection.execute(sql, (max(self._clock.now_ns(), 0),)).fetchall()
+        return Snapshot(self._depths.messages(), delayed)
 
     def delivering(self) -> list[Delivery]:
         """Return what is leased, oldest first."""
-        sql = f"SELECT {COLUMNS} FROM m WHERE state=1 ORDER BY seq"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM m INDEXED BY m_due WHERE state=1 AND due>0 ORDER BY seq"  # noqa: S608
         rows = [Row._make(found) for found in self._connection.execute(sql).fetchall()]
         return [Delivery(message_of(row), row.tries) for row in rows if intact(row)]
 
@@ -119,32 +125,68 @@ class Store:
 
         Raises one of FATAL when nothing of it is known to be; a fault of one command is only that command's outcome.
         """
-        depths, wall_ns = self._depths, self._clock.wall_ns()
-        limit = self._config.max_inbox_messages
-        tx = Transaction(self._connection, self._keys, depths, self.last_seq, self._clock.now_ns(), wall_ns, limit)
+        now_ns, wall_ns = self._clock.now_ns(), self._clock.wall_ns()
+        tx = Transaction(self._connection, self._keys, self._depths, self.last_seq, now_ns, wall_ns)
         start = self._journal.end if self._journal else None
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            outcomes = [_run(tx, command) for command in commands]
+            if self._box.unfiled > TAIL_MESSAGES:
+                self._box.file(tx.last_seq)
+            outcomes = [self._run(tx, command) for command in commands]
+            tx.flush()
             failpoint("mailbox.before_journal")
             self._write_journal(tx)
             failpoint("mailbox.before_commit")
             self._connection.execute("COMMIT")
         except FATAL:
-            self._undo()
+            self._undo(tx)
             if self._journal and start:
                 with suppress(OSError):  # what stays behind would be found again as an accepted message, at worst
                     self._journal.cut(start)
             raise
         failpoint("mailbox.after_commit")
         self.last_seq = tx.last_seq
-        tx.settle_depths()
+        self._depths.settle()
+        self._box.settle(tx.last_seq, len(tx.effects))
         return Commit(outcomes, tx.effects, tx.damaged)
 
-    def _undo(self) -> None:
+    def _run(self, tx: Transaction, command: Command[Any]) -> object:
+        """Run one command so that its fault, a bug included, is its own outcome and its neighbours stand."""
+        if not command.sends:
+            return self._run_apart(tx, command)
+        mark = tx.mark()
+        try:
+            return command.run(tx)
+        except FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001  the writer outlives a command that fails in an unforeseen way
+            tx.back_to(mark)
+            return _bug(error)
+
+    def _run_apart(self, tx: Transaction, command: Command[Any]) -> object:
+        tx.flush()
+        if command.lists:
+            self._box.file(tx.last_seq)
+        mark = tx.mark()
+        self._connection.execute("SAVEPOINT command")
+        try:
+            outcome: object = command.run(tx)
+            tx.flush()
+        except FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001  as above
+            self._connection.execute("ROLLBACK TO command")
+            tx.back_to(mark)
+            outcome = error if isinstance(error, AgentdError) else _bug(error)
+        self._connection.execute("RELEASE command")
+        return outcome
+
+    def _undo(self, tx: Transaction) -> None:
         if self._connection.in_transaction:
             with suppress(apsw.Error):  # the connection is closed after this, or the rollback has happened already
                 self._connection.execute("ROLLBACK")
+        self._box.back()
+        tx.back_to(BEGIN)
 
     def _write_journal(self, tx: Transaction) -> None:
         if not (self._journal and tx.records):
@@ -169,7 +211,10 @@ class Store:
         if self._next_expiry_ns is not None and self._next_expiry_ns <= now_ns:
             swept = self.transact([Sweep()])
         if self._keys.due(now_ns):
+            self._file()
             self._keys.rotate(now_ns)
+        if idle and self._box.unfiled > SMALL_TAIL_MESSAGES:
+            self._file()
         if self._wal_pages * _PAGE_BYTES > WAL_BYTES or (idle and self._wal_pages):
             self.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
         if self._journal and self._journal.end.offset > ROTATE_BYTES:
@@ -206,24 +251,5 @@ class Store:
             self._journal.close()
 
 
-def _run(tx: Transaction, command: Command[Any]) -> object:
-    """Run one command so that its fault, a bug included, is its own outcome and undoes nothing of its neighbours'."""
-    mark = tx.mark()
-    tx.connection.execute("SAVEPOINT command")
-    try:
-        outcome: object = command.run(tx)
-    except FATAL:
-        raise
-    except AgentdError as error:
-        _back_to(tx, mark)
-        outcome = error
-    except Exception as error:  # noqa: BLE001  the writer outlives a command that fails in an unforeseen way
-        _back_to(tx, mark)
-        outcome = InternalError(f"the mailbox failed: {type(error).__name__}: {error}")
-    tx.connection.execute("RELEASE command")
-    return outcome
-
-
-def _back_to(tx: Transaction, mark: Mark) -> None:
-    tx.connection.execute("ROLLBACK TO command")
-    tx.back_to(mark)
+def _bug(error: Exception) -> InternalError:
+    return InternalError(f"the mailbox failed: {type(error).__name__}: {error}")

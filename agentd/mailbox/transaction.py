@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import apsw
 
+from agentd.errors import AgentdError
 from agentd.mailbox import journal
-from agentd.mailbox.ids import STEP, first_seq_at, text_of
+from agentd.mailbox.depths import Depths
+from agentd.mailbox.ids import STEP, first_seq_at, shard_of, text_of
 from agentd.mailbox.keys import Keys, put_meta
 from agentd.mailbox.rows import (
     COLUMNS,
@@ -19,12 +19,14 @@ from agentd.mailbox.rows import (
     WAITING,
     Head,
     Row,
+    encode,
     fragment,
     without_last,
 )
-from agentd.records import Change, MessageState
+from agentd.records import Change, Draft, MessageState, Receipt
 
 INSERT = f"INSERT INTO m({COLUMNS}) VALUES({', '.join('?' * len(Row._fields))})"
+UPDATE = "UPDATE m SET state=?, tries=?, due=?, hist=? WHERE seq=?"
 
 
 class Step(NamedTuple):
@@ -49,8 +51,14 @@ class Move(NamedTuple):
 class Mark(NamedTuple):
     """How far a transaction had come."""
 
-    effects: int
-    records: int
+    effects: int = 0
+    records: int = 0
+    rows: int = 0
+    keys: int = 0
+    depths: int = 0
+
+
+BEGIN = Mark()
 
 
 class Stall(NamedTuple):
@@ -61,50 +69,63 @@ class Stall(NamedTuple):
 
 
 class Transaction:
-    """One transaction on one shard: its rows, its journal records, and what it changes in memory once committed."""
+    """One transaction on one shard: its rows, its journal records, and what it changes in memory once committed.
+
+    New rows and moves are gathered and written in bulk, before anything of the transaction reads and at its end.
+    """
 
     def __init__(
-        self,
-        connection: apsw.Connection,
-        keys: Keys,
-        depths: Counter[str],
-        last_seq: int,
-        now_ns: int,
-        wall_ns: int,
-        max_inbox_messages: int,
+        self, connection: apsw.Connection, keys: Keys, depths: Depths, last_seq: int, now_ns: int, wall_ns: int
     ) -> None:
         self.connection = connection
-        self.keys = keys
         self.now_ns = now_ns
         self.wall_ns = wall_ns
-        self.max_inbox_messages = max_inbox_messages
         self.last_seq = last_seq
         self.effects: list[Step | Stall] = []
         self.damaged: list[int] = []
         self.records: list[bytes] = []
+        self._keys = keys
         self._depths = depths
-        self._added: Counter[str] = Counter()
-        self._first_seq = first_seq_at(now_ns, last_seq & (STEP - 1))
+        self._new_keys: list[bytes] = []
+        self._rows: list[Row] = []
+        self._moves: dict[int, tuple[int, int, int, str, int]] = {}  # by seq; at most one of each
+        self._first_seq = first_seq_at(now_ns, shard_of(last_seq))
 
-    def next_seq(self) -> int:
-        """Return a new message's primary key: later than every one before, whatever the clock did."""
-        self.last_seq = max(self.last_seq + STEP, self._first_seq)
-        return self.last_seq
+    def known(self, name: bytes) -> int | None:
+        """Return the seq of the message that an idempotency key stands for."""
+        return self._keys.find(name)
 
-    def depth(self, agent: str) -> int:
-        """Return how many messages wait in an inbox, those of this transaction included."""
-        return self._depths[agent] + self._added[agent]
+    def accept(self, draft: Draft, key: bytes | None) -> Receipt | AgentdError:
+        """Add a new message, later than every one before whatever the clock did; or say why its inbox takes none."""
+        seq = max(self.last_seq + STEP, self._first_seq)
+        row, record = encode(seq, draft, _expiry(draft, self.now_ns), self.wall_ns)
+        refusal = self._depths.refusal(row)
+        if refusal:
+            return refusal
+        self.last_seq = seq
+        self._rows.append(row)
+        self.records.append(journal.frame(record, row.crc))
+        self._depths.add(row.agent, row.sender, 1, len(row.body))
+        step = accepted(row)
+        self.effects.append(step)
+        if key is not None:
+            self._keys.remember(key, seq)
+            self._new_keys.append(key)
+        return Receipt(step.change.id, row.agent)
 
-    def insert(self, rows: Sequence[Row], records: Iterable[bytes]) -> None:
-        """Add new messages."""
-        self.connection.executemany(INSERT, rows)
-        self.records += map(journal.frame, records)
-        for row in rows:
-            self._added[row.agent] += 1
-            self.effects.append(accepted(row))
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._rows:
+            self.connection.executemany(INSERT, self._rows)
+            self._rows.clear()
+        if self._moves:
+            self.connection.executemany(UPDATE, self._moves.values())
+            self._moves.clear()
 
     def head(self, seq: int) -> Head | None:
         """Return the part of a message that a change of state looks at."""
+        if seq in self._moves:
+            self.flush()
         found = self.connection.execute(f"SELECT {HEAD_COLUMNS} FROM m WHERE seq=?", (seq,)).fetchone()  # noqa: S608
         return Head._make(found) if found else None
 
@@ -118,13 +139,13 @@ class Transaction:
         tries = head.tries if move.tries is None else move.tries
         hist = without_last(head.hist) if move.forget else head.hist + fragment(move.state, self.wall_ns, move.detail)
         number = NUMBER[move.state]
-        self.connection.execute(
-            "UPDATE m SET state=?, tries=?, due=?, hist=? WHERE seq=?", (number, tries, move.due_ns, hist, head.seq)
-        )
+        self._moves[head.seq] = (number, tries, move.due_ns, hist, head.seq)
         if move.state is not MessageState.DELIVERING and not move.forget:  # leases are not worth a second copy
             self.records.append(journal.moved(head.seq, number, self.wall_ns, move.detail))
         was = STATES[head.state]
-        self._added[head.agent] += (move.state in WAITING) - (was in WAITING)
+        waits = (move.state in WAITING) - (was in WAITING)
+        if waits:
+            self._depths.add(head.agent, head.sender, waits, waits * head.size)
         change = Change(text_of(head.seq), head.agent, move.state, head.sender, head.reply_to, move.detail)
         self.effects.append(Step(head.seq, was, move.due_ns, change))
         return head._replace(state=number, tries=tries, hist=hist)
@@ -137,24 +158,22 @@ class Transaction:
 
     def mark(self) -> Mark:
         """Return how far this transaction has come."""
-        return Mark(len(self.effects), len(self.records))
+        return Mark(len(self.effects), len(self.records), len(self._rows), len(self._new_keys), self._depths.mark())
 
     def back_to(self, mark: Mark) -> None:
         """Forget what a failed command did, as its savepoint does in the file."""
-        for step in self.effects[mark.effects :]:
-            if isinstance(step, Stall):
-                continue
-            waited = step.was in WAITING if step.was else False
-            self._added[step.change.to] += waited - (step.change.state in WAITING)
+        for name in self._new_keys[mark.keys :]:
+            self._keys.forget(name)
+        self._depths.back_to(mark.depths)
+        self._moves.clear()  # flushed before each command: these are its own
         del self.effects[mark.effects :]
         del self.records[mark.records :]
+        del self._rows[mark.rows :]
+        del self._new_keys[mark.keys :]
 
-    def settle_depths(self) -> None:
-        """Make what was committed the depths that the next transaction starts from."""
-        for agent, added in self._added.items():
-            self._depths[agent] += added
-            if not self._depths[agent]:
-                del self._depths[agent]
+
+def _expiry(draft: Draft, now_ns: int) -> int | None:
+    return None if draft.ttl_s is None else now_ns + int(draft.ttl_s * 1e9)
 
 
 def accepted(row: Row) -> Step:

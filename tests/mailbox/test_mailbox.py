@@ -84,7 +84,7 @@ async def test_a_fault_of_one_command_is_that_commands_own(tmp_path: Path) -> No
 
 
 async def test_a_full_inbox_takes_no_more_until_it_is_read(tmp_path: Path) -> None:
-    async with open_box(tmp_path / "box", max_inbox_messages=10) as box:
+    async with open_box(tmp_path / "box", max_inbox_messages=10, max_sender_share=1.0) as box:
         results = await box.put([draft(str(n), key=str(n)) for n in range(12)])
         assert [isinstance(result, QuotaExceeded) for result in results] == [False] * 10 + [True] * 2
         [again, other] = await box.put([draft("3", key="3"), draft("x", to="b")])

@@ -23,7 +23,8 @@ from agentd.mailbox import layout, store
 from agentd.records import MessageState
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = Path(__file__).parent / "golden" / "v1"
+GOLDEN = Path(__file__).parent / "golden"
+NEXT = layout.VERSION + 1
 
 pytestmark = pytest.mark.anyio
 
@@ -245,8 +246,7 @@ async def test_the_log_stays_small_under_load(tmp_path: Path) -> None:
 async def test_a_newer_mailbox_is_refused_and_left_untouched(tmp_path: Path) -> None:
     place = tmp_path / "box"
     await filled(place)
-    (place / "FORMAT").write_text(json.dumps({"version": 2, "shards": "many", "new": True}))
-    (place / "FORMAT").write_text(json.dumps({"version": 2, "shards": 99, "new": True}))
+    (place / "FORMAT").write_text(json.dumps({"version": NEXT, "shards": 99, "new": True}))
     before = tree(place)
     with pytest.raises(VersionMismatch, match="newer agentd"):
         async with open_box(place):
@@ -258,7 +258,7 @@ async def test_a_newer_shard_is_refused_and_left_untouched(tmp_path: Path) -> No
     place = tmp_path / "box"
     await filled(place)
     data = bytearray((place / "s00.db").read_bytes())
-    data[60:64] = struct.pack(">I", 2)
+    data[60:64] = struct.pack(">I", NEXT)
     (place / "s00.db").write_bytes(data)
     before = tree(place)
     with pytest.raises(VersionMismatch, match="newer agentd"):
@@ -322,9 +322,10 @@ async def test_another_process_cannot_share_a_shard(tmp_path: Path) -> None:
 # -- versions
 
 
-async def test_the_golden_mailbox_of_version_1_opens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, layout.VERSION + 1))
+async def test_the_golden_mailbox_of_each_version_opens(tmp_path: Path, version: int) -> None:
     place = tmp_path / "box"
-    shutil.copytree(GOLDEN, place)
+    shutil.copytree(GOLDEN / f"v{version}", place)
     for path in [place, *place.rglob("*")]:
         path.chmod(0o700 if path.is_dir() else 0o600)
     expected = json.loads((place / "expected.json").read_text())
@@ -335,16 +336,21 @@ async def test_the_golden_mailbox_of_version_1_opens(tmp_path: Path) -> None:
         assert {agent: box.depth(agent) for agent in expected["depths"]} == expected["depths"]
         [again] = await box.put([draft("x", to="lead", sender="operator", key="key-1")])
         assert again.id == expected["key-1"]  # type: ignore[union-attr]
+        for agent in expected["depths"]:
+            due = [m for m in found if (m.to, m.state) == (agent, MessageState.ACCEPTED) and not m.due_ns]
+            assert [d.message.id for d in await take(box, agent)] == [
+                m.id for m in sorted(due, key=lambda m: (m.priority, m.id))
+            ]
 
 
 async def test_an_upgrade_works_on_a_copy_and_keeps_the_old_one(tmp_path: Path) -> None:
     place = tmp_path / "box"
     states = await filled(place)
     before = tree(place)
-    now, existed = layout.prepare(place, 1, version=2, upgrades={1: add_column})
+    now, existed = layout.prepare(place, 1, version=NEXT, upgrades={layout.VERSION: add_column})
     assert existed
-    assert now.version == 2
-    assert tree(tmp_path / "box.v1") == before
+    assert now.version == NEXT
+    assert tree(tmp_path / f"box.v{layout.VERSION}") == before
     assert not (tmp_path / "box.new").exists()
     connection = apsw.Connection(str(place / "s00.db"))
     assert connection.execute("SELECT count(colour) + count(*) FROM m").get == len(states)
@@ -356,7 +362,7 @@ async def test_an_upgrade_that_loses_a_message_is_not_put_in_place(tmp_path: Pat
     states = await filled(place)
     before = tree(place)
     with pytest.raises(StorageError, match="left as it was"):
-        layout.prepare(place, 1, version=2, upgrades={1: lose_a_message})
+        layout.prepare(place, 1, version=NEXT, upgrades={layout.VERSION: lose_a_message})
     assert tree(place) == before
     async with open_box(place) as box:
         assert {id_: await state_of(box, id_) for id_ in states} == states
@@ -372,9 +378,9 @@ async def test_an_upgrade_that_was_killed_is_finished_or_begun_again(tmp_path: P
     killed = subprocess.run([sys.executable, str(program), str(place)], env=environ, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert place.exists() == (point != "mid_swap")
-    now, existed = layout.prepare(place, 1, version=2, upgrades={1: add_column})
-    assert (now.version, existed) == (2, True)
-    assert tree(tmp_path / "box.v1") == before
+    now, existed = layout.prepare(place, 1, version=NEXT, upgrades={layout.VERSION: add_column})
+    assert (now.version, existed) == (NEXT, True)
+    assert tree(tmp_path / f"box.v{layout.VERSION}") == before
     connection = apsw.Connection(str(place / "s00.db"))
     assert connection.execute("SELECT count(colour) + count(*) FROM m").get == len(states)
     connection.close()

@@ -12,7 +12,7 @@ from agentd.mailbox import layout
 
 def add_column(directory: Path) -> None:
     """Stand in for a step to a next version."""
-    _in_each_shard(directory, "ALTER TABLE m ADD COLUMN colour TEXT; PRAGMA user_version=2")
+    _in_each_shard(directory, f"ALTER TABLE m ADD COLUMN colour TEXT; PRAGMA user_version={layout.VERSION + 1}")
 
 
 def lose_a_message(directory: Path) -> None:
@@ -28,4 +28,4 @@ def _in_each_shard(directory: Path, sql: str) -> None:
 
 
 if __name__ == "__main__":
-    layout.prepare(Path(sys.argv[1]), 1, version=2, upgrades={1: add_column})
+    layout.prepare(Path(sys.argv[1]), 1, version=layout.VERSION + 1, upgrades={layout.VERSION: add_column})

@@ -1,0 +1,55 @@
+"""Where each message stands: an index kept behind the sends, for an entry a message at once would halve their rate."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import apsw
+
+from agentd.mailbox.keys import Keys, get_meta, put_meta
+
+TAIL_MESSAGES: Final = 20_000  # sent and not filed; more would make the first reader wait too long
+SMALL_TAIL_MESSAGES: Final = 1000  # not worth a commit of their own when nothing else happens
+
+_FILE: Final = (
+    "INSERT INTO box(agent, shelf, prio, seq, size, sender)"
+    " SELECT agent, shelf, iif(shelf, 0, prio), seq, length(body), sender FROM m WHERE seq>? ORDER BY 1, 2, 3, 4"
+)
+_WAITING: Final = "SELECT agent, sender, count(*), sum(size) FROM box WHERE shelf=0 GROUP BY agent, sender"
+
+
+class Box:
+    """The table `box` and the keys of one shard; complete up to `filed`, and complete once `file` was called."""
+
+    def __init__(self, connection: apsw.Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._settled = self.filed = get_meta(connection, "filed", 0)
+        self.unfiled = 0  # messages at most
+        keys.read_tail(self.filed)
+
+    def file(self, last_seq: int) -> None:
+        """Enter every message up to a seq, in the transaction that is open."""
+        if last_seq > self.filed:
+            self._connection.execute(_FILE, (self.filed,))
+            self._keys.file()
+            put_meta(self._connection, "filed", last_seq)
+            self.filed = last_seq
+
+    def settle(self, last_seq: int, added: int) -> None:
+        """Take in that the transaction was committed."""
+        if self.filed != self._settled:
+            self._keys.settle()
+        self._settled = self.filed
+        self.unfiled = 0 if self.filed == last_seq else self.unfiled + added
+
+    def back(self) -> None:
+        """Take in that the transaction was undone."""
+        if self.filed != self._settled:
+            self._keys.back()
+        self.filed = self._settled
+
+    def waiting(self) -> list[tuple[str, str, int, int]]:
+        """Return inbox, sender, number and bytes of all messages that wait; of those that are filed."""
+        rows: list[Any] = self._connection.execute(_WAITING).fetchall()
+        return rows

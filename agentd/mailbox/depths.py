@@ -1,0 +1,98 @@
+"""How much waits in each inbox of a shard, and whose it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentd.config import MailboxConfig
+from agentd.errors import QuotaExceeded
+from agentd.mailbox.rows import Row
+from agentd.records import OPERATOR
+
+_MB: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class Depth:
+    """One inbox."""
+
+    messages: int = 0
+    size_bytes: int = 0
+    by_sender: Counter[str] = field(default_factory=Counter)
+
+
+class Depths:
+    """The inboxes of one shard as its writer knows them; what a failed command added can be taken back."""
+
+    def __init__(self, rows: Iterable[tuple[str, str, int, int]], config: MailboxConfig) -> None:
+        """Start from rows of inbox, sender, messages and bytes."""
+        self._most_messages = config.max_inbox_messages
+        self._most_bytes = config.max_inbox_mb * _MB
+        self._most_of_one = max(1, int(config.max_inbox_messages * config.max_sender_share))
+        self._inboxes: dict[str, Depth] = {}
+        self._log: list[tuple[str, str, int, int]] = []
+        for row in rows:
+            self.add(*row)
+        self.settle()
+
+    def messages(self) -> dict[str, int]:
+        """Return how many messages wait in each inbox that is not empty."""
+        return {agent: depth.messages for agent, depth in self._inboxes.items() if depth.messages}
+
+    def refusal(self, row: Row) -> QuotaExceeded | None:
+        """Return why an inbox cannot take one more message, None when it can."""
+        depth = self._inboxes.get(row.agent)
+        if depth is None:
+            return None
+        if depth.messages >= self._most_messages:
+            return _full(row.agent, f"{depth.messages} undelivered messages", "max_inbox_messages")
+        if depth.size_bytes + len(row.body) > self._most_bytes:
+            return _full(row.agent, f"{depth.size_bytes} undelivered bytes", "max_inbox_mb")
+        if depth.by_sender[row.sender] >= self._most_of_one and row.sender != OPERATOR:
+            return _full(row.agent, f"{depth.by_sender[row.sender]} undelivered messages of yours", "max_sender_share")
+        return None
+
+    def add(self, agent: str, sender: str, messages: int, size_bytes: int) -> None:
+        """Count messages in, or out with negative numbers."""
+        self._log.append((agent, sender, messages, size_bytes))
+        self._count(agent, sender, messages, size_bytes)
+
+    def _count(self, agent: str, sender: str, messages: int, size_bytes: int) -> None:
+        depth = self._inboxes.get(agent)
+        if depth is None:
+            depth = self._inboxes[agent] = Depth()
+        depth.messages += messages
+        depth.size_bytes += size_bytes
+        depth.by_sender[sender] += messages
+
+    def mark(self) -> int:
+        """Return how much was counted since the last commit."""
+        return len(self._log)
+
+    def back_to(self, mark: int) -> None:
+        """Take back what was counted since a mark."""
+        for agent, sender, messages, size_bytes in self._log[mark:]:
+            self._count(agent, sender, -messages, -size_bytes)
+        del self._log[mark:]
+
+    def settle(self) -> None:
+        """Keep what was counted, and forget inboxes and senders of whom nothing waits."""
+        for agent, sender, _, _ in self._log:
+            depth = self._inboxes.get(agent)
+            if depth is None:
+                continue
+            if not depth.by_sender[sender]:
+                del depth.by_sender[sender]
+            if not depth.messages:
+                del self._inboxes[agent]
+        self._log.clear()
+
+
+def _full(agent: str, what: str, setting: str) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"the inbox of {agent} holds {what}; this one was not accepted",
+        hint=f"wait until it is read, or raise mailbox.{setting}",
+    )
