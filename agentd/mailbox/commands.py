@@ -38,7 +38,7 @@ class Command(Protocol[T_co]):
         """Do it; raising an error undoes this command and no other."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Put:
     """Accept messages."""
 
@@ -46,16 +46,16 @@ class Put:
     lists: ClassVar[bool] = False
     drafts: Sequence[Draft]
     cost: int
+    names: Sequence[bytes | None] = ()
+
+    def name_keys(self) -> Sequence[bytes | None]:
+        """Work out what the drafts' keys are called; done once, before `run`."""
+        self.names = [digest_of(draft) for draft in self.drafts]
+        return self.names
 
     def run(self, tx: Transaction) -> list[Receipt | AgentdError]:
         """Return a receipt for each draft, the first one again for a key that is known, or what is against it."""
-        return [self._put(tx, draft) for draft in self.drafts]
-
-    @staticmethod
-    def _put(tx: Transaction, draft: Draft) -> Receipt | AgentdError:
-        key = digest_of(draft)
-        known = key and tx.known(key)
-        return Receipt(text_of(known), draft.to, duplicate=True) if known else tx.accept(draft, key)
+        return tx.accept(self.drafts, self.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,17 +42,18 @@ class Depths:
         """Return how many messages wait in each inbox that is not empty."""
         return {agent: depth.messages for agent, depth in self._inboxes.items() if depth.messages}
 
-    def refusal(self, row: Row) -> QuotaExceeded | None:
-        """Return why an inbox cannot take one more message, None when it can."""
+    def admit(self, row: Row) -> QuotaExceeded | None:
+        """Count a new message in, or return why its inbox cannot take it."""
         depth = self._inboxes.get(row.agent)
-        if depth is None:
-            return None
-        if depth.messages >= self._most_messages:
-            return _full(row.agent, f"{depth.messages} undelivered messages", "max_inbox_messages")
-        if depth.size_bytes + len(row.body) > self._most_bytes:
-            return _full(row.agent, f"{depth.size_bytes} undelivered bytes", "max_inbox_mb")
-        if depth.by_sender[row.sender] >= self._most_of_one and row.sender != OPERATOR:
-            return _full(row.agent, f"{depth.by_sender[row.sender]} undelivered messages of yours", "max_sender_share")
+        if depth is not None:
+            if depth.messages >= self._most_messages:
+                return _full(row.agent, f"{depth.messages} undelivered messages", "max_inbox_messages")
+            if depth.size_bytes + len(row.body) > self._most_bytes:
+                return _full(row.agent, f"{depth.size_bytes} undelivered bytes", "max_inbox_mb")
+            mine = depth.by_sender[row.sender]
+            if mine >= self._most_of_one and row.sender != OPERATOR:
+                return _full(row.agent, f"{mine} undelivered messages of yours", "max_sender_share")
+        self.add(row.agent, row.sender, 1, len(row.body))
         return None
 
     def add(self, agent: str, sender: str, messages: int, size_bytes: int) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agentd.mailbox.rows import WAITING
-from agentd.mailbox.transaction import Stall, Step
+from agentd.mailbox.transaction import Arrivals, Effect, Step
+from agentd.records import Change
 
 _NOBODY: frozenset[str] = frozenset()
 
@@ -40,13 +41,24 @@ class Inboxes:
         for agent, seq, due_ns in snapshot.delayed:
             self._inboxes[agent].due_ns[seq] = due_ns
 
-    def apply(self, effects: Iterable[Step | Stall]) -> None:
+    def apply(self, effects: Iterable[Effect]) -> None:
         """Take in a commit, in the order in which it came about."""
         for effect in effects:
-            if isinstance(effect, Step):
+            if isinstance(effect, Arrivals):
+                self._arrive(effect.changes)
+            elif isinstance(effect, Step):
                 self._step(effect)
             elif inbox := self._inboxes.get(effect.agent):
                 inbox.behind = effect.senders
+
+    def _arrive(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            inbox = self._inboxes.get(change.to)
+            if inbox is None:
+                inbox = self._inboxes[change.to] = Inbox()
+            inbox.depth += 1
+            if inbox.behind and change.sender not in inbox.behind:
+                inbox.behind = _NOBODY
 
     def _step(self, step: Step) -> None:
         agent = step.change.to
@@ -59,8 +71,7 @@ class Inboxes:
             inbox.due_ns[step.seq] = step.due_ns
         else:
             inbox.due_ns.pop(step.seq, None)
-        if step.was is not None or step.change.sender not in inbox.behind:
-            inbox.behind = _NOBODY
+        inbox.behind = _NOBODY
         if not inbox.depth:
             del self._inboxes[agent]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 import apsw
@@ -12,10 +13,7 @@ from agentd.mailbox.rows import envelope_of
 from agentd.records import Draft
 
 _pack: Final = msgspec.msgpack.Encoder().encode
-_FIND: Final = (
-    "SELECT seq FROM idem{0} WHERE k=?1",
-    "SELECT seq FROM idem{0} WHERE k=?1 UNION ALL SELECT seq FROM idem{1} WHERE k=?1 LIMIT 1",
-)
+_FIND: Final = "SELECT i.k, i.seq FROM carray(?1) a CROSS JOIN idem{0} i ON i.k=a.value"
 
 
 def digest(sender: str, agent: str, key: str) -> bytes:
@@ -39,6 +37,7 @@ class Keys:
         self._window_ns = window_ns
         self._tail: dict[bytes, int] = {}
         self._filed: dict[bytes, int] = {}  # written in the transaction that is open
+        self._found: dict[bytes, int] = {}  # of those that were looked up
         self._read(now_ns)
 
     def read_tail(self, filed: int) -> None:
@@ -50,9 +49,17 @@ class Keys:
             if key is not None:
                 self._tail.setdefault(digest(sender, agent, key), seq)
 
+    def look_up(self, names: Iterable[bytes | None]) -> None:
+        """Read which of these keys are in the tables, all at once; `find` answers for them."""
+        wanted = tuple(name for name in names if name)
+        self._found = {}
+        if wanted:
+            array = (apsw.carray(wanted, flags=apsw.SQLITE_CARRAY_BLOB),)
+            self._found = {bytes(name): seq for sql in self._find for name, seq in self._connection.execute(sql, array)}
+
     def find(self, name: bytes) -> int | None:
         """Return the seq of the message that a key stands for."""
-        return self._tail.get(name) or self._connection.execute(self._find, (name,)).get
+        return self._tail.get(name) or self._filed.get(name) or self._found.get(name)
 
     def remember(self, name: bytes, seq: int) -> None:
         """Let a key stand for a message that will be committed."""
@@ -99,7 +106,7 @@ class Keys:
             self._rotated_ns = now_ns
         older = 1 - self._generation
         empty = self._connection.execute(f"SELECT NOT EXISTS(SELECT 1 FROM idem{older})").get  # noqa: S608
-        self._find = _FIND[not empty].format(self._generation, older)
+        self._find = [_FIND.format(number) for number in (self._generation, older)[: 1 if empty else 2]]
 
 
 def get_meta(connection: apsw.Connection, name: str, default: int) -> int:

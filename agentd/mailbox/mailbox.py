@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
@@ -94,9 +95,9 @@ class Mailbox:
             return [error] * len(drafts)
 
     def _refusal(self, draft: Draft) -> AgentdError | None:
-        limit = self._config.max_body_bytes
+        limit, body = self._config.max_body_bytes, draft.body
         try:
-            size = len(draft.body.encode())
+            size = len(body) if body.isascii() else len(body.encode())
         except UnicodeEncodeError:
             return InvalidValue("the body is not text that can be encoded as UTF-8", field="body")
         if size > limit:
@@ -217,7 +218,7 @@ class Mailbox:
     # -- which shard
 
     def _index_of(self, agent: str) -> int:
-        return zlib.crc32(agent.encode()) % len(self._shards)
+        return _checksum(agent) % len(self._shards)
 
     def _inbox(self, agent: str) -> Shard:
         return self._shards[self._index_of(agent)]
@@ -245,6 +246,11 @@ class Mailbox:
             for (index, _), outcome in zip(group, answer, strict=True):
                 outcomes[index] = outcome
         return outcomes
+
+
+@lru_cache(maxsize=1 << 16)
+def _checksum(agent: str) -> int:
+    return zlib.crc32(agent.encode())
 
 
 async def _open_all(shards: Iterable[Shard], *, expected: bool) -> None:

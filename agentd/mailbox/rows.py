@@ -86,7 +86,7 @@ class Envelope(NamedTuple):
 
 
 def encode(seq: int, draft: Draft, exp: int | None, wall_ns: int) -> tuple[Row, bytes]:
-    """Return the row of a new message and its journal record."""
+    """Return the row of a new message, and its journal record for `frame`."""
     to, sender, text, key, priority, _, reply_to, headers, thread, trace, hops = draft
     body = _pack((text, key, headers, thread, trace, hops))
     prio = int(priority)

@@ -20,7 +20,7 @@ from agentd.mailbox.ids import text_of
 from agentd.mailbox.inboxes import Inboxes, Snapshot
 from agentd.mailbox.space import Space, full
 from agentd.mailbox.store import Commit, Store
-from agentd.mailbox.transaction import Stall, Step
+from agentd.mailbox.transaction import Arrivals, Effect, Step
 from agentd.records import Change, Delivery
 
 DRAIN_COST: Final = 1000  # most messages in one commit; about 15 ms
@@ -97,8 +97,13 @@ class Shard:
             self._report(f"{self._path.name}: message {text_of(seq)} is damaged")
         self.inboxes.apply(commit.effects)
 
-    def _tell_changes(self, effects: Sequence[Step | Stall]) -> None:
-        changes = [effect.change for effect in effects if isinstance(effect, Step)]
+    def _tell_changes(self, effects: Sequence[Effect]) -> None:
+        changes: list[Change] = []
+        for effect in effects:
+            if isinstance(effect, Arrivals):
+                changes += effect.changes
+            elif isinstance(effect, Step):
+                changes.append(effect.change)
         if changes:
             self._on_changes(changes)
 
@@ -190,7 +195,7 @@ class Shard:
             self._report_later(f"{self._path.name}: it cannot be opened ({error}); trying again at the next call")
             return
         snapshot = store.snapshot()
-        survivors = store.accepted_after(last_seq) if last_seq is not None else []
+        survivors = [store.accepted_after(last_seq)] if last_seq is not None else []
 
         def arrive() -> None:
             self.inboxes.load(snapshot)

@@ -16,15 +16,15 @@ from agentd.failpoint import failpoint
 from agentd.mailbox import recovery
 from agentd.mailbox.box import SMALL_TAIL_MESSAGES, TAIL_MESSAGES, Box
 from agentd.mailbox.clock import SteadyClock
-from agentd.mailbox.commands import Command, Sweep
+from agentd.mailbox.commands import Command, Put, Sweep
 from agentd.mailbox.depths import Depths
-from agentd.mailbox.ids import first_seq_at, time_of
+from agentd.mailbox.ids import first_seq_at, text_of, time_of
 from agentd.mailbox.inboxes import Snapshot
 from agentd.mailbox.journal import ROTATE_BYTES, Journal
 from agentd.mailbox.keys import Keys, get_meta, put_meta
 from agentd.mailbox.rows import COLUMNS, Row, intact, message_of
-from agentd.mailbox.transaction import BEGIN, Stall, Step, Transaction, accepted
-from agentd.records import Delivery
+from agentd.mailbox.transaction import BEGIN, Arrivals, Effect, Transaction
+from agentd.records import Change, Delivery, MessageState
 
 WAL_BYTES: Final = 8 * 1024 * 1024  # beyond this it is written back into the file, idle or not
 _PAGE_BYTES: Final = 4096
@@ -46,7 +46,7 @@ class Commit:
     """What came of one transaction."""
 
     outcomes: list[object]  # of each command, in order; an exception where it failed
-    effects: list[Step | Stall] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
     damaged: list[int] = field(default_factory=list)
 
 
@@ -112,11 +112,12 @@ class Store:
         rows = [Row._make(found) for found in self._connection.execute(sql).fetchall()]
         return [Delivery(message_of(row), row.tries) for row in rows if intact(row)]
 
-    def accepted_after(self, seq: int) -> list[Step]:
-        """Return the messages that a transaction of unknown outcome left, as the changes they are."""
+    def accepted_after(self, seq: int) -> Arrivals:
+        """Return the messages that a transaction of unknown outcome left, as the arrivals they are."""
         sql = f"SELECT {COLUMNS} FROM m WHERE seq>? ORDER BY seq"  # noqa: S608
         rows = [Row._make(found) for found in self._connection.execute(sql, (seq,)).fetchall()]
-        return [accepted(row) for row in rows if row.state == 0]
+        accepted = MessageState.ACCEPTED
+        return Arrivals([Change(text_of(r.seq), r.agent, accepted, r.sender, r.reply_to) for r in rows if r.state == 0])
 
     # -- transactions
 
@@ -130,6 +131,7 @@ class Store:
         start = self._journal.end if self._journal else None
         self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._keys.look_up(name for put in commands if isinstance(put, Put) for name in put.name_keys())
             if self._box.unfiled > TAIL_MESSAGES:
                 self._box.file(tx.last_seq)
             outcomes = [self._run(tx, command) for command in commands]
@@ -147,7 +149,7 @@ class Store:
         failpoint("mailbox.after_commit")
         self.last_seq = tx.last_seq
         self._depths.settle()
-        self._box.settle(tx.last_seq, len(tx.effects))
+        self._box.settle(tx.last_seq, tx.inserted)
         return Commit(outcomes, tx.effects, tx.damaged)
 
     def _run(self, tx: Transaction, command: Command[Any]) -> object:

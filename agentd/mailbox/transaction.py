@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import apsw
@@ -33,7 +34,7 @@ class Step(NamedTuple):
     """One committed change of one message, as the memory of inboxes needs it."""
 
     seq: int
-    was: MessageState | None
+    was: MessageState
     due_ns: int
     change: Change
 
@@ -68,6 +69,15 @@ class Stall(NamedTuple):
     senders: frozenset[str]
 
 
+class Arrivals(NamedTuple):
+    """New messages, in order."""
+
+    changes: list[Change]
+
+
+Effect = Step | Stall | Arrivals
+
+
 class Transaction:
     """One transaction on one shard: its rows, its journal records, and what it changes in memory once committed.
 
@@ -81,7 +91,8 @@ class Transaction:
         self.now_ns = now_ns
         self.wall_ns = wall_ns
         self.last_seq = last_seq
-        self.effects: list[Step | Stall] = []
+        self.inserted = 0
+        self.effects: list[Effect] = []
         self.damaged: list[int] = []
         self.records: list[bytes] = []
         self._keys = keys
@@ -91,32 +102,38 @@ class Transaction:
         self._moves: dict[int, tuple[int, int, int, str, int]] = {}  # by seq; at most one of each
         self._first_seq = first_seq_at(now_ns, shard_of(last_seq))
 
-    def known(self, name: bytes) -> int | None:
-        """Return the seq of the message that an idempotency key stands for."""
-        return self._keys.find(name)
+    def accept(self, drafts: Sequence[Draft], names: Sequence[bytes | None]) -> list[Receipt | AgentdError]:
+        """Add new messages; `names` are those of their keys. A known key gets its first receipt again."""
+        arrived: list[Change] = []
+        results = [self._accept(draft, name, arrived) for draft, name in zip(drafts, names, strict=True)]
+        if arrived:
+            self.effects.append(Arrivals(arrived))
+        return results
 
-    def accept(self, draft: Draft, key: bytes | None) -> Receipt | AgentdError:
-        """Add a new message, later than every one before whatever the clock did; or say why its inbox takes none."""
-        seq = max(self.last_seq + STEP, self._first_seq)
+    def _accept(self, draft: Draft, name: bytes | None, arrived: list[Change]) -> Receipt | AgentdError:
+        known = name and self._keys.find(name)
+        if known:
+            return Receipt(text_of(known), draft.to, duplicate=True)
+        seq = max(self.last_seq + STEP, self._first_seq)  # later than every one before, whatever the clock did
         row, record = encode(seq, draft, _expiry(draft, self.now_ns), self.wall_ns)
-        refusal = self._depths.refusal(row)
+        refusal = self._depths.admit(row)
         if refusal:
             return refusal
         self.last_seq = seq
         self._rows.append(row)
         self.records.append(journal.frame(record, row.crc))
-        self._depths.add(row.agent, row.sender, 1, len(row.body))
-        step = accepted(row)
-        self.effects.append(step)
-        if key is not None:
-            self._keys.remember(key, seq)
-            self._new_keys.append(key)
-        return Receipt(step.change.id, row.agent)
+        if name:
+            self._keys.remember(name, seq)
+            self._new_keys.append(name)
+        change = Change(text_of(seq), row.agent, MessageState.ACCEPTED, row.sender, row.reply_to)
+        arrived.append(change)
+        return Receipt(change.id, row.agent)
 
     def flush(self) -> None:
         """Write what was gathered."""
         if self._rows:
             self.connection.executemany(INSERT, self._rows)
+            self.inserted += len(self._rows)
             self._rows.clear()
         if self._moves:
             self.connection.executemany(UPDATE, self._moves.values())
@@ -174,9 +191,3 @@ class Transaction:
 
 def _expiry(draft: Draft, now_ns: int) -> int | None:
     return None if draft.ttl_s is None else now_ns + int(draft.ttl_s * 1e9)
-
-
-def accepted(row: Row) -> Step:
-    """Return the change that a new message is."""
-    change = Change(text_of(row.seq), row.agent, MessageState.ACCEPTED, row.sender, row.reply_to)
-    return Step(row.seq, None, 0, change)
