@@ -12,7 +12,7 @@ from agentd.mailbox.ids import text_of, unknown
 from agentd.mailbox.keys import digest_of
 from agentd.mailbox.rows import COLUMNS, NUMBER, STATES, Head, Row, damaged, intact, message_of
 from agentd.mailbox.transaction import Move, Stall, Transaction
-from agentd.records import Delivery, Draft, Message, MessageState, Receipt
+from agentd.records import Delivery, Draft, Message, MessageState
 
 T_co = TypeVar("T_co", covariant=True)
 Outcomes = list[AgentdError | None]  # one per item, in order; None is success
@@ -28,7 +28,7 @@ class Command(Protocol[T_co]):
 
     @property
     def sends(self) -> bool:
-        """Tell whether this adds messages: that needs room on the disk that is kept for other things."""
+        """Tell whether this needs room on the disk that is kept for other things."""
 
     @property
     def lists(self) -> bool:
@@ -40,22 +40,17 @@ class Command(Protocol[T_co]):
 
 @dataclass(slots=True)
 class Put:
-    """Accept messages."""
+    """Accept messages; not a command of its own, for a transaction accepts those of its neighbours at once."""
 
     sends: ClassVar[bool] = True
-    lists: ClassVar[bool] = False
     drafts: Sequence[Draft]
     cost: int
     names: Sequence[bytes | None] = ()
 
     def name_keys(self) -> Sequence[bytes | None]:
-        """Work out what the drafts' keys are called; done once, before `run`."""
+        """Work out what the drafts' keys are called."""
         self.names = [digest_of(draft) for draft in self.drafts]
         return self.names
-
-    def run(self, tx: Transaction) -> list[Receipt | AgentdError]:
-        """Return a receipt for each draft, the first one again for a key that is known, or what is against it."""
-        return tx.accept(self.drafts, self.names)
 
 
 @dataclass(frozen=True, slots=True)

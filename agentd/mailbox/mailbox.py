@@ -17,7 +17,7 @@ from agentd.config import MailboxConfig
 from agentd.errors import AgentdError, InvalidValue, NotFound, OverLimit, StorageError
 from agentd.mailbox import commands
 from agentd.mailbox.clock import SteadyClock, elapsed_ns
-from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Put, Reserve, Settle, Sweep, Target
+from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Reserve, Settle, Sweep, Target
 from agentd.mailbox.ids import seq_of, shard_of, unknown
 from agentd.mailbox.layout import prepare
 from agentd.mailbox.shard import OnChanges, Shard
@@ -75,6 +75,12 @@ class Mailbox:
         from those whose own error says why. After a StorageError it is not known; the same key makes it safe to send
         again: a known key gets the first receipt, marked `duplicate`.
         """
+        if len(drafts) == 1:
+            refusal = self._refusal(drafts[0])
+            return [refusal] if refusal else await self._put(self._inbox(drafts[0].to), drafts)
+        return await self._put_many(drafts)
+
+    async def _put_many(self, drafts: Sequence[Draft]) -> list[Receipt | AgentdError]:
         results: list[Receipt | AgentdError | None] = [self._refusal(draft) for draft in drafts]
         groups: dict[int, list[int]] = {}
         for index, draft in enumerate(drafts):
@@ -88,9 +94,9 @@ class Mailbox:
         return [result for result in results if result is not None]
 
     async def _put(self, shard: Shard, drafts: Sequence[Draft]) -> list[Receipt | AgentdError]:
-        cost = sum(1 + len(draft.body) // COST_BYTES for draft in drafts)
+        cost = sum([1 + len(draft.body) // COST_BYTES for draft in drafts])
         try:
-            return await shard.do(Put(drafts, cost))
+            return await shard.put(drafts, cost)
         except AgentdError as error:
             return [error] * len(drafts)
 

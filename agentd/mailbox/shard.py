@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import Future
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -14,14 +15,14 @@ import apsw
 from agentd.config import MailboxConfig
 from agentd.errors import AgentdError, StorageError
 from agentd.mailbox.clock import SteadyClock
-from agentd.mailbox.commands import Command
+from agentd.mailbox.commands import Command, Put
 from agentd.mailbox.handover import Handover, Job
 from agentd.mailbox.ids import text_of
 from agentd.mailbox.inboxes import Inboxes, Snapshot
 from agentd.mailbox.space import Space, full
 from agentd.mailbox.store import Commit, Store
 from agentd.mailbox.transaction import Arrivals, Effect, Step
-from agentd.records import Change, Delivery
+from agentd.records import Change, Delivery, Draft, Receipt
 
 DRAIN_COST: Final = 1000  # most messages in one commit; about 15 ms
 MOST_WAITING: Final = 10_000  # messages that may wait for the disk before sends are refused
@@ -54,7 +55,7 @@ class Shard:
         self._clock = clock
         self._on_changes = on_changes
         self._report = report
-        self._handover: Handover[Command[Any]] = Handover(asyncio.get_running_loop(), MOST_WAITING)
+        self._handover: Handover[Put | Command[Any]] = Handover(asyncio.get_running_loop(), MOST_WAITING)
         self._space = Space(path.parent, config.reserve_mb * 1_000_000)
         self._thread = threading.Thread(target=self._run, name=f"mailbox-{path.stem}", daemon=True)
         self._store: Store | None = None
@@ -72,10 +73,13 @@ class Shard:
         self.inboxes.load(snapshot)
         self._thread.start()
 
-    async def do(self, command: Command[T]) -> T:
-        """Run a command and return its result once it is on disk; raises what the command or disk had against it."""
-        result: T = await self._handover.submit(command)
-        return result
+    def put(self, drafts: Sequence[Draft], cost: int) -> Future[list[Receipt | AgentdError]]:
+        """Accept messages; the future has their receipts once they are on disk, or what the disk had against it."""
+        return self._handover.submit(Put(drafts, cost))
+
+    def do(self, command: Command[T]) -> Future[T]:
+        """Run a command; the future has its result once it is on disk, or what the command or disk had against it."""
+        return self._handover.submit(command)
 
     @property
     def waiting(self) -> int:
@@ -136,7 +140,7 @@ class Shard:
             self._tidy(idle=not jobs)
         self._close_store(clean=True)
 
-    def _drain(self, jobs: list[Job[Command[Any]]]) -> None:
+    def _drain(self, jobs: list[Job[Put | Command[Any]]]) -> None:
         if self._space_short():
             jobs = self._refuse_sends(jobs, full("the disk is nearly full"))
         try:
@@ -146,13 +150,13 @@ class Shard:
         except Exception as error:  # noqa: BLE001  the writer ends here: whatever it is, the callers must hear of it
             self._fail(jobs, error)
 
-    def _commit(self, jobs: list[Job[Command[Any]]]) -> None:
+    def _commit(self, jobs: list[Job[Put | Command[Any]]]) -> None:
         if not jobs:
             return
         commit = self._opened().transact([job.command for job in jobs])
         self._settle(jobs, commit)
 
-    def _commit_without_sends(self, jobs: list[Job[Command[Any]]]) -> None:
+    def _commit_without_sends(self, jobs: list[Job[Put | Command[Any]]]) -> None:
         """Let what needs little room go through on a full disk; the reserve is there for it."""
         rest = self._refuse_sends(jobs, full("the disk is full"))
         try:
@@ -162,20 +166,20 @@ class Shard:
         except Exception as error:  # noqa: BLE001  as above
             self._fail(rest, error)
 
-    def _refuse_sends(self, jobs: list[Job[Command[Any]]], error: AgentdError) -> list[Job[Command[Any]]]:
+    def _refuse_sends(self, jobs: list[Job[Put | Command[Any]]], error: AgentdError) -> list[Job[Put | Command[Any]]]:
         sends = [job for job in jobs if job.command.sends]
         if sends:
             self._handover.settle(sends, [error] * len(sends), lambda: None)
         return [job for job in jobs if not job.command.sends]
 
-    def _settle(self, jobs: list[Job[Command[Any]]], commit: Commit) -> None:
+    def _settle(self, jobs: list[Job[Put | Command[Any]]], commit: Commit) -> None:
         def arrive() -> None:
             self._arrive(commit)
             self._tell_changes(commit.effects)
 
         self._handover.settle(jobs, commit.outcomes, arrive)
 
-    def _fail(self, jobs: list[Job[Command[Any]]], error: Exception) -> None:
+    def _fail(self, jobs: list[Job[Put | Command[Any]]], error: Exception) -> None:
         """Answer that nothing is known, and go back to what the disk really has."""
         unknown = StorageError(
             f"the disk refused ({error}); whether this was done is not known",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import apsw
 
@@ -24,7 +25,7 @@ from agentd.mailbox.journal import ROTATE_BYTES, Journal
 from agentd.mailbox.keys import Keys, get_meta, put_meta
 from agentd.mailbox.rows import COLUMNS, Row, intact, message_of
 from agentd.mailbox.transaction import BEGIN, Arrivals, Effect, Transaction
-from agentd.records import Change, Delivery, MessageState
+from agentd.records import Change, Delivery, Draft, MessageState
 
 WAL_BYTES: Final = 8 * 1024 * 1024  # beyond this it is written back into the file, idle or not
 _PAGE_BYTES: Final = 4096
@@ -121,7 +122,7 @@ class Store:
 
     # -- transactions
 
-    def transact(self, commands: Sequence[Command[Any]]) -> Commit:
+    def transact(self, commands: Sequence[Put | Command[Any]]) -> Commit:
         """Run all commands and commit them together; on return all of it is on disk.
 
         Raises one of FATAL when nothing of it is known to be; a fault of one command is only that command's outcome.
@@ -134,7 +135,7 @@ class Store:
             self._keys.look_up(name for put in commands if isinstance(put, Put) for name in put.name_keys())
             if self._box.unfiled > TAIL_MESSAGES:
                 self._box.file(tx.last_seq)
-            outcomes = [self._run(tx, command) for command in commands]
+            outcomes = list(self._run(tx, commands))
             tx.flush()
             failpoint("mailbox.before_journal")
             self._write_journal(tx)
@@ -152,20 +153,29 @@ class Store:
         self._box.settle(tx.last_seq, tx.inserted)
         return Commit(outcomes, tx.effects, tx.damaged)
 
-    def _run(self, tx: Transaction, command: Command[Any]) -> object:
-        """Run one command so that its fault, a bug included, is its own outcome and its neighbours stand."""
-        if not command.sends:
-            return self._run_apart(tx, command)
+    def _run(self, tx: Transaction, commands: Sequence[Put | Command[Any]]) -> Iterator[object]:
+        """Yield the outcome of each command in order; what was sent in a row is accepted together."""
+        for sends, group in groupby(commands, key=lambda command: isinstance(command, Put)):
+            if sends:
+                yield from self._accept(tx, cast("list[Put]", list(group)))
+            else:
+                yield from (self._run_apart(tx, command) for command in cast("Iterator[Command[Any]]", group))
+
+    def _accept(self, tx: Transaction, puts: Sequence[Put]) -> Iterator[object]:
         mark = tx.mark()
         try:
-            return command.run(tx)
+            results = iter(tx.accept(list(_drafts(puts)), list(_names(puts))))
         except FATAL:
             raise
-        except Exception as error:  # noqa: BLE001  the writer outlives a command that fails in an unforeseen way
+        except Exception as error:  # noqa: BLE001  the writer outlives a send that fails in an unforeseen way
             tx.back_to(mark)
-            return _bug(error)
+            alone = [_bug(error)] if len(puts) == 1 else (o for put in puts for o in self._accept(tx, [put]))
+            yield from alone
+        else:
+            yield from (list(islice(results, len(put.drafts))) for put in puts)
 
     def _run_apart(self, tx: Transaction, command: Command[Any]) -> object:
+        """Run one command so that its fault, a bug included, is its own outcome and its neighbours stand."""
         tx.flush()
         if command.lists:
             self._box.file(tx.last_seq)
@@ -251,6 +261,14 @@ class Store:
         self._connection.close(force=True)
         if self._journal:
             self._journal.close()
+
+
+def _drafts(puts: Iterable[Put]) -> Iterator[Draft]:
+    return (draft for put in puts for draft in put.drafts)
+
+
+def _names(puts: Iterable[Put]) -> Iterator[bytes | None]:
+    return (name for put in puts for name in put.names)
 
 
 def _bug(error: Exception) -> InternalError:
