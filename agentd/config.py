@@ -88,6 +88,9 @@ class MailboxConfig:
         0.5, "share of max_inbox_messages that one agent may fill with its own", low=0.001, high=1.0
     )
     reserve_mb: int = _setting(64, "free disk space kept for acks; sends are refused below it", low=0, high=100_000)
+    batch_wait_ms: float = _setting(
+        3.0, "longest wait for more messages to commit together, while several callers send", low=0, high=1000
+    )
     key_window_s: float = _setting(86_400.0, "how long an idempotency key is remembered, at least", low=1, high=864_000)
     journal: bool = _setting(default=True, doc="keep the unsynced second copy that a damaged shard is rebuilt from")
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from agentd.errors import Busy, Unavailable
+
+GATHER_STEP_S: Final = 0.0003
 
 
 class Costed(Protocol):
@@ -37,9 +40,11 @@ class Job(Generic[C]):
 class Handover(Generic[C]):
     """A bounded queue of jobs into a thread; outcomes of many come back in one wake-up of the loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, most_waiting: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, most_waiting: int, gather_s: float) -> None:
         self._loop = loop
         self._most_waiting = most_waiting
+        self._gather_s = gather_s
+        self._crowded = False  # the last drain took several jobs: more are likely on their way
         self._queue: queue.SimpleQueue[Job[C] | None] = queue.SimpleQueue()
         self._held: Job[C] | None = None  # taken from the queue, too much for that drain
         self._stopping = False
@@ -74,6 +79,8 @@ class Handover(Generic[C]):
         first = self._next(timeout_s)
         if not isinstance(first, Job):
             return first
+        if self._crowded:
+            self._gather()
         jobs, cost = [first], first.command.cost
         while cost < most_cost and not self._queue.empty():
             job = self._queue.get()
@@ -85,7 +92,16 @@ class Handover(Generic[C]):
                 self._held = job
                 break
             jobs.append(job)
+        self._crowded = len(jobs) > 1
         return jobs
+
+    def _gather(self) -> None:
+        """Let more come as long as some does, up to a limit: fewer and larger commits for many callers at once."""
+        deadline_s = time.monotonic() + self._gather_s
+        before = -1
+        while (now := self._queue.qsize()) != before and time.monotonic() < deadline_s:
+            before = now
+            time.sleep(GATHER_STEP_S)
 
     def _next(self, timeout_s: float | None) -> Job[C] | list[Job[C]] | None:
         if self._held is not None:

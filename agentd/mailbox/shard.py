@@ -55,7 +55,9 @@ class Shard:
         self._clock = clock
         self._on_changes = on_changes
         self._report = report
-        self._handover: Handover[Put | Command[Any]] = Handover(asyncio.get_running_loop(), MOST_WAITING)
+        self._handover: Handover[Put | Command[Any]] = Handover(
+            asyncio.get_running_loop(), MOST_WAITING, config.batch_wait_ms / 1000
+        )
         self._space = Space(path.parent, config.reserve_mb * 1_000_000)
         self._thread = threading.Thread(target=self._run, name=f"mailbox-{path.stem}", daemon=True)
         self._store: Store | None = None

@@ -119,7 +119,7 @@ class Work:
 
 def test_a_drain_is_bounded_and_in_order() -> None:
     async def main() -> None:
-        handover: Handover[Work] = Handover(asyncio.get_running_loop(), 100)
+        handover: Handover[Work] = Handover(asyncio.get_running_loop(), 100, 0)
         futures = [handover.submit(Work(cost)) for cost in (3, 3, 3, 50, 1)]
         drains = []
 
@@ -140,9 +140,40 @@ def test_a_drain_is_bounded_and_in_order() -> None:
     asyncio.run(main())
 
 
+def test_nobody_waits_for_company_that_does_not_come() -> None:
+    """With a limit of an hour: who is alone is taken at once, and so is a crowd as soon as nobody joins it any more."""
+
+    async def main() -> None:
+        handover: Handover[Work] = Handover(asyncio.get_running_loop(), 100, 3600)
+        for crowd in (1, 2, 2):
+            for _ in range(crowd):
+                handover.submit(Work())
+            assert len(handover.take(10, 0) or ()) == crowd
+
+    asyncio.run(main())
+
+
+def test_a_crowd_is_let_gather() -> None:
+    async def main() -> None:
+        handover: Handover[Work] = Handover(asyncio.get_running_loop(), 100, 3600)
+        for _ in range(2):
+            handover.submit(Work())
+        handover.take(10, 0)
+        handover.submit(Work())
+        taking = asyncio.create_task(asyncio.to_thread(handover.take, 1000, 0))
+        late = 0
+        while not taking.done():  # each turn of the loop one more, until a step of the taker's saw none
+            handover.submit(Work())
+            late += 1
+            await asyncio.sleep(0 if late < 50 else 0.01)
+        assert len(await taking or ()) > 2
+
+    asyncio.run(main())
+
+
 def test_a_full_queue_refuses_sends_and_nothing_else() -> None:
     async def main() -> None:
-        handover: Handover[Work] = Handover(asyncio.get_running_loop(), 10)
+        handover: Handover[Work] = Handover(asyncio.get_running_loop(), 10, 0)
         handover.submit(Work(50))  # alone, anything goes
         with pytest.raises(Busy):
             handover.submit(Work(1))
@@ -159,7 +190,7 @@ def test_a_fault_of_who_is_told_first_keeps_nobody_waiting() -> None:
         loop = asyncio.get_running_loop()
         faults: list[object] = []
         loop.set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
-        handover: Handover[Work] = Handover(loop, 10)
+        handover: Handover[Work] = Handover(loop, 10, 0)
         job = Job(Work(), handover.submit(Work()))
 
         def fail() -> None:
