@@ -58,7 +58,7 @@ async def rate(way: str, senders: int, batch: int, length_s: float) -> tuple[flo
                 sent = await send(box, senders, batch, began_s + length_s)
                 done_s = time.perf_counter()
                 while config.enabled and await search.behind():
-                    await anyio.sleep(0.05)
+                    await anyio.sleep(0.2)
                 behind_s = time.perf_counter() - done_s
                 tasks.cancel_scope.cancel()
     return sent / (done_s - began_s), behind_s

@@ -324,7 +324,7 @@ class CountAfter:
     """Count what was accepted after a message."""
 
     sends: ClassVar[bool] = False
-    cost: ClassVar[int] = 100
+    cost: ClassVar[int] = 1
     seq: int
     limit: int
 

@@ -24,6 +24,7 @@ from agentd.mailbox.rows import Row
 from agentd.mailbox.shard import OnChanges, Shard
 from agentd.records import Delivery, Draft, Message, MessageState, Receipt
 
+A_FEW = 10
 PAGE_BYTES = 1024 * 1024  # of bodies that are read on in one go
 Taken = Delivery | str  # one attempt of a message, or the message by its id
 
@@ -207,8 +208,8 @@ class Mailbox:
 
     @property
     def busy(self) -> bool:
-        """Tell whether somebody waits for the disk."""
-        return any(shard.waiting for shard in self._shards)
+        """Tell whether more than a few messages wait for the disk."""
+        return any(shard.waiting > A_FEW for shard in self._shards)
 
     async def after(self, shard: int, seq: int, limit: int) -> list[Row]:
         """Return a shard's next rows in the order of their acceptance, damaged ones too."""

@@ -12,6 +12,7 @@ LONGEST: Final = 64  # characters of a word that are looked at; what is longer i
 # Scripts that put no space between words: each character is a word of its own, and several of them a phrase.
 _UNSPACED: Final = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD: Final = re.compile(f"[{_UNSPACED}]|(?:[^\\W_{_UNSPACED}]|[\u0300-\u036f])+")
+_ASCII_WORD: Final = re.compile("[a-z0-9]+")
 
 
 class Word(NamedTuple):
@@ -24,6 +25,8 @@ class Word(NamedTuple):
 
 def words_of(text: str) -> list[str]:
     """Return the folded words of a text in order."""
+    if text.isascii():  # the same, ten times as fast
+        return [word[:LONGEST] for word in _ASCII_WORD.findall(text.lower())]
     return [word.text for word in placed_words(text)]
 
 

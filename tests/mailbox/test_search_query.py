@@ -29,8 +29,9 @@ def test_words(text: str, words: list[str]):
     assert words_of(text) == words
 
 
-@given(st.text())
+@given(st.text() | st.text(alphabet=[chr(code) for code in range(128)]))
 def test_words_are_letters_and_digits_and_stand_where_they_say(text: str):
+    assert words_of(text) == [word.text for word in placed_words(text)]
     for word in placed_words(text):
         assert word.text.isalnum()
         assert words_of(text[word.start : word.end]) == [word.text]
