@@ -149,6 +149,16 @@ def test_what_is_not_committed_is_not_found_and_forgotten(engine: str, tmp_path:
 
 
 @EVERY_ENGINE
+def test_only_the_last_watermark_counts(engine: str, tmp_path: Path):
+    place = tmp_path / "index"
+    with index(place, engine) as home:
+        for seq in range(16, 16 * 40, 16):
+            home.commit({0: seq})
+    with index(place, engine) as home:
+        assert home.watermarks == {0: 16 * 39}
+
+
+@EVERY_ENGINE
 def test_an_index_of_other_shards_or_another_engine_is_not_taken_for_this_one(engine: str, tmp_path: Path):
     place, reports = tmp_path / "index", list[str]()
     with index(place, engine) as home:
