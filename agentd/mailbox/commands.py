@@ -295,6 +295,7 @@ class After:
     """Read on from a message, whatever its inbox and state."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
     seq: int
     limit: int
     max_bytes: int
@@ -324,6 +325,7 @@ class CountAfter:
     """Count what was accepted after a message."""
 
     sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
     cost: ClassVar[int] = 1
     seq: int
     limit: int

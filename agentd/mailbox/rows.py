@@ -107,12 +107,6 @@ def envelope_of(body: bytes) -> Envelope:
     return Envelope(*_unpack(body))
 
 
-def text_in(row: Row) -> str:
-    """Return the text of a message's body."""
-    text: str = msgpack.unpackb(row.body)[0]
-    return text
-
-
 def intact(row: Row) -> bool:
     """Tell whether a row is, bit for bit, what was accepted."""
     record = _pack((ACCEPTED_RECORD, row.seq, row.agent, row.prio, row.exp, row.ts, row.sender, row.reply_to, row.body))

@@ -21,7 +21,7 @@ from agentd.mailbox.index import Entry, Hit, IndexDamaged, Within
 from agentd.mailbox.index_home import IndexHome
 from agentd.mailbox.mailbox import Mailbox
 from agentd.mailbox.query import Query
-from agentd.mailbox.rows import Row, intact, text_in
+from agentd.mailbox.rows import Row, envelope_of, intact
 from agentd.mailbox.words import words_of
 from agentd.records import Change, Message, MessageState
 
@@ -215,4 +215,4 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 
 def _entries(rows: Sequence[Row]) -> list[Entry]:
-    return [Entry(row.seq, row.agent, row.sender, words_of(text_in(row))) for row in rows if intact(row)]
+    return [Entry(row.seq, row.agent, row.sender, words_of(envelope_of(row.body).text)) for row in rows if intact(row)]

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import apsw
 import pytest
 from boxes import ALL, config, draft, put_ids, take
 from hypothesis import given, settings
@@ -417,6 +418,44 @@ async def test_a_damaged_file_costs_nothing_but_time(engine: str, harm: Callable
             assert await here.found('needle "needle num*"') == sorted(ids), victim
             reports += here.reports
     assert harm in (removed, emptied) or reports
+
+
+def change_behind_its_back(place: Path, sql: str) -> None:
+    connection = apsw.Connection(str(place / "fts5-1" / "index.db"))
+    connection.execute(sql)
+    connection.close()
+
+
+async def test_damage_that_a_search_runs_into_is_said_and_mended(tmp_path: Path):
+    async with scene(tmp_path / "box", "fts5") as here:  # the other engine finds it when it opens
+        (id_,) = await put_ids(here.box, draft("a needle"))
+        await here.caught_up()
+    change_behind_its_back(tmp_path / "box" / "index", "UPDATE f_data SET block = zeroblob(20) WHERE id > 10")
+    async with scene(tmp_path / "box", "fts5") as here:
+        with pytest.raises(StorageError, match="damaged"):
+            await here.search.find(parse('"a needle"'), Within(), 10)
+        assert await here.found('"a needle"') == [id_]
+        assert ["made again" in report for report in here.reports] == [True]
+
+
+@EVERY_ENGINE
+async def test_damage_that_following_runs_into_is_mended(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("agentd.mailbox.search._RETRY_S", 0.01)
+    async with scene(tmp_path / "box", engine) as here:
+        ids = await put_ids(here.box, draft("needle"))
+        await here.caught_up()
+        if engine == "tantivy":
+            for path in (tmp_path / "box" / "index").rglob("*"):
+                if path.is_file():
+                    path.unlink()
+        else:
+            change_behind_its_back(tmp_path / "box" / "index", "DROP TABLE marks")
+        ids += await put_ids(here.box, draft("needle, the second"))
+        assert await here.found("needle") == sorted(ids)
+        if engine == "fts5":  # the other one goes on with what it holds of the files, until it opens them again
+            assert any("could not follow" in report for report in here.reports)
+    async with scene(tmp_path / "box", engine) as here:
+        assert await here.found("needle") == sorted(ids)
 
 
 @EVERY_ENGINE

@@ -94,6 +94,8 @@ def shown(text: str, query: str) -> tuple[str, list[str]]:
 def test_a_snippet_marks_words_as_they_were_written():
     assert shown("Deploy the Café\nnow", "cafe dep*") == ("Deploy the Café now", ["Deploy", "Café"])
     assert shown("roll back, or roll on", '"roll back"') == ("roll back, or roll on", ["roll back"])
+    assert shown("step back, roll backs", '"roll ba*"') == ("step back, roll backs", ["roll backs"])
+    assert shown("backs", "back") == ("backs", [])
     assert shown("nothing", "else") == ("nothing", [])
 
 
