@@ -28,7 +28,7 @@ from agentd.records import Change, Message, MessageState
 PAGE_MESSAGES: Final = 500
 COMMIT_MESSAGES: Final = 20_000
 MOST_BEHIND: Final = 10_000  # counting further would take longer than the search
-_REST: Final = 3  # while senders wait for the disk: so many seconds of rest after each of reading
+_REST: Final = 9  # while senders wait for the disk: so many seconds of rest after each of reading
 _RETRY_S: Final = 5.0
 
 T = TypeVar("T")
