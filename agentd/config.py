@@ -112,6 +112,17 @@ class RpcConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """The full-text index of messages; derived from them, so that it can be turned off and on at any time."""
+
+    enabled: bool = _setting(default=True, doc="keep an index of messages for `agentd search`")
+    engine: str = _setting(
+        "auto", "what makes the index; auto: tantivy where it is installed", choices=("auto", "tantivy", "fts5")
+    )
+    pace_s: float = _setting(0.5, "shortest time from one look for new messages to the next", low=0.01, high=60)
+
+
+@dataclass(frozen=True, slots=True)
 class TmuxConfig:
     """Our own tmux server."""
 
@@ -147,6 +158,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     mailbox: MailboxConfig = field(default_factory=MailboxConfig)
     rpc: RpcConfig = field(default_factory=RpcConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     tmux: TmuxConfig = field(default_factory=TmuxConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     origins: Mapping[str, str] = field(default_factory=dict)  # "tmux.width" -> where its value came from
@@ -177,6 +189,7 @@ _SECTIONS: dict[str, type] = {
     "log": LogConfig,
     "mailbox": MailboxConfig,
     "rpc": RpcConfig,
+    "search": SearchConfig,
     "tmux": TmuxConfig,
     "watch": WatchConfig,
 }

@@ -40,6 +40,7 @@ from agentd.doors.rpc import RpcDoor
 from agentd.errors import AgentdError
 from agentd.events import Events
 from agentd.mailbox.mailbox import Mailbox
+from agentd.mailbox.search import Search
 from agentd.metrics import LoopLag, Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
 from agentd.records import Agent, Change, Delivery
@@ -140,6 +141,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
                 tasks.start_soon(parts.switches.watch, given.settings.watch.period_s, partial(_tell_off, parts))
             await tasks.start(parts.cache.run)
             await tasks.start(parts.crew.run)
+            await tasks.start(parts.search.run)
             adoption = await parts.crew.adopt(recovered)
             await parts.queries.revive()
             await tasks.start(door.serve)
@@ -162,6 +164,11 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     on_changes: Relay = [waiters.on_changes]
     on_tmux: Relay = []
     registry, mailbox, tmux, cache = await _open_floors(given, instance, stack, on_changes, on_tmux)
+    search = await stack.enter_async_context(
+        Search.open(
+            paths.mailbox_dir, settings.search, mailbox, lambda report: given.log.warning("search", report=report)
+        )
+    )
     queries = Queries(cache, tmux)
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
@@ -181,7 +188,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             log=given.log,
         )
     )
-    on_changes += [crew.on_changes, partial(_emit_changes, events, directory)]
+    on_changes += [search.on_changes, crew.on_changes, partial(_emit_changes, events, directory)]
     on_tmux += [queries.on_tmux, crew.on_tmux]
     parts = Parts(
         config=settings,
@@ -193,6 +200,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         queries=queries,
         switches=switches_of(settings, cache, tmux),
         mailbox=mailbox,
+        search=search,
         registry=registry,
         directory=directory,
         places=places,

@@ -17,6 +17,7 @@ from agentd.config import Config
 from agentd.events import Events
 from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
+from agentd.mailbox.search import Search
 from agentd.metrics import Metrics
 from agentd.switches import Switches
 from agentd.tmux.fleet import Fleet
@@ -36,6 +37,7 @@ class Parts:
     queries: Queries
     switches: Switches
     mailbox: Mailbox
+    search: Search
     registry: Registry
     directory: Directory
     places: Places

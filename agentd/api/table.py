@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentd.api import agents, daemon, messages, sessions, teams
+from agentd.api import agents, daemon, messages, search, sessions, teams
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params
@@ -39,6 +39,8 @@ FUNCTIONS: dict[str, Function] = {
     "messages.dead": messages.dead,
     "messages.retry": messages.retry,
     "messages.drop": messages.drop,
+    "messages.search": search.search,
+    "messages.reindex": search.reindex,
     "messages.follow": messages.follow,
     "sessions.list": sessions.list_,
     "sessions.get": sessions.get,

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    Spans = Sequence[Sequence[int]]  # from, to
+
     from agentd.errors import AgentdError
 
 try:
@@ -79,8 +81,11 @@ def colours() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows in aligned columns; a column that is empty in every row is left out."""
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], marked: Sequence[Spans] = ()) -> None:
+    """Print rows in aligned columns; a column that is empty in every row is left out.
+
+    `marked` gives for each row the places in its last cell that are emphasised where colours are wanted.
+    """
     texts = [[cell(value) for value in row] for row in rows]
     shown = [n for n in range(len(heads)) if any(row[n] for row in texts)]
     lines = [[row[n] for n in shown] for row in [list(heads), *texts]]
@@ -88,8 +93,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     with_colours, room = colours(), _columns()
     for number, line in enumerate(lines):
         padded = [text + " " * (size - width(text)) for text, size in zip(line, widths, strict=True)]
-        text = _COLUMN_GAP.join(padded).rstrip()
-        print(_coloured(_cut(text, room), line, bold=number == 0) if with_colours else _cut(text, room))
+        text = _cut(_COLUMN_GAP.join(padded).rstrip(), room)
+        if with_colours and marked and number:
+            text = _emphasised(
+                text, sum(map(len, padded[:-1])) + len(_COLUMN_GAP) * len(shown[:-1]), marked[number - 1]
+            )
+        elif with_colours:
+            text = _coloured(text, line, bold=number == 0)
+        print(text)
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> None:
@@ -148,6 +159,14 @@ def _cut(text: str, room: int) -> str:
     while width(text) >= room:
         text = text[:-1]
     return text + "…"
+
+
+def _emphasised(text: str, start: int, spans: Spans) -> str:
+    for begin, end in reversed(spans):  # from behind: what stands before keeps its place
+        first, last = start + begin, min(start + end, len(text))
+        if first < last:
+            text = f"{text[:first]}\x1b[1;33m{text[first:last]}\x1b[0m{text[last:]}"
+    return text
 
 
 def _coloured(text: str, line: Sequence[str], *, bold: bool) -> str:

@@ -291,6 +291,53 @@ class Get:
 
 
 @dataclass(frozen=True, slots=True)
+class After:
+    """Read on from a message, whatever its inbox and state."""
+
+    sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
+    seq: int
+    limit: int
+    max_bytes: int
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+        return self.limit // 10
+
+    def run(self, tx: Transaction) -> list[Row]:
+        """Return the next rows in the order of their acceptance, damaged ones too; one at least if there is one."""
+        sql = f"SELECT {COLUMNS} FROM m WHERE seq>? ORDER BY seq LIMIT ?"  # noqa: S608
+        rows: list[Row] = []
+        room = self.max_bytes
+        cursor = tx.connection.cursor()
+        for row in map(Row._make, cursor.execute(sql, (self.seq, self.limit))):
+            rows.append(row)
+            room -= len(row.body)
+            if room <= 0:
+                break
+        cursor.close()
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class CountAfter:
+    """Count what was accepted after a message."""
+
+    sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+    seq: int
+    limit: int
+
+    def run(self, tx: Transaction) -> int:
+        """Return how many there are, or the limit."""
+        sql = "SELECT count(*) FROM (SELECT 1 FROM m WHERE seq>? LIMIT ?)"
+        count: int = tx.connection.execute(sql, (self.seq, self.limit)).get
+        return count
+
+
+@dataclass(frozen=True, slots=True)
 class Inbox:
     """Read an inbox."""
 

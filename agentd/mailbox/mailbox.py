@@ -20,9 +20,12 @@ from agentd.mailbox.clock import SteadyClock, elapsed_ns
 from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Reserve, Settle, Sweep, Target
 from agentd.mailbox.ids import seq_of, shard_of, unknown
 from agentd.mailbox.layout import prepare
+from agentd.mailbox.rows import Row
 from agentd.mailbox.shard import OnChanges, Shard
 from agentd.records import Delivery, Draft, Message, MessageState, Receipt
 
+A_FEW = 10
+PAGE_BYTES = 1024 * 1024  # of bodies that are read on in one go
 Taken = Delivery | str  # one attempt of a message, or the message by its id
 
 
@@ -197,6 +200,24 @@ class Mailbox:
         """Return in how many seconds a message of the inbox can be reserved, None when nothing waits there."""
         due_ns = self._inbox(agent).inboxes.next_due_ns(agent)
         return None if due_ns is None else max(due_ns - self._clock.now_ns(), 0) / 1e9
+
+    @property
+    def shards(self) -> range:
+        """Return the indices of the shards."""
+        return range(len(self._shards))
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether more than a few messages wait for the disk."""
+        return any(shard.waiting > A_FEW for shard in self._shards)
+
+    async def after(self, shard: int, seq: int, limit: int) -> list[Row]:
+        """Return a shard's next rows in the order of their acceptance, damaged ones too."""
+        return await self._shards[shard].do(commands.After(seq, limit, PAGE_BYTES))
+
+    async def count_after(self, shard: int, seq: int, limit: int) -> int:
+        """Return how many messages a shard accepted after a seq, counted up to a limit."""
+        return await self._shards[shard].do(commands.CountAfter(seq, limit))
 
     def recover(self) -> list[Delivery]:
         """Return, once, what the last process was delivering when it ended; settle each, or its lease runs out."""

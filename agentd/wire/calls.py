@@ -19,6 +19,7 @@ Target = Annotated[
 Body = Annotated[str, Meta(max_length=1_000_000)]
 MessageId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}$(?!\n)", description="message id")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
+UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
 Path = Annotated[str, Meta(max_length=4096)]
 Priority = Literal["high", "normal", "low"]
 Json = dict[str, Any]
@@ -215,6 +216,18 @@ class AgentsFollow(Params):
     raw: bool = False
 
 
+class Search(Params):
+    """Words, "phrases", prefixes*, OR and -words; of which inboxes, from whom, and when (unix time)."""
+
+    query: Annotated[str, Meta(max_length=100_000)]
+    in_: Literal["messages", "transcripts"] = msgspec.field(default="messages", name="in")
+    target: Target | None = None
+    sender: Target | None = None
+    since: UnixTime | None = None
+    until: UnixTime | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
 class MessagesFollow(Params):
     """Changes of messages: of one inbox, of one sender's messages, or of all."""
 
@@ -260,6 +273,8 @@ _TABLE = (
     Call("messages.dead", Dead, "List dead letters.", writes=False),
     Call("messages.retry", Ids, "Offer dead letters again."),
     Call("messages.drop", Ids, "Delete dead letters."),
+    Call("messages.search", Search, "Find messages by their words, best first.", agent_may=True, writes=False),
+    Call("messages.reindex", Nothing, "Make the index of messages again from what is stored."),
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
     Call("sessions.list", SessionsList, "List our tmux sessions.", writes=False),
     Call("sessions.get", OneSession, "Return one tmux session.", writes=False),

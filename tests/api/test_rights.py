@@ -32,6 +32,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "messages.send_batch": {"messages": []},
     "messages.get": {"id": "m000000000"},
     "messages.wait": {"id": "m000000000", "until": "acked", "timeout_s": 0.1},
+    "messages.search": {"query": "word"},
+    "messages.reindex": {},
     "sessions.get": {"session": "nobody"},
     "teams.up": {"team": {"name": "t"}, "agents": [{"name": "a", "profile": "nothing"}], "cwd": "/"},
     "profiles.get": {"name": "nothing"},

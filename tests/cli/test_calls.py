@@ -72,6 +72,11 @@ EXPLAINED = {
     "would_change": "a message",
 }
 SHOWN = {**AGENT, "env": {"A": "1"}, "created_at": 1.0, "attach": ["true"], "messages": {"acked": 3, "dead": 0}}
+FOUND = {
+    "messages": [{**MESSAGE, "score": 1.0, "snippet": "done", "matches": [[0, 4]]}],
+    "left_out": 0,
+    "indexed_behind": 0,
+}
 STOPPED = {"id": "a1", "name": "lead", "state": "stopped", "kept": 2}
 DONE = {"done": ["m1"], "failed": []}
 EVENT = {"id": 4, "type": "agent.state", "at": 1.0, "data": {"agent": "a1", "state": "idle", "reason": "the prompt"}}
@@ -98,6 +103,8 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("msg m1", "messages.get", {"id": "m1"}, MESSAGE, "by operator"),
     ("ack m1", "messages.ack", {"ids": ["m1"]}, DONE, "acked"),
     ("nack m1 --delay 3 --detail busy", "messages.nack", {"ids": ["m1"], "delay_s": 3, "detail": "busy"}, DONE, "given back"),
+    ("search done --in messages --to lead --limit 5", "messages.search", {"query": "done", "in": "messages", "target": "lead", "limit": 5}, FOUND, "done"),
+    ("mailbox reindex", "messages.reindex", {}, {"indexed_behind": 7, "engine": "fts5"}, "7 messages"),
     ("dead", "messages.dead", {}, {"messages": []}, "no dead letters"),
     ("dead ls lead", "messages.dead", {"target": "lead"}, {"messages": [MESSAGE]}, "m1"),
     ("dead retry m1", "messages.retry", {"ids": ["m1"]}, DONE, "m1"),
@@ -120,6 +127,7 @@ LISTS = {
     "team ls": "teams",
     "profile ls": "profiles",
     "events": "events",
+    "search": "messages",
 }
 
 
@@ -157,7 +165,11 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
     assert (ran.code, ran.err) == (0, "")
     values = [json.loads(text) for text in ran.out.splitlines()]
     key = next(
-        (key for start, key in LISTS.items() if line.startswith(start) and method.endswith(("list", "inbox", "dead"))),
+        (
+            key
+            for start, key in LISTS.items()
+            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search"))
+        ),
         None,
     )
     if line.startswith("events"):
@@ -171,7 +183,7 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
 
 
 def default_of(params, name):
-    field = next(field for field in msgspec.structs.fields(params) if field.name == name)
+    field = next(field for field in msgspec.structs.fields(params) if field.encode_name == name)
     if field.default_factory is not msgspec.NODEFAULT:
         return field.default_factory()
     return field.default
