@@ -77,7 +77,7 @@ class Answers:
 
     def messages_send(self, params: Any) -> Any:
         self.sent.append(params)
-        return Receipt(f"m{len(self.sent)}", params.to)
+        return Receipt(f"m{len(self.sent)}", params.to)._asdict()
 
     def messages_send_batch(self, params: Any) -> Any:
         self.sent += params.messages
