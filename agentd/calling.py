@@ -28,7 +28,7 @@ READS = frozenset(  # calls that change nothing: made again when the connection 
         *("daemon.status", "daemon.metrics", "config.show", "schema", "profiles.list", "profiles.get"),
         *("agents.list", "agents.get", "agents.explain", "agents.capture", "agents.wait", "agents.whoami"),
         *("messages.get", "messages.wait", "messages.dead", "sessions.list", "sessions.get", "teams.list", "teams.get"),
-        *("events.list", "events.follow", "agents.follow", "messages.follow"),
+        *("events.list", "events.follow", "agents.follow", "messages.follow", "messages.search"),
     }
 )
 NOUNS = frozenset(
