@@ -139,8 +139,7 @@ class Receipt(NamedTuple):
     receipts: tuple[Receipt, ...] = ()  # one per recipient when TARGET named a group
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(NamedTuple):
     """One state a message went through."""
 
     state: MessageState
@@ -148,8 +147,7 @@ class HistoryEntry:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A durable message; `to` is the recipient's agent id, or 'operator'."""
 
     id: str
@@ -164,15 +162,14 @@ class Message:
     expires_ns: int | None = None
     due_ns: int = 0  # not offered before; a lease moves it forward
     reply_to: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NO_HEADERS
     history: tuple[HistoryEntry, ...] = ()
     thread: str | None = None  # the first message of the conversation; None: it is the first, or alone
     trace: str | None = None  # the message that set off the chain this one belongs to; None: it began one
     hops: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A message leased to one taker; `attempt` makes a late answer of an expired lease harmless."""
 
     message: Message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -72,9 +72,9 @@ class Reserve:
     def run(self, tx: Transaction) -> list[Delivery]:
         """Return what may be delivered now, by priority and then by age, within the limits; one at least."""
         choice = self._choose(tx)
-        for seq in choice.expired:
-            expire(tx, seq)
-        deliveries = [delivery for seq in choice.seqs if (delivery := self._lease(tx, seq))]
+        expire(tx, choice.expired)
+        rows = tx.rows(choice.seqs)
+        deliveries = [delivery for seq in choice.seqs if (delivery := self._lease(tx, rows[seq]))]
         if not deliveries:
             tx.effects.append(Stall(self.agent, frozenset(choice.behind)))
         return deliveries
@@ -102,10 +102,7 @@ class Reserve:
         cursor.close()
         return choice
 
-    def _lease(self, tx: Transaction, seq: int) -> Delivery | None:
-        row = tx.row(seq)
-        if row is None:
-            return None
+    def _lease(self, tx: Transaction, row: Row) -> Delivery | None:
         head = Head(row.seq, row.agent, row.state, row.tries, row.sender, row.reply_to, row.hist, len(row.body))
         if not intact(row):
             bury_damaged(tx, head)
@@ -123,10 +120,9 @@ class _Choice:
     behind: set[str]  # senders with a message that is leased or in back-off
 
 
-def expire(tx: Transaction, seq: int) -> None:
-    """Give a message its end: its own time to live ran out first."""
-    head = tx.head(seq)
-    if head:
+def expire(tx: Transaction, seqs: Iterable[int]) -> None:
+    """Give messages their end: their own time to live ran out first."""
+    for head in tx.heads(seqs).values():
         tx.move(head, Move(MessageState.EXPIRED, "its time to live ran out"))
 
 
@@ -165,17 +161,18 @@ class Settle:
 
     def run(self, tx: Transaction) -> Outcomes:
         """Return what was against it for each target."""
-        return [self._settle(tx, target) for target in self.targets]
+        heads = tx.heads(target.seq for target in self.targets)
+        return [self._settle(tx, target, heads) for target in self.targets]
 
-    def _settle(self, tx: Transaction, target: Target) -> AgentdError | None:
-        head = tx.head(target.seq)
+    def _settle(self, tx: Transaction, target: Target, heads: dict[int, Head]) -> AgentdError | None:
+        head = heads.get(target.seq)
         if head is None or (self.agent is not None and head.agent != self.agent):
             return unknown(text_of(target.seq))
         decision = _stale(head, target.attempt) or self.decide(head)
         if isinstance(decision, AgentdError):
             return decision
         for move in decision:
-            head = tx.move(head, move)
+            head = heads[target.seq] = tx.move(head, move)
         return None
 
 
@@ -258,10 +255,10 @@ class Drop:
 
     def run(self, tx: Transaction) -> Outcomes:
         """Return what was against it for each message."""
-        return [self._drop(tx, seq) for seq in self.seqs]
+        heads = tx.heads(self.seqs)
+        return [self._drop(tx, seq, heads.pop(seq, None)) for seq in self.seqs]
 
-    def _drop(self, tx: Transaction, seq: int) -> AgentdError | None:
-        head = tx.head(seq)
+    def _drop(self, tx: Transaction, seq: int, head: Head | None) -> AgentdError | None:
         if head is None:
             return unknown(text_of(seq))
         if STATES[head.state] is not MessageState.DEAD:
@@ -281,7 +278,7 @@ class Get:
 
     def run(self, tx: Transaction) -> Message:
         """Return the message; raises NotFound, or StorageError when it is damaged."""
-        row = tx.row(self.seq)
+        row = tx.rows([self.seq]).get(self.seq)
         if row is None:
             raise unknown(text_of(self.seq))
         if not intact(row):
@@ -432,6 +429,5 @@ class Sweep:
         )
         found: list[Any] = tx.connection.execute(sql, (tx.now_ns, tx.now_ns, self.limit)).fetchall()
         seqs = [seq for (seq,) in found]
-        for seq in seqs:
-            expire(tx, seq)
+        expire(tx, seqs)
         return len(seqs)

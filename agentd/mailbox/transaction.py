@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -27,6 +28,8 @@ from agentd.mailbox.rows import (
 from agentd.records import Change, Draft, MessageState, Receipt
 
 INSERT = f"INSERT INTO m({COLUMNS}) VALUES({', '.join('?' * len(Row._fields))})"
+_ROWS = f"SELECT {COLUMNS} FROM m WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
+_HEADS = f"SELECT {HEAD_COLUMNS} FROM m WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
 UPDATE = "UPDATE m SET state=?, tries=?, due=?, hist=? WHERE seq=?"
 
 
@@ -139,17 +142,17 @@ class Transaction:
             self.connection.executemany(UPDATE, self._moves.values())
             self._moves.clear()
 
-    def head(self, seq: int) -> Head | None:
-        """Return the part of a message that a change of state looks at."""
-        if seq in self._moves:
-            self.flush()
-        found = self.connection.execute(f"SELECT {HEAD_COLUMNS} FROM m WHERE seq=?", (seq,)).fetchone()  # noqa: S608
-        return Head._make(found) if found else None
+    def heads(self, seqs: Iterable[int]) -> dict[int, Head]:
+        """Return, of the messages there are, the part that a change of state looks at."""
+        return {head.seq: head for head in map(Head._make, self._read(_HEADS, seqs))}
 
-    def row(self, seq: int) -> Row | None:
-        """Return a message as the file holds it."""
-        found = self.connection.execute(f"SELECT {COLUMNS} FROM m WHERE seq=?", (seq,)).fetchone()  # noqa: S608
-        return Row._make(found) if found else None
+    def rows(self, seqs: Iterable[int]) -> dict[int, Row]:
+        """Return, of the messages there are, what the file holds."""
+        return {row.seq: row for row in map(Row._make, self._read(_ROWS, seqs))}
+
+    def _read(self, sql: str, seqs: Iterable[int]) -> list[Any]:
+        numbers = array("q", seqs)
+        return self.connection.execute(sql, (apsw.carray(numbers),)).fetchall() if numbers else []
 
     def move(self, head: Head, move: Move) -> Head:
         """Give a message another state; returns its head as it stands then."""
