@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,7 +20,7 @@ class Depth:
 
     messages: int = 0
     size_bytes: int = 0
-    by_sender: Counter[str] = field(default_factory=Counter)
+    by_sender: dict[str, int] = field(default_factory=dict)
 
 
 class Depths:
@@ -50,7 +49,7 @@ class Depths:
                 return _full(row.agent, f"{depth.messages} undelivered messages", "max_inbox_messages")
             if depth.size_bytes + len(row.body) > self._most_bytes:
                 return _full(row.agent, f"{depth.size_bytes} undelivered bytes", "max_inbox_mb")
-            mine = depth.by_sender[row.sender]
+            mine = depth.by_sender.get(row.sender, 0)
             if mine >= self._most_of_one and row.sender != OPERATOR:
                 return _full(row.agent, f"{mine} undelivered messages of yours", "max_sender_share")
         self.add(row.agent, row.sender, 1, len(row.body))
@@ -67,7 +66,7 @@ class Depths:
             depth = self._inboxes[agent] = Depth()
         depth.messages += messages
         depth.size_bytes += size_bytes
-        depth.by_sender[sender] += messages
+        depth.by_sender[sender] = depth.by_sender.get(sender, 0) + messages
 
     def mark(self) -> int:
         """Return how much was counted since the last commit."""
@@ -85,7 +84,7 @@ class Depths:
             depth = self._inboxes.get(agent)
             if depth is None:
                 continue
-            if not depth.by_sender[sender]:
+            if not depth.by_sender.get(sender, 1):
                 del depth.by_sender[sender]
             if not depth.messages:
                 del self._inboxes[agent]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,8 @@ STATES: Final = (
     MessageState.EXPIRED,
 )
 NUMBER: Final = {state: number for number, state in enumerate(STATES)}
+_STATE_OF: Final = {str(state): state for state in STATES}
+_PRIORITIES: Final = tuple(Priority)  # by their numbers on disk
 WAITING: Final = frozenset({MessageState.ACCEPTED, MessageState.DELIVERING})  # what an inbox's depth counts
 
 ACCEPTED_RECORD: Final = 0  # the first element of a journal record that holds a whole message
@@ -72,6 +74,7 @@ HEAD_COLUMNS: Final = ", ".join(Head._fields[:-1]) + ", length(body)"
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
+_read_json: Final = msgspec.json.Decoder(list[tuple[str, int, str]]).decode
 
 
 class Envelope(NamedTuple):
@@ -136,7 +139,7 @@ def message_of(row: Row) -> Message:
         state=STATES[row.state],
         attempts=row.tries,
         key=envelope.key,
-        priority=Priority(row.prio),
+        priority=_PRIORITIES[row.prio],
         created_ns=row.ts,
         expires_ns=row.exp,
         due_ns=row.due,
@@ -153,8 +156,10 @@ def _history(row: Row) -> tuple[HistoryEntry, ...]:
     first = HistoryEntry(MessageState.ACCEPTED, row.ts)
     if not row.hist:
         return (first,)
-    later: list[list[Any]] = json.loads(f"[{row.hist[1:]}]")
-    return (first, *(HistoryEntry(MessageState(state), at_ns, detail) for state, at_ns, detail in later))
+    return (
+        first,
+        *[HistoryEntry(_STATE_OF[state], at_ns, text) for state, at_ns, text in _read_json(f"[{row.hist[1:]}]")],
+    )
 
 
 def damaged(seq: int) -> StorageError:

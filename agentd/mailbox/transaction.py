@@ -103,6 +103,8 @@ class Transaction:
         self._new_keys: list[bytes] = []
         self._rows: list[Row] = []
         self._moves: dict[int, tuple[int, int, int, str, int]] = {}  # by seq; at most one of each
+        self._last_move: tuple[MessageState, str] | None = None
+        self._last_fragment = ""
         self._first_seq = first_seq_at(now_ns, shard_of(last_seq))
 
     def accept(self, drafts: Sequence[Draft], names: Sequence[bytes | None]) -> list[Receipt | AgentdError]:
@@ -157,7 +159,7 @@ class Transaction:
     def move(self, head: Head, move: Move) -> Head:
         """Give a message another state; returns its head as it stands then."""
         tries = head.tries if move.tries is None else move.tries
-        hist = without_last(head.hist) if move.forget else head.hist + fragment(move.state, self.wall_ns, move.detail)
+        hist = without_last(head.hist) if move.forget else head.hist + self._fragment(move.state, move.detail)
         number = NUMBER[move.state]
         self._moves[head.seq] = (number, tries, move.due_ns, hist, head.seq)
         if move.state is not MessageState.DELIVERING and not move.forget:  # leases are not worth a second copy
@@ -169,6 +171,12 @@ class Transaction:
         change = Change(text_of(head.seq), head.agent, move.state, head.sender, head.reply_to, move.detail)
         self.effects.append(Step(head.seq, was, move.due_ns, change))
         return head._replace(state=number, tries=tries, hist=hist)
+
+    def _fragment(self, state: MessageState, detail: str) -> str:
+        """Return what a move adds to a history; those of one command mostly add the same."""
+        if (state, detail) != self._last_move:
+            self._last_move, self._last_fragment = (state, detail), fragment(state, self.wall_ns, detail)
+        return self._last_fragment
 
     def drop(self, seq: int) -> None:
         """Delete a message; its seq is not given again even if it was the last one."""
