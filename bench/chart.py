@@ -1,8 +1,8 @@
-"""A picture of a bench: how the time of an answer grows with the number of sessions."""
+"""A picture of a bench: how what it measures grows with a size."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pygal
@@ -11,8 +11,8 @@ from pygal.style import Style
 _COLOURS = ("#1b7f5c", "#3b6fb6", "#c26a1b", "#9a3b5f")
 
 
-def draw(path: Path, title: str, sizes: list[int], ways: Mapping[str, list[float]], note: str) -> None:
-    """Write an SVG of milliseconds (logarithmic) by number of sessions, a line for each way."""
+def draw(path: Path, title: str, sizes: Sequence[int], ways: Mapping[str, list[float]], note: str, unit: str) -> None:
+    """Write an SVG with a line for each way over the sizes; values are logarithmic."""
     style = Style(
         background="white",
         plot_background="white",
@@ -28,7 +28,7 @@ def draw(path: Path, title: str, sizes: list[int], ways: Mapping[str, list[float
         width=900,
         height=520,
         x_title=note,
-        y_title="milliseconds, median",
+        y_title=unit,
         legend_at_bottom=True,
         legend_at_bottom_columns=4,
         truncate_legend=-1,
