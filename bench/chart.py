@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,16 +31,22 @@ def draw(path: Path, title: str, sizes: Sequence[int], ways: Mapping[str, list[f
         x_title=note,
         y_title=unit,
         legend_at_bottom=True,
-        legend_at_bottom_columns=4,
+        legend_at_bottom_columns=2,
         truncate_legend=-1,
         js=(),
         disable_xml_declaration=False,
         no_prefix=True,
-        value_formatter=lambda value: f"{value:.3g}",
+        value_formatter=lambda value: f"{float(f'{value:.3g}'):g}",
     )
     chart.title = title
-    chart.y_labels = [10**power for power in range(-3, 4)]
+    chart.y_labels = _powers([value for values in ways.values() for value in values])
     chart.x_labels = [str(size) for size in sizes]
     for name, values in ways.items():
         chart.add(name, values)
     chart.render_to_file(str(path))
+
+
+def _powers(values: Sequence[float]) -> list[float]:
+    """Return the powers of ten around some values."""
+    least, most = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return [10.0**power for power in range(least, most + 1)]

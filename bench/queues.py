@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,16 @@ def show(peers: list[Peer], rates: Rates, missing: dict[str, str]) -> None:
         print(f"{peer.name:<27}{peer.flushed:<40}{peer.keys}")
     for name, reason in missing.items():
         print(f"not measured: {name}: {reason}")
+    print(f"\n{', '.join(versions())}")
+
+
+def versions() -> list[str]:
+    """Name the servers there are."""
+    found = []
+    for version in (_redis.version, _nats.version):
+        with suppress(Missing):
+            found.append(version())
+    return found
 
 
 def main() -> int:
