@@ -14,6 +14,7 @@ from agentd.records import Draft, Receipt
 from bench._boxes import BODY, opened
 
 AGENTS = 50
+_RUN = os.getpid()
 _numbers = itertools.count()
 
 
@@ -32,7 +33,7 @@ class Letter(NamedTuple):
 def letters(count: int, to: str | None = None) -> list[Letter]:
     """Return new messages, each with a key of its own, spread over the agents unless they have one recipient."""
     numbers = itertools.islice(_numbers, count)
-    return [Letter(f"key-{os.getpid()}-{n}", to or f"agent-{n % AGENTS}", BODY) for n in numbers]
+    return [Letter(f"key-{_RUN}-{n}", to or f"agent-{n % AGENTS}", BODY) for n in numbers]
 
 
 class Queue(Protocol):
@@ -52,12 +53,14 @@ class Inboxes(Queue, Protocol):
 class Ours:
     """The mailbox, in this process."""
 
-    def __init__(self, box: Mailbox) -> None:
+    def __init__(self, box: Mailbox, *, keyed: bool) -> None:
         self._box = box
+        self._keyed = keyed
 
     async def send(self, batch: Sequence[Letter]) -> None:
         """Put a batch."""
-        results = await self._box.put([Draft(letter.to, "sender", letter.body, key=letter.key) for letter in batch])
+        drafts = [Draft(to, "sender", body, key=key if self._keyed else None) for key, to, body in batch]
+        results = await self._box.put(drafts)
         assert all(isinstance(result, Receipt) and not result.duplicate for result in results)
 
     async def finish(self, to: str, count: int) -> None:
@@ -69,6 +72,13 @@ class Ours:
 
 @asynccontextmanager
 async def ours(place: Path) -> AsyncIterator[Ours]:
-    """Give the mailbox."""
+    """Give the mailbox, with a key for each message."""
     async with opened(place) as box:
-        yield Ours(box)
+        yield Ours(box, keyed=True)
+
+
+@asynccontextmanager
+async def ours_without_keys(place: Path) -> AsyncIterator[Ours]:
+    """Give the mailbox as it is for those who give no keys."""
+    async with opened(place) as box:
+        yield Ours(box, keyed=False)

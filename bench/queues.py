@@ -83,6 +83,7 @@ SENDS = (ONE, HUNDRED, THOUSAND, MANY)
 
 PEERS = (
     Peer("agentd", _queue.ours, "each commit", "yes, 24 h", tuple(CASES)),
+    Peer("agentd, no keys", _queue.ours_without_keys, "each commit", "not asked for", tuple(CASES)),
     Peer("Redis Streams", _redis.redis, "always", "SET NX and XADD in a script", tuple(CASES)),
     Peer("Redis, one connection", _redis.shared_redis, "always", "the same; waiting senders share a call", (MANY,)),
     Peer("NATS JetStream", _nats.nats, "always", "Nats-Msg-Id", SENDS),
@@ -168,7 +169,7 @@ def main() -> int:
     status = slowed(chosen.flush_ms)
     if status is not None:
         return status
-    peers = [peer for peer in PEERS if peer is PEERS[0] or peer.name.lower().startswith(tuple(chosen.only))]
+    peers = [peer for peer in PEERS if peer in PEERS[:2] or peer.name.lower().startswith(tuple(chosen.only))]
     rounds, seconds = chosen.rounds or (1 if chosen.quick else 5), 0.5 if chosen.quick else 2.0
     print(f"{rounds} x {seconds:g} s; flush + {flush_us() / 1000:g} ms; {os.cpu_count()} cpus, {sys.platform}")
     rates, missing = measure(peers, rounds, seconds)
