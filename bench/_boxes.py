@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -43,3 +44,9 @@ def spread(values: Sequence[float]) -> float:
     """Return (greatest - least) / median."""
     median = statistics.median(values)
     return (max(values) - min(values)) / median if median else 0.0
+
+
+def progress(text: str) -> None:
+    """Say on a terminal what is under way; an empty text wipes the line."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

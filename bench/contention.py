@@ -30,7 +30,7 @@ import apsw
 
 from agentd.mailbox.store import Store
 from agentd.records import Draft, Receipt
-from bench._boxes import BODY, directory, opened, quantile_ms
+from bench._boxes import BODY, directory, opened, progress, quantile_ms
 from bench._flush import add_option, flush_us, slowed
 
 SHARDS = (1, 2, 4, 8, 16)
@@ -149,7 +149,11 @@ Rounds = list[dict[int, Wait]]
 
 def compare(title: str, rounds: int, measure: Callable[[int], Wait]) -> Rounds:
     """Measure all numbers of shards in each round, and print them."""
-    found: Rounds = [{shards: measure(shards) for shards in SHARDS} for _ in range(rounds)]
+    found: Rounds = []
+    for number in range(rounds):
+        progress(f"{title}: round {number + 1} of {rounds}")
+        found.append({shards: measure(shards) for shards in SHARDS})
+    progress("")
     print(f"\n{title:<30}{'msgs/s':>10}{'wait ms':>10}{'p99 ms':>10}{'of a send':>11}{'x less (least to most)':>28}")
     for shards in SHARDS:
         rows = [one[shards] for one in found]

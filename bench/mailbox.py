@@ -26,7 +26,7 @@ from agentd.mailbox import shard as shard_module
 from agentd.mailbox.mailbox import Mailbox
 from agentd.records import Draft, Receipt
 from bench import _door
-from bench._boxes import BODY, SHARDS, directory, opened, quantile_ms
+from bench._boxes import BODY, SHARDS, directory, opened, progress, quantile_ms
 from bench._disk import appends, flushes, written_bytes
 from bench._flush import add_option, flush_us, slowed
 
@@ -72,21 +72,15 @@ def measure(seconds: float) -> Figures:
     """Run every case once, each in a new mailbox."""
     figures: Figures = {"P: write + fdatasync, preallocated, per s": flushes(int(1000 * seconds))}
     for size in BATCHES:
+        progress(f"batches of {size}")
         figures.update(batches(seconds, size))
     figures["batches of 1000 without a journal, msgs/s"] = one_sender(seconds, 1000, journal=False).rate
-    for shards in (1, 2, 4):
-        sent = many_senders(seconds, SENDERS, shards)
-        figures[f"{SENDERS} senders, {shards} shards, msgs/s"] = sent.rate
-        figures[f"  ack p50 ms ({shards})"] = sent.p50_ms
-        figures[f"  ack p99 ms ({shards})"] = sent.p99_ms
-        figures[f"  event loop lag p99 ms ({shards})"] = sent.lag_p99_ms
-    with nothing_merged():
-        sent = many_senders(seconds, SENDERS, 1)
-        figures[f"{SENDERS} senders, one tx per message, 1 shard, msgs/s"] = sent.rate
-        figures["  ack p50 ms (one tx)"] = sent.p50_ms
+    figures.update(crowds(seconds))
+    progress("low load, reading, the door")
     figures.update(low_load(max(int(60 * seconds), 20)))
     figures.update(reading(int(10_000 * seconds)))
     figures.update(through_the_door(seconds))
+    progress("")
     return figures
 
 
@@ -213,6 +207,24 @@ def summary(waits_s: list[float], size: int, took_s: float, before: int | None, 
     count, after = len(waits_s) * size, written_bytes()
     each = 0.0 if before is None or after is None else (after - before) / count
     return Sent(count / took_s, quantile_ms(waits_s, 0.5), quantile_ms(waits_s, 0.99), each, quantile_ms(lags_s, 0.99))
+
+
+def crowds(seconds: float) -> Figures:
+    """Measure many senders at once, over some shards and with nothing merged."""
+    figures: Figures = {}
+    for shards in (1, 2, 4):
+        progress(f"{SENDERS} senders, {shards} shards")
+        sent = many_senders(seconds, SENDERS, shards)
+        figures[f"{SENDERS} senders, {shards} shards, msgs/s"] = sent.rate
+        figures[f"  ack p50 ms ({shards})"] = sent.p50_ms
+        figures[f"  ack p99 ms ({shards})"] = sent.p99_ms
+        figures[f"  event loop lag p99 ms ({shards})"] = sent.lag_p99_ms
+    progress("one transaction for each message")
+    with nothing_merged():
+        sent = many_senders(seconds, SENDERS, 1)
+        figures[f"{SENDERS} senders, one tx per message, 1 shard, msgs/s"] = sent.rate
+        figures["  ack p50 ms (one tx)"] = sent.p50_ms
+    return figures
 
 
 def low_load(count: int) -> Figures:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import _file_queues, _nats, _queue, _redis
-from bench._boxes import directory, spread
+from bench._boxes import directory, progress, spread
 from bench._flush import add_option, flush_us, slowed
 from bench._queue import Missing, letters
 
@@ -123,12 +123,6 @@ def measure(peers: list[Peer], rounds: int, seconds: float) -> tuple[Rates, dict
                     missing[peer.name] = str(error)
     progress("")
     return rates, missing
-
-
-def progress(text: str) -> None:
-    """Say on a terminal what is under way."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def show(peers: list[Peer], rates: Rates, missing: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from agentd.mailbox.mailbox import Mailbox
 from agentd.records import Draft, Receipt
-from bench._boxes import BODY, directory, opened, quantile_ms
+from bench._boxes import BODY, directory, opened, progress, quantile_ms
 from bench._flush import add_option, flush_us, slowed
 
 BATCH = 1000
@@ -59,11 +59,6 @@ async def fill(box: Mailbox, count: int, inboxes: int, body: str, batch: int) ->
         progress(f"filled {start + batch} of {count}")
     progress("")
     return count / (time.perf_counter() - begin_s)
-
-
-def progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 async def take_and_ack(box: Mailbox, inboxes: int, times: int) -> list[Figure]:
