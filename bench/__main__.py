@@ -1,4 +1,4 @@
-"""python -m bench [NAME...] [--quick]: run some benches, or all of them, one after another."""
+"""python -m bench [NAME...] [--quick] [OPTION...]: run some benches, or all of them, one after another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ def main() -> int:
     """Run each bench as a process of its own, so that none inherits another's heat."""
     here = Path(__file__).parent
     known = sorted(file.stem for file in here.glob("*.py") if not file.stem.startswith("_"))
-    wanted = [word for word in sys.argv[1:] if not word.startswith("-")] or known
-    flags = [word for word in sys.argv[1:] if word.startswith("-")]
+    words = sys.argv[1:]
+    first_flag = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
+    wanted, flags = words[:first_flag] or known, words[first_flag:]
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         print(f"bench: no bench is named {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)

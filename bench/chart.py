@@ -1,8 +1,9 @@
-"""A picture of a bench: how the time of an answer grows with the number of sessions."""
+"""A picture of a bench: how what it measures grows with a size."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pygal
@@ -11,8 +12,8 @@ from pygal.style import Style
 _COLOURS = ("#1b7f5c", "#3b6fb6", "#c26a1b", "#9a3b5f")
 
 
-def draw(path: Path, title: str, sizes: list[int], ways: Mapping[str, list[float]], note: str) -> None:
-    """Write an SVG of milliseconds (logarithmic) by number of sessions, a line for each way."""
+def draw(path: Path, title: str, sizes: Sequence[int], ways: Mapping[str, list[float]], note: str, unit: str) -> None:
+    """Write an SVG with a line for each way over the sizes; values are logarithmic."""
     style = Style(
         background="white",
         plot_background="white",
@@ -28,18 +29,24 @@ def draw(path: Path, title: str, sizes: list[int], ways: Mapping[str, list[float
         width=900,
         height=520,
         x_title=note,
-        y_title="milliseconds, median",
+        y_title=unit,
         legend_at_bottom=True,
-        legend_at_bottom_columns=4,
+        legend_at_bottom_columns=2,
         truncate_legend=-1,
         js=(),
         disable_xml_declaration=False,
         no_prefix=True,
-        value_formatter=lambda value: f"{value:.3g}",
+        value_formatter=lambda value: f"{float(f'{value:.3g}'):g}",
     )
     chart.title = title
-    chart.y_labels = [10**power for power in range(-3, 4)]
+    chart.y_labels = _powers([value for values in ways.values() for value in values])
     chart.x_labels = [str(size) for size in sizes]
     for name, values in ways.items():
         chart.add(name, values)
     chart.render_to_file(str(path))
+
+
+def _powers(values: Sequence[float]) -> list[float]:
+    """Return the powers of ten around some values."""
+    least, most = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return [10.0**power for power in range(least, most + 1)]

@@ -159,7 +159,8 @@ def chart(rows: list[Row], path: Path, version: str) -> None:
     at = {(row.way, row.sessions): row.median_s * 1000 for row in rows if row.question == "list"}
     names = {"kept": "agentd, kept", "ours": "agentd, asked", "fork": "fork of tmux", "libtmux": "libtmux"}
     ways = {name: [at[way, size] for size in sizes] for way, name in names.items()}
-    draw(path, "A list of all sessions", sizes, ways, f"sessions of one tmux server (tmux {version}, two cores)")
+    note = f"sessions of one tmux server (tmux {version}, two cores)"
+    draw(path, "A list of all sessions", sizes, ways, note, "milliseconds, median")
 
 
 async def main(quick: bool, picture: str | None) -> None:
