@@ -109,7 +109,7 @@ class Reserve:
             return None
         due_ns = tx.now_ns + self.lease_ns
         leased = tx.move(head, Move(MessageState.DELIVERING, f"attempt {row.tries + 1}", row.tries + 1, due_ns))
-        message = message_of(row._replace(state=leased.state, tries=leased.tries, due=due_ns, hist=leased.hist))
+        message = message_of(row, leased, due_ns)
         return Delivery(message, leased.tries)
 
 
@@ -281,10 +281,14 @@ class Get:
         row = tx.rows([self.seq]).get(self.seq)
         if row is None:
             raise unknown(text_of(self.seq))
-        if not intact(row):
-            tx.damaged.append(row.seq)
-            raise damaged(row.seq)
-        return message_of(row)
+        return _sound(tx, row)
+
+
+def _sound(tx: Transaction, row: Row) -> Message:
+    if not intact(row):
+        tx.damaged.append(row.seq)
+        raise damaged(row.seq)
+    return message_of(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,8 +360,9 @@ class Inbox:
             for place, states in self._places()
         ]
         rows = [row for row, _ in zip(heapq.merge(*found), range(self.limit), strict=False)]
-        tx.damaged += [row.seq for row in rows if not intact(row)]
-        return [message_of(row) for row in rows if intact(row)]
+        sound = [row for row in rows if intact(row)]
+        tx.damaged += {row.seq for row in rows} - {row.seq for row in sound}
+        return [message_of(row) for row in sound]
 
     def _places(self) -> list[tuple[tuple[int, int], str]]:
         """Return shelf and priority of each stretch of the box to read, and the states wanted there, for SQLite."""
@@ -393,7 +398,7 @@ class Answer:
         """Return the first message in an inbox that answers another one, None when there is none."""
         sql = f"SELECT {COLUMNS} FROM m WHERE reply_to=? AND agent=? ORDER BY seq LIMIT 1"  # noqa: S608
         found = tx.connection.execute(sql, (self.reply_to, self.agent)).fetchone()
-        return message_of(Row._make(found)) if found else None
+        return _sound(tx, Row._make(found)) if found else None
 
 
 @dataclass(frozen=True, slots=True)

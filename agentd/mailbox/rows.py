@@ -126,40 +126,36 @@ def without_last(hist: str) -> str:
     return hist[: max(hist.rfind(',["'), 0)]
 
 
-def message_of(row: Row) -> Message:
-    """Return the message; a row that does not match its checksum raises StorageError."""
-    if not intact(row):
-        raise damaged(row.seq)
+def message_of(row: Row, head: Head | None = None, due_ns: int | None = None) -> Message:
+    """Return the message of a row that is intact, with `head` as it stands after a move."""
     envelope = envelope_of(row.body)
+    now = head or row
     return Message(
         id=text_of(row.seq),
         to=row.agent,
         sender=row.sender,
         body=envelope.text,
-        state=STATES[row.state],
-        attempts=row.tries,
+        state=STATES[now.state],
+        attempts=now.tries,
         key=envelope.key,
         priority=_PRIORITIES[row.prio],
         created_ns=row.ts,
         expires_ns=row.exp,
-        due_ns=row.due,
+        due_ns=row.due if due_ns is None else due_ns,
         reply_to=row.reply_to,
         headers=envelope.headers,
-        history=_history(row),
+        history=_history(row.ts, now.hist),
         thread=envelope.thread,
         trace=envelope.trace,
         hops=envelope.hops,
     )
 
 
-def _history(row: Row) -> tuple[HistoryEntry, ...]:
-    first = HistoryEntry(MessageState.ACCEPTED, row.ts)
-    if not row.hist:
+def _history(accepted_ns: int, hist: str) -> tuple[HistoryEntry, ...]:
+    first = HistoryEntry(MessageState.ACCEPTED, accepted_ns)
+    if not hist:
         return (first,)
-    return (
-        first,
-        *[HistoryEntry(_STATE_OF[state], at_ns, text) for state, at_ns, text in _read_json(f"[{row.hist[1:]}]")],
-    )
+    return (first, *[HistoryEntry(_STATE_OF[state], at_ns, text) for state, at_ns, text in _read_json(f"[{hist[1:]}]")])
 
 
 def damaged(seq: int) -> StorageError:

@@ -103,8 +103,7 @@ class Transaction:
         self._new_keys: list[bytes] = []
         self._rows: list[Row] = []
         self._moves: dict[int, tuple[int, int, int, str, int]] = {}  # by seq; at most one of each
-        self._last_move: tuple[MessageState, str] | None = None
-        self._last_fragment = ""
+        self._fragments: dict[tuple[MessageState, str], str] = {}
         self._first_seq = first_seq_at(now_ns, shard_of(last_seq))
 
     def accept(self, drafts: Sequence[Draft], names: Sequence[bytes | None]) -> list[Receipt | AgentdError]:
@@ -170,13 +169,14 @@ class Transaction:
             self._depths.add(head.agent, head.sender, waits, waits * head.size)
         change = Change(text_of(head.seq), head.agent, move.state, head.sender, head.reply_to, move.detail)
         self.effects.append(Step(head.seq, was, move.due_ns, change))
-        return head._replace(state=number, tries=tries, hist=hist)
+        return Head(head.seq, head.agent, number, tries, head.sender, head.reply_to, hist, head.size)
 
     def _fragment(self, state: MessageState, detail: str) -> str:
         """Return what a move adds to a history; those of one command mostly add the same."""
-        if (state, detail) != self._last_move:
-            self._last_move, self._last_fragment = (state, detail), fragment(state, self.wall_ns, detail)
-        return self._last_fragment
+        known = self._fragments.get((state, detail))
+        if known is None:
+            known = self._fragments[state, detail] = fragment(state, self.wall_ns, detail)
+        return known
 
     def drop(self, seq: int) -> None:
         """Delete a message; its seq is not given again even if it was the last one."""
