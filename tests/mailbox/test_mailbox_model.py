@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agentd.errors import AgentdError
+from agentd.mailbox import store
 from agentd.mailbox.mailbox import Mailbox
+from agentd.mailbox.shard import Shard
+from agentd.mailbox.transaction import Transaction
 from agentd.records import Delivery, MessageState, Priority, Receipt
 
 pytestmark = pytest.mark.timeout(300)  # thousands of syncs, on a disk that others may keep busy
@@ -65,9 +68,10 @@ class MailboxMachine(RuleBasedStateMachine):
         self.held: list[Delivery] = []  # every delivery ever made, late ones included
         self.given = 0
 
-    @initialize(shards=st.sampled_from([1, 3]))
-    def begin(self, shards: int) -> None:
+    @initialize(shards=st.sampled_from([1, 3]), tail=st.sampled_from([0, 3, store.TAIL_MESSAGES]))
+    def begin(self, shards: int, tail: int) -> None:
         self.shards = shards
+        self.usual_tail, store.TAIL_MESSAGES = store.TAIL_MESSAGES, tail
         self.place = self.root / "box"
         self.runner.run(self._open())
 
@@ -82,6 +86,7 @@ class MailboxMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "stack"):
             self.runner.run(self.stack.aclose())
+            store.TAIL_MESSAGES = self.usual_tail
         self.runner.close()
         shutil.rmtree(self.root)
 
@@ -297,6 +302,30 @@ class MailboxMachine(RuleBasedStateMachine):
             message = found[id_]
             assert (message.state, message.attempts, message.body) == (m.state, m.tries, m.body)
             assert [entry.state for entry in message.history] == m.states
+
+    @invariant()
+    def the_box_says_what_the_messages_say(self) -> None:
+        for shard in self.box._shards if hasattr(self, "box") else ():
+            self.runner.run(self.compare(shard))
+
+    async def compare(self, shard: Shard) -> None:
+        await shard.do(Compare())
+
+
+class Compare:
+    """A command that holds what a shard keeps beside its messages to the messages themselves."""
+
+    cost, sends, lists = 1, False, False
+
+    def run(self, tx: Transaction) -> None:
+        messages = (
+            "SELECT agent, shelf, iif(shelf, 0, prio), seq, length(body), sender FROM m"
+            " WHERE seq<=(SELECT value FROM meta WHERE name='filed') ORDER BY 1, 2, 3, 4"
+        )
+        box = "SELECT * FROM box ORDER BY 1, 2, 3, 4"
+        assert tx.connection.execute(messages).fetchall() == tx.connection.execute(box).fetchall()
+        waiting = "SELECT agent, count(*) FROM m WHERE state<2 GROUP BY agent"
+        assert dict(tx.connection.execute(waiting).fetchall()) == tx._depths.messages()
 
 
 TestMailboxModel = MailboxMachine.TestCase
