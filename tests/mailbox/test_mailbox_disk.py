@@ -52,7 +52,7 @@ async def test_killed_at_the_nth_operation(tmp_path: Path) -> None:
 
 
 FAILURES = list(itertools.product((["write"], ["sync"], ["write", "sync", "truncate"]), (1, 3, None)))
-CASES = FAILURES * 12 if LONG else FAILURES[::2]
+CASES = FAILURES * 4 if LONG else FAILURES[::2]
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ async def test_a_power_cut_after_a_sync_that_failed(tmp_path: Path, revert: bool
     """F20: the system drops what it could not write and says so once; the mailbox goes on, or is killed and returns."""
     dice = random.Random(SEED)
     total = Counter[str]()
-    for number in range(24 if LONG else 2):
+    for number in range(12 if LONG else 2):
         scene = Scene(tmp_path / f"scene{number}")
         fail = {"kinds": ["sync"], "at": dice.randrange(5, 60), "times": dice.choice([1, 1, 3]), "error": "IOError"}
         if number % 2:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from boxes import ALL, bodies, config, draft, put_ids, state_of, take
+from boxes import ALL, Seen, bodies, config, draft, put_ids, state_of, take
 from faulty_vfs import DELETE, OPEN, SYNC, TRUNCATE, WRITE, Disk, Do, Op, Slow, honest, installed
 
 from agentd.errors import AgentdError, Busy, StorageError
@@ -151,9 +151,28 @@ async def test_a_failing_disk_is_tried_again_with_growing_pauses(tmp_path: Path,
         assert len(box.reports) < 10
 
 
+async def test_a_disk_that_can_be_opened_and_not_written_is_not_believed(tmp_path: Path, sick: Sick) -> None:
+    told: list[Standing] = []
+    async with opened(tmp_path / "box") as box:
+        box.on_standing.append(told.append)
+        [id_] = await put_ids(box, draft(to=FIRST))
+        sick.name, sick.kinds = "s01.db-wal", {WRITE}  # the file itself is well
+        tries = 0
+        while sick.tries < 5:
+            assert isinstance((await box.put([draft(to=FIRST)]))[0], StorageError)
+            assert await state_of(box, id_) is MessageState.ACCEPTED
+            await asyncio.sleep(0.01)
+            tries += 1
+        assert [found.state for found in told] == [READ_ONLY]
+        sick.name = None
+        await until(lambda: accepts(box, FIRST), "the shard to be written again")
+    assert tries > 5
+
+
 async def test_one_failed_sync_is_made_good_by_recovery(tmp_path: Path, sick: Sick) -> None:
     """F20: nothing of the transaction is acknowledged; the same key gives one message, without a restart."""
-    async with opened(tmp_path / "box") as box:
+    changes = Seen()
+    async with Mailbox.open(tmp_path / "box", config(shards=2), changes) as box:
         await put_ids(box, draft("before", to=FIRST))
         sick.name, sick.kinds = "s01", {SYNC}
         refused = await box.put([draft("x", to=FIRST, key="one"), draft("y", to=FIRST)])
@@ -162,7 +181,10 @@ async def test_one_failed_sync_is_made_good_by_recovery(tmp_path: Path, sick: Si
         took_s = await until(lambda: accepts(box, FIRST), "the shard to be written again")
         [receipt] = await box.put([draft("x", to=FIRST, key="one")])
         assert isinstance(receipt, Receipt)
-        assert bodies_of(await box.inbox(FIRST, ALL, 10)).count("x") == 1
+        messages = await box.inbox(FIRST, ALL, 10)
+        assert bodies_of(messages).count("x") == 1
+        assert box.depth(FIRST) == len(messages)  # what was written and not known to be is there, and is told of
+        assert {change.id for change in changes} == {message.id for message in messages}
         assert bodies(await take(box, FIRST))[0] == "before"
         assert took_s < BACK_S
 
