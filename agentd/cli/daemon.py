@@ -85,7 +85,7 @@ def status(values: Values) -> int:
 
 def _mailbox(mailbox: dict[str, Any]) -> str:
     counts = {name: value for name, value in mailbox.items() if name != "shard"}
-    return "; ".join([_flat(counts), *(_shard(shard) for shard in mailbox["shard"] if shard["state"] != "ok")])
+    return "; ".join([_flat(counts), *(_shard(shard) for shard in mailbox.get("shard", ()) if shard["state"] != "ok")])
 
 
 def _shard(shard: dict[str, Any]) -> str:

@@ -20,13 +20,6 @@ from agentd.records import Message, MessageState
 
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("crash_child.py")
-LONG = os.environ.get("AGENTD_FAULTS") == "long"
-
-
-def row(id_: str, seed: int, **counts: Any) -> None:
-    """Print what a row of faults came to, as one line of JSON; in the long form past pytest."""
-    line = json.dumps({"id": id_, "seed": seed, "verdict": "held", **counts})
-    print(line, file=sys.__stderr__ if LONG else sys.stderr, flush=True)
 
 
 class Verdict(NamedTuple):

@@ -15,8 +15,9 @@ from typing import Any
 import power_cuts
 import pytest
 from crash_child import GAVE_UP
+from fault_rows import LONG, row
 from faulty_vfs import Event, Folded, Recorder, honest
-from scenes import LONG, Scene, judge, row
+from scenes import Scene, judge
 
 SEED = 20
 LIVES_PER_SCENE = 8
@@ -47,8 +48,8 @@ async def test_killed_at_the_nth_operation(tmp_path: Path) -> None:
             await scene.judge(finished=False)
         assert scene.run(10) == 0
         counts += await scene.judge(finished=True)
-    row("F03", SEED, crash_points=kills, sent=counts["sent"], acked=counts["acked"], lost=0)
     assert kills == len(points)
+    row("F03", SEED, crash_points=kills, sent=counts["sent"], acked=counts["acked"], lost=0)
 
 
 FAILURES = list(itertools.product((["write"], ["sync"], ["write", "sync", "truncate"]), (1, 3, None)))
@@ -74,8 +75,8 @@ async def test_failing_from_the_nth_operation_on(tmp_path: Path, error: str) -> 
         held = await scene.judge(finished=True)
         refused += held["refused"] + held["report"] > 0
         counts += held
-    row("F19" if error == "IOError" else "F18", SEED, faults=len(cases), noticed=refused, sent=counts["sent"], lost=0)
     assert refused > len(cases) // 2
+    row("F19" if error == "IOError" else "F18", SEED, faults=len(cases), noticed=refused, sent=counts["sent"], lost=0)
 
 
 # -- power cuts
@@ -131,8 +132,8 @@ async def test_a_power_cut_loses_nothing_that_was_promised(tmp_path: Path) -> No
     counts, faults = await cut(scene, IMAGES, random.Random(SEED), 0)
     assert faults == []
     operations = len(recorded(scene))
-    row("F04", SEED, operations=operations, images=counts["images"], promises=counts["sent"] + counts["acked"], lost=0)
     assert counts["sent"] > 10 * IMAGES
+    row("F04", SEED, operations=operations, images=counts["images"], promises=counts["sent"] + counts["acked"], lost=0)
 
 
 @pytest.mark.slow
