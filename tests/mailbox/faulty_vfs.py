@@ -310,8 +310,8 @@ def fold(events: list[Event]) -> Folded:
     return folded
 
 
-def rule_of(plan: dict[str, Any]) -> Rule:
-    """Return the rule that a plan describes.
+def rule_of(plan: dict[str, Any]) -> tuple[Rule, Callable[[], None]]:
+    """Return the rule that a plan describes, and what is to be done when the process ends.
 
     fail: {kinds, at, times (null: for ever), error}; slow_s: seconds; record: {box, ledger, trace, deaf, revert};
     kill: {at, when}.
@@ -329,7 +329,7 @@ def rule_of(plan: dict[str, Any]) -> Rule:
         rule, last_word = recorder, recorder.save
     if "kill" in plan:
         rule = KillAt(rule, **plan["kill"], last_word=last_word)
-    return rule
+    return rule, last_word
 
 
 @contextlib.contextmanager
@@ -338,9 +338,8 @@ def as_planned(text: str | None) -> Iterator[None]:
     if text is None:
         yield
         return
-    rule = rule_of(json.loads(text))
+    rule, last_word = rule_of(json.loads(text))
     with installed(rule) as disk:
         yield
-    if isinstance(rule, Recorder):
-        rule.save()
+    last_word()
     print(f"operations {disk.count}", flush=True)

@@ -147,9 +147,9 @@ async def test_a_power_cut_after_a_sync_that_failed(tmp_path: Path, revert: bool
         scene = Scene(tmp_path / f"scene{number}")
         fail = {"kinds": ["sync"], "at": dice.randrange(5, 60), "times": dice.choice([1, 1, 3]), "error": "IOError"}
         if number % 2:
-            record(scene, 60, revert=revert, fail=fail, kill={"at": dice.randrange(150, 300), "when": "after"})
+            record(scene, 60, revert=revert, fail=fail, kill={"at": dice.randrange(80, 200), "when": "after"})
             fail = fail | {"at": dice.randrange(1, 10)}
-        assert record(scene, 40, revert=revert, fail=fail) == 0
+        assert record(scene, 40, revert=revert, fail=fail) in (0, GAVE_UP)  # the latter when it could not be opened
         assert record(scene, 20, revert=revert) == 0
         await scene.judge(finished=True)
         counts, faults = await cut(scene, 30, dice, 0)
