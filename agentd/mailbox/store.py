@@ -305,11 +305,12 @@ class Store:
 
     def close(self, *, clean: bool) -> None:
         """Close the file, with an empty log if everything went well."""
-        if clean:
-            self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._connection.close(force=True)
-        if self._journal:
-            self._journal.close()
+        with ExitStack() as closing:  # a log that cannot be written back is no reason to keep the file open
+            if self._journal:
+                closing.callback(self._journal.close)
+            closing.callback(self._connection.close, force=True)
+            if clean:
+                self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 @dataclass(frozen=True, slots=True)
