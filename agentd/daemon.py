@@ -39,6 +39,7 @@ from agentd.doors.listening import AlreadyRunning, InstanceLock, check_place
 from agentd.doors.rpc import RpcDoor
 from agentd.errors import AgentdError
 from agentd.events import Events
+from agentd.mailbox.health import Standing
 from agentd.mailbox.mailbox import Mailbox
 from agentd.mailbox.search import Search
 from agentd.metrics import LoopLag, Metrics
@@ -170,6 +171,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         )
     )
     queries = Queries(cache, tmux)
+    mailbox.on_standing.append(partial(_tell_standing, given.log, events))
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
     crew = Crew(
@@ -277,6 +279,12 @@ def _tell_off(parts: Parts, switch: Switch) -> None:
     """Tell that the watch has turned something off."""
     parts.log.warning("a switch was turned off", **switch.row())
     parts.events.emit("switch.off", **switch.row())
+
+
+def _tell_standing(log: logs.Log, events: Events, standing: Standing) -> None:
+    """Tell that a shard of the mailbox takes no writes, or takes them again."""
+    log.warning("a shard's standing changed", **standing._asdict())
+    events.emit("mailbox.shard", **standing._asdict())
 
 
 async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from agentd.cli.output import duration, emit, facts, say
 from agentd.client import connect
@@ -71,7 +72,7 @@ def status(values: Values) -> int:
         [
             ("daemon", f"agentd {answer['version']}, pid {answer['pid']}, up {duration(answer['uptime_s'])}"),
             ("agents", agents or "none; try `agentd spawn shell`"),
-            ("mailbox", _flat(answer["mailbox"])),
+            ("mailbox", _mailbox(answer["mailbox"])),
             ("tmux", _tmux(answer["tmux"])),
             ("cache", _cache(answer["cache"])),
             ("switches", _switches(answer["switches"])),
@@ -80,6 +81,17 @@ def status(values: Values) -> int:
         ]
     )
     return EXIT_OK
+
+
+def _mailbox(mailbox: dict[str, Any]) -> str:
+    counts = {name: value for name, value in mailbox.items() if name != "shard"}
+    return "; ".join([_flat(counts), *(_shard(shard) for shard in mailbox.get("shard", ()) if shard["state"] != "ok")])
+
+
+def _shard(shard: dict[str, Any]) -> str:
+    if shard["state"] == "read-only":
+        return f"{shard['name']} read-only for {duration(time.time() - shard['since_ns'] / 1e9)} ({shard['reason']})"
+    return f"{shard['name']} {shard['state']}, kept: {' '.join(shard['kept'])}"
 
 
 def _tmux(tmux: dict[str, Any]) -> str:

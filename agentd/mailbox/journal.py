@@ -89,7 +89,8 @@ def _payload_at(data: bytes, offset: int) -> bytes | None:
     _, length, crc = _HEAD.unpack_from(data, offset)
     start = offset + _HEAD.size
     payload = data[start : start + length]
-    return payload if len(payload) == length and zlib.crc32(payload) == crc else None
+    # No record is empty, but zeros after a magic, as a power cut may leave them, look like one.
+    return payload if payload and len(payload) == length and zlib.crc32(payload) == crc else None
 
 
 START: Final = Place(1, 0)

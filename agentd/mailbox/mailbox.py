@@ -18,6 +18,7 @@ from agentd.errors import AgentdError, InvalidValue, NotFound, OverLimit, Storag
 from agentd.mailbox import commands
 from agentd.mailbox.clock import SteadyClock, elapsed_ns
 from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Reserve, Settle, Sweep, Target
+from agentd.mailbox.health import Standing
 from agentd.mailbox.ids import seq_of, shard_of, unknown
 from agentd.mailbox.layout import prepare
 from agentd.mailbox.rows import Row
@@ -32,11 +33,19 @@ Taken = Delivery | str  # one attempt of a message, or the message by its id
 class Mailbox:
     """Every message of every agent, on disk before anybody is told that it was accepted."""
 
-    def __init__(self, shards: Sequence[Shard], config: MailboxConfig, clock: SteadyClock, reports: list[str]) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        config: MailboxConfig,
+        clock: SteadyClock,
+        reports: list[str],
+        on_standing: list[Callable[[Standing], None]],
+    ) -> None:
         self._shards = shards
         self._config = config
         self._clock = clock
         self.reports = reports  # what recovery found and did, one sentence each; the newest last
+        self.on_standing = on_standing  # who is told when a shard's standing changes
 
     @classmethod
     @asynccontextmanager
@@ -57,14 +66,20 @@ class Mailbox:
         place = Path(directory)
         steady = SteadyClock(clock, elapsed)
         reports: list[str] = []
+        listeners: list[Callable[[Standing], None]] = []
+
+        def on_standing(standing: Standing) -> None:
+            for listener in listeners:
+                listener(standing)
+
         layout, existed = await anyio.to_thread.run_sync(lambda: prepare(place, config.shards))
         shards = [
-            Shard(index, path, config, steady, on_changes, reports.append)
+            Shard(index, path, config, steady, on_changes, reports.append, on_standing)
             for index, path in enumerate(layout.paths(place))
         ]
         try:
             await _open_all(shards, expected=existed)
-            yield cls(shards, config, steady, reports)
+            yield cls(shards, config, steady, reports, listeners)
         finally:
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*(shard.close() for shard in shards))
@@ -241,6 +256,10 @@ class Mailbox:
             "damaged": sum(shard.damaged for shard in self._shards),
             "reports": len(self.reports),
         }
+
+    def standings(self) -> list[Standing]:
+        """Return how each shard is."""
+        return [shard.standing for shard in self._shards]
 
     # -- which shard
 

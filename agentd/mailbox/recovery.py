@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,21 +37,36 @@ def open_shard(
         connection = _open_sound(path, thorough=thorough)
     except DAMAGE as damage:
         return _rebuild(path, journal, clock, report, damage)
-    if journal:
-        _catch_up(path, connection, journal, clock, report)
-        prune(connection, journal)
-    sync_directory(path.parent)
+    with _closed_if_it_fails(connection):
+        if journal:
+            _catch_up(path, connection, journal, clock, report)
+            prune(connection, journal)
+        sync_directory(path.parent)
     return connection
+
+
+@contextmanager
+def _closed_if_it_fails(connection: apsw.Connection) -> Iterator[None]:
+    """Leave no connection open that nobody has: its lock would keep the next attempt out."""
+    try:
+        yield
+    except BaseException:
+        connection.close(force=True)
+        raise
+
+
+def open_as_it_is(path: Path) -> apsw.Connection:
+    """Return a connection to a file that nothing is written to: not checked, not caught up, its log left as it is."""
+    if not schema.touch(path):
+        raise DamagedShard(f"{path.name} is empty")
+    return schema.connect(path)
 
 
 def _open_sound(path: Path, *, thorough: bool) -> apsw.Connection:
     connection = schema.connect(path)
-    try:
+    with _closed_if_it_fails(connection):
         schema.check(connection, thorough=thorough)
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    except (apsw.Error, DamagedShard):
-        connection.close(force=True)
-        raise
     return connection
 
 
@@ -62,11 +78,12 @@ def _rebuild(
     failpoint("mailbox.after_quarantine")
     schema.touch(path)
     connection = schema.connect(path)
-    found = _replay(connection, journal.read_from(START), clock.now_ns()) if journal else 0
-    if journal:
-        put_meta(connection, "journal_end", journal.end.packed())
-    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    sync_directory(path.parent)
+    with _closed_if_it_fails(connection):
+        found = _replay(connection, journal.read_from(START), clock.now_ns()) if journal else 0
+        if journal:
+            put_meta(connection, "journal_end", journal.end.packed())
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        sync_directory(path.parent)
     source = f"{found} records of its journal" if journal else "nothing: mailbox.journal is off"
     report(f"{path.name} is damaged ({damage}); it was kept as {kept} and rebuilt from {source}")
     return connection

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 from asyncio import Future
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,6 +20,7 @@ from agentd.errors import AgentdError, StorageError
 from agentd.mailbox.clock import SteadyClock
 from agentd.mailbox.commands import Command, Put
 from agentd.mailbox.handover import Handover, Job
+from agentd.mailbox.health import OK, Health, Standing
 from agentd.mailbox.ids import text_of
 from agentd.mailbox.inboxes import Inboxes, Snapshot
 from agentd.mailbox.space import Space, full
@@ -44,10 +48,12 @@ class Shard:
         clock: SteadyClock,
         on_changes: OnChanges,
         report: Callable[[str], None],
+        on_standing: Callable[[Standing], None],
     ) -> None:
         self.index = index
         self.inboxes = Inboxes()
         self.recovered: list[Delivery] = []
+        self.standing = Standing(path.name, OK)
         self.commits = 0
         self.damaged = 0
         self._path = path
@@ -55,6 +61,8 @@ class Shard:
         self._clock = clock
         self._on_changes = on_changes
         self._report = report
+        self._on_standing = on_standing
+        self._health = Health(path, clock.wall_ns)
         self._handover: Handover[Put | Command[Any]] = Handover(
             asyncio.get_running_loop(), MOST_WAITING, config.batch_wait_ms / 1000
         )
@@ -63,15 +71,17 @@ class Shard:
         self._store: Store | None = None
         self._expected = False
         self._doubtful = False
+        self._told_seq: int | None = None  # the newest message before the disk failed
 
     # -- in the loop
 
     async def open(self, *, expected: bool) -> None:
-        """Open the file through recovery and start the writer; raises what Store does."""
+        """Open the file through recovery, or for reading when the disk takes no writes, and start the writer.
+
+        Raises what Store does when the file cannot even be read.
+        """
         self._expected = expected
-        self._store = await anyio.to_thread.run_sync(self._open_store)
-        self._expected = True
-        snapshot, self.recovered = await anyio.to_thread.run_sync(self._read_memory, self._store)
+        snapshot, self.recovered, self.standing = await anyio.to_thread.run_sync(self._begin)
         self.inboxes.load(snapshot)
         self._thread.start()
 
@@ -115,7 +125,7 @@ class Shard:
 
     # -- in the thread
 
-    def _open_store(self) -> Store:
+    def _open_store(self, *, reading: bool = False) -> Store:
         store = Store(
             self.index,
             self._path,
@@ -124,25 +134,42 @@ class Shard:
             self._report_later,
             expected=self._expected,
             thorough=self._doubtful,
+            reading=reading,
         )
-        self._doubtful = False
+        self._doubtful = self._doubtful and reading
         return store
 
     def _report_later(self, text: str) -> None:
         self._handover.tell(lambda: self._report(text))
 
-    @staticmethod
-    def _read_memory(store: Store) -> tuple[Snapshot, list[Delivery]]:
-        return store.snapshot(), store.delivering()
+    def _begin(self) -> tuple[Snapshot, list[Delivery], Standing]:
+        try:
+            self._store = self._open_store()
+        except (apsw.Error, OSError) as error:
+            self._store = self._open_for_reading(error)
+        self._expected = True
+        return self._store.snapshot(), self._store.delivering(), self._health.standing()
+
+    def _open_for_reading(self, error: Exception) -> Store:
+        self._health.failed(error)
+        store = self._open_store(reading=True)
+        self._told_seq = store.last_seq
+        self._report_later(f"{self._path.name} is read-only: {error}")
+        return store
 
     def _run(self) -> None:
         while (jobs := self._handover.take(DRAIN_COST, self._patience_s())) is not None:
+            if not self._health.sound and not self._health.due_in_s():
+                self._come_back()
             if jobs:
                 self._drain(jobs)
             self._tidy(idle=not jobs)
-        self._close_store(clean=True)
+        self._close_store(clean=self._health.sound)
 
     def _drain(self, jobs: list[Job[Put | Command[Any]]]) -> None:
+        if not self._health.sound:
+            self._look(jobs)
+            return
         if self._space_short():
             jobs = self._refuse_sends(jobs, full("the disk is nearly full"))
         try:
@@ -153,9 +180,9 @@ class Shard:
             self._fail(jobs, error)
 
     def _commit(self, jobs: list[Job[Put | Command[Any]]]) -> None:
-        if not jobs:
+        if not (jobs and self._store):
             return
-        commit = self._opened().transact([job.command for job in jobs])
+        commit = self._store.transact([job.command for job in jobs])
         self._settle(jobs, commit)
 
     def _commit_without_sends(self, jobs: list[Job[Put | Command[Any]]]) -> None:
@@ -190,29 +217,71 @@ class Shard:
         self._report_later(f"{self._path.name}: {error}; reopening it")
         self._handover.settle(jobs, [unknown] * len(jobs), lambda: None)
         self._doubtful = isinstance(error, apsw.CorruptError)
-        self._reopen()
+        self._told_seq = self._store.last_seq if self._store else None
+        self._health.failed(error)
+        if self._health.due_in_s():
+            self._stay_read_only(error)
+        else:
+            self._come_back()
 
-    def _reopen(self) -> None:
-        last_seq = self._store.last_seq if self._store else None
-        self._close_store(clean=False)
+    # -- while the disk takes no writes
+
+    def _look(self, jobs: list[Job[Put | Command[Any]]]) -> None:
+        """Answer what changes nothing from what the disk has, and refuse the rest."""
         try:
-            store = self._opened()
-        except Exception as error:  # noqa: BLE001  as above; the next call tries again and is told
-            self._report_later(f"{self._path.name}: it cannot be opened ({error}); trying again at the next call")
+            if self._store is None:
+                raise self._health.refusal()
+            commit = self._store.look([job.command for job in jobs], self._health.refusal)
+        except Exception as error:  # noqa: BLE001  the writer ends here, as above; it is opened again in time
+            refusal = error if isinstance(error, AgentdError) else self._health.refusal()
+            self._handover.settle(jobs, [refusal] * len(jobs), lambda: None)
+        else:
+            self._settle(jobs, commit)
+
+    def _come_back(self) -> None:
+        """Reopen the file through recovery, and believe in it once a write of ours is on disk."""
+        try:
+            store = self._reopened()
+            store.prove()
+            snapshot = store.snapshot()
+            survivors = [store.accepted_after(self._told_seq)] if self._told_seq is not None else []
+        except Exception as error:  # noqa: BLE001  whatever it is, it is tried again in time
+            self._health.failed(error)
+            self._stay_read_only(error)
             return
-        snapshot = store.snapshot()
-        survivors = [store.accepted_after(last_seq)] if last_seq is not None else []
+        self._health.recovered()
 
         def arrive() -> None:
             self.inboxes.load(snapshot)
             self._tell_changes(survivors)
 
         self._handover.tell(arrive)
+        self._tell_standing(f"{self._path.name} can be written again")
 
-    def _opened(self) -> Store:
-        if self._store is None:
-            self._store = self._open_store()
+    def _reopened(self) -> Store:
+        if not os.access(self._path, os.W_OK):  # as after a remount; the file could not even be read once it is closed
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        self._close_store(clean=False)
+        self._store = self._open_store()
         return self._store
+
+    def _stay_read_only(self, error: Exception) -> None:
+        if self._store is None:
+            with suppress(Exception):  # then it cannot even be read, and each call is told so
+                self._store = self._open_store(reading=True)
+        self._tell_standing(f"{self._path.name} is read-only: {error}")
+
+    def _tell_standing(self, text: str) -> None:
+        """Tell how the shard is now, if that is not known yet."""
+        standing = self._health.standing()
+
+        def arrive() -> None:
+            if standing.state != self.standing.state:
+                self.standing = standing
+                self._report(text)
+                self._on_standing(standing)
+
+        self._handover.tell(arrive)
 
     def _close_store(self, *, clean: bool) -> None:
         store, self._store = self._store, None
@@ -221,10 +290,11 @@ class Shard:
         try:
             store.close(clean=clean)
         except apsw.Error as error:
-            self._report_later(f"{self._path.name}: closing it failed ({error}); the next start recovers it")
+            if self._health.sound:  # else it is known that the disk fails
+                self._report_later(f"{self._path.name}: closing it failed ({error}); the next start recovers it")
 
     def _tidy(self, *, idle: bool) -> None:
-        if self._store is None:
+        if self._store is None or not self._health.sound:
             return
         try:
             commit = self._store.tidy(idle=idle)
@@ -238,7 +308,9 @@ class Shard:
 
     def _patience_s(self) -> float:
         """Return how long to wait for a command before there is something to tidy."""
-        return LONGEST_WAIT_S if self._store is None else self._store.patience_s(IDLE_S, LONGEST_WAIT_S)
+        if self._store is None or not self._health.sound:
+            return self._health.due_in_s()
+        return self._store.patience_s(IDLE_S, LONGEST_WAIT_S)
 
     def _space_short(self) -> bool:
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import apsw
 
@@ -19,13 +19,13 @@ from agentd.mailbox.box import SMALL_TAIL_MESSAGES, TAIL_MESSAGES, Box
 from agentd.mailbox.clock import SteadyClock
 from agentd.mailbox.commands import Command, Put, Sweep
 from agentd.mailbox.depths import Depths
-from agentd.mailbox.ids import first_seq_at, text_of, time_of
+from agentd.mailbox.ids import first_seq_at, seq_of, text_of, time_of
 from agentd.mailbox.inboxes import Snapshot
 from agentd.mailbox.journal import ROTATE_BYTES, Journal
 from agentd.mailbox.keys import Keys, get_meta, put_meta
 from agentd.mailbox.rows import COLUMNS, Row, intact, message_of
-from agentd.mailbox.transaction import BEGIN, Arrivals, Effect, Transaction
-from agentd.records import Change, Delivery, Draft, MessageState
+from agentd.mailbox.transaction import BEGIN, Arrivals, Effect, Step, Transaction
+from agentd.records import Change, Delivery, Draft, MessageState, Receipt
 
 WAL_BYTES: Final = 8 * 1024 * 1024  # beyond this it is written back into the file, idle or not
 _PAGE_BYTES: Final = 4096
@@ -64,35 +64,53 @@ class Store:
         *,
         expected: bool,
         thorough: bool = False,
+        reading: bool = False,
     ) -> None:
         """Open the file; a damaged one is kept under another name and rebuilt from the journal.
 
-        `expected` says that the file should be there already, `thorough` that it gave cause for doubt. Raises
-        InvalidValue for a symlink, apsw.Error when the disk refuses.
+        `expected` says that the file should be there already, `thorough` that it gave cause for doubt, `reading` that
+        the disk takes no writes: it is opened as it is, for `look` alone. Raises InvalidValue for a symlink, apsw.Error
+        or OSError when the disk refuses.
         """
         self.path = path
         self._config = config
         self._clock = clock
         self._report = report
-        self._journal = Journal(path.with_suffix("")) if config.journal else None
-        try:
-            self._connection = recovery.open_shard(
-                path, self._journal, clock, report, expected=expected, thorough=thorough
-            )
-        except BaseException:
+        self._journal = Journal(path.with_suffix("")) if config.journal and not reading else None
+        with ExitStack() as opened:  # what is left open would keep the next attempt out
             if self._journal:
-                self._journal.close()
-            raise
+                opened.callback(self._journal.close)
+            self._connection = (
+                recovery.open_as_it_is(path)
+                if reading
+                else recovery.open_shard(path, self._journal, clock, report, expected=expected, thorough=thorough)
+            )
+            opened.callback(self._connection.close, force=True)
+            self._load(index, reading=reading)
+            opened.pop_all()
+
+    def _load(self, index: int, *, reading: bool) -> None:
         self._wal_pages = 0
         self._connection.set_wal_hook(self._on_commit)
         highest = self._connection.execute("SELECT max(seq) FROM m").get or 0
         self.last_seq = max(highest, get_meta(self._connection, "last_seq", 0)) or first_seq_at(0, index)
-        clock.not_before(time_of(self.last_seq))
-        self._keys = Keys(self._connection, int(config.key_window_s * 1e9), clock.now_ns())
+        self._clock.not_before(time_of(self.last_seq))
+        self._keys = Keys(self._connection, int(self._config.key_window_s * 1e9), self._clock.now_ns())
         self._box = Box(self._connection, self._keys)
-        self._file()
-        self._depths = Depths(self._box.waiting(), config)
+        if reading:
+            self._depths = self._looked_up_depths()
+        else:
+            self._file()
+            self._depths = Depths(self._box.waiting(), self._config)
         self._next_expiry_ns = self._read_next_expiry()
+
+    def _looked_up_depths(self) -> Depths:
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._box.file(self.last_seq)
+        depths = Depths(self._box.waiting(), self._config)
+        self._connection.execute("ROLLBACK")
+        self._box.back()
+        return depths
 
     def _file(self) -> None:
         with self._connection:
@@ -127,10 +145,8 @@ class Store:
 
         Raises one of FATAL when nothing of it is known to be; a fault of one command is only that command's outcome.
         """
-        now_ns, wall_ns = self._clock.now_ns(), self._clock.wall_ns()
-        tx = Transaction(self._connection, self._keys, self._depths, self.last_seq, now_ns, wall_ns)
         start = self._journal.end if self._journal else None
-        self._connection.execute("BEGIN IMMEDIATE")
+        tx = self._begin()
         try:
             self._keys.look_up(name for put in commands if isinstance(put, Put) for name in put.name_keys())
             if self._box.unfiled > TAIL_MESSAGES:
@@ -192,6 +208,39 @@ class Store:
             outcome = error if isinstance(error, AgentdError) else _bug(error)
         self._connection.execute("RELEASE command")
         return outcome
+
+    # -- while the disk takes no writes: what is changed here stays in memory and is taken back
+
+    def look(self, commands: Sequence[Put | Command[Any]], refusal: Callable[[], AgentdError]) -> Commit:
+        """Answer the commands that change nothing, refuse the others, and leave the file as it is."""
+        tx = self._begin()
+        try:
+            self._keys.look_up(name for put in commands if isinstance(put, Put) for name in put.name_keys())
+            outcomes = [self._look(tx, command, refusal) for command in commands]
+        finally:
+            self._undo(tx)
+        return Commit(outcomes, damaged=tx.damaged)
+
+    def _look(self, tx: Transaction, command: Put | Command[Any], refusal: Callable[[], AgentdError]) -> object:
+        if isinstance(command, Put):
+            mark = tx.mark()
+            results = tx.accept(command.drafts, command.names)
+            tx.back_to(mark)
+            return [result if self._has(result) else refusal() for result in results]
+        return self._run_apart(tx, _Unchanging(command, refusal))
+
+    def _has(self, result: Receipt | AgentdError) -> bool:
+        return isinstance(result, Receipt) and seq_of(result.id) <= self.last_seq
+
+    def prove(self) -> None:
+        """Write something and see it to the disk; raises one of FATAL when the disk does not take it."""
+        put_meta(self._connection, "proved_ns", self._clock.wall_ns())
+
+    def _begin(self) -> Transaction:
+        now_ns, wall_ns = self._clock.now_ns(), self._clock.wall_ns()
+        tx = Transaction(self._connection, self._keys, self._depths, self.last_seq, now_ns, wall_ns)
+        self._connection.execute("BEGIN IMMEDIATE")
+        return tx
 
     def _undo(self, tx: Transaction) -> None:
         if self._connection.in_transaction:
@@ -256,11 +305,32 @@ class Store:
 
     def close(self, *, clean: bool) -> None:
         """Close the file, with an empty log if everything went well."""
-        if clean:
-            self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._connection.close(force=True)
-        if self._journal:
-            self._journal.close()
+        with ExitStack() as closing:  # a log that cannot be written back is no reason to keep the file open
+            if self._journal:
+                closing.callback(self._journal.close)
+            closing.callback(self._connection.close, force=True)
+            if clean:
+                self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unchanging:
+    """A command that is refused if it turns out to change anything."""
+
+    sends: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+    command: Command[Any]
+    refusal: Callable[[], AgentdError]
+
+    @property
+    def lists(self) -> bool:
+        return self.command.lists
+
+    def run(self, tx: Transaction) -> object:
+        outcome: object = self.command.run(tx)
+        if tx.records or any(isinstance(effect, Step) for effect in tx.effects):
+            raise self.refusal()
+        return outcome
 
 
 def _drafts(puts: Iterable[Put]) -> Iterator[Draft]:

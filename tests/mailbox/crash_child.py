@@ -20,6 +20,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import faulty_vfs
+
 from agentd.config import MailboxConfig
 from agentd.errors import AgentdError, StorageError
 from agentd.mailbox.mailbox import Mailbox
@@ -29,6 +31,8 @@ T = TypeVar("T")
 AGENTS = 4
 LEASE_S = 1.0  # of those taken by a reserve whose answer was lost
 INBOXES = [f"agent-{n}" for n in range(AGENTS)]
+GAVE_UP = 9  # the exit code of a life in which the disk refused for too long
+PATIENCE_S = float(os.environ.get("AGENTD_TEST_PATIENCE_S", "15"))
 
 
 class Ledger:
@@ -42,12 +46,17 @@ class Ledger:
         os.write(self._fd, "".join(line + "\n" for line in lines).encode())
 
 
+class GaveUp(Exception):
+    """Raised when the disk refused for too long."""
+
+
 async def send(box: Mailbox, ledger: Ledger, keys: list[str]) -> None:
     """Send one message for each key, three at a time; what fails is tried again with the same keys."""
     for start in range(0, len(keys), 3):
         group = keys[start : start + 3]
         ledger.write(*(f"try {key}" for key in group))
-        for _ in range(200):
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
             drafts = [Draft(to=inbox_of(key), sender="s", body=f"body of {key}", key=key) for key in group]
             results = await box.put(drafts)
             done = [(key, r.id) for key, r in zip(group, results, strict=True) if isinstance(r, Receipt)]
@@ -56,6 +65,9 @@ async def send(box: Mailbox, ledger: Ledger, keys: list[str]) -> None:
             group = [key for key, r in zip(group, results, strict=True) if not isinstance(r, Receipt)]
             if not group:
                 break
+            if time.monotonic() > deadline:
+                raise GaveUp
+            await asyncio.sleep(0.002)
         print("sent", flush=True)
 
 
@@ -79,12 +91,14 @@ async def receive(box: Mailbox, ledger: Ledger, agent: str, done: asyncio.Event)
 
 async def insist(call: Callable[[], Awaitable[T]]) -> T:
     """Call again while the disk refuses."""
-    for _ in range(200):
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
         try:
             return await call()
         except StorageError:
+            if time.monotonic() > deadline:
+                raise GaveUp from None
             await asyncio.sleep(0.005)
-    return await call()
 
 
 async def main(directory: str, ledger_path: str, life: str, sends: int) -> None:
@@ -93,24 +107,47 @@ async def main(directory: str, ledger_path: str, life: str, sends: int) -> None:
     sent = {line.split()[1] for line in lines if line.startswith("sent ")}
     unsure = [line.split()[1] for line in lines if line.startswith("try ") and line.split()[1] not in sent]
     keys = [*unsure, *(f"{life}-{n}" for n in range(sends))]
-    config = MailboxConfig(reserve_mb=0, shards=2, max_inbox_messages=1_000_000)
+    shards = int(os.environ.get("AGENTD_TEST_SHARDS", "2"))
+    config = MailboxConfig(reserve_mb=0, shards=shards, max_inbox_messages=1_000_000)
     async with Mailbox.open(directory, config, lambda _changes: None) as box:
         print("open", flush=True)
-        recovered = box.recover()
-        await insist(lambda: box.release(recovered))
-        for agent in INBOXES:  # shown to a program that ended before it answered
-            shown = [message.id for message in await box.inbox(agent, [MessageState.DELIVERED], 1 << 20)]
-            await insist(lambda: box.nack(shown, 0.0, "again", 1 << 20))  # noqa: B023  called at once
-        done = asyncio.Event()
-        receivers = [asyncio.create_task(receive(box, ledger, agent, done)) for agent in INBOXES]
-        await asyncio.gather(*(send(box, ledger, keys[n::5]) for n in range(5)))
-        deadline = time.monotonic() + 20
-        while box.depths() and time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
-        done.set()
-        await asyncio.gather(*receivers)
-        ledger.write(*(f"report {report}" for report in box.reports))
+        try:
+            await live(box, ledger, keys)
+        finally:
+            ledger.write(*(f"report {report}" for report in box.reports))
+
+
+async def live(box: Mailbox, ledger: Ledger, keys: list[str]) -> None:
+    """Take up what the last life left, and send and receive until all is acknowledged."""
+    recovered = box.recover()
+    await insist(lambda: box.release(recovered))
+    for agent in INBOXES:  # shown to a program that ended before it answered
+        shown = [message.id for message in await box.inbox(agent, [MessageState.DELIVERED], 1 << 20)]
+        await insist(lambda: box.nack(shown, 0.0, "again", 1 << 20))  # noqa: B023  called at once
+    done = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for agent in INBOXES:
+                tasks.create_task(receive(box, ledger, agent, done))
+            await asyncio.gather(*(send(box, ledger, keys[n::5]) for n in range(5)))
+            deadline = time.monotonic() + 20
+            while box.depths() and time.monotonic() < deadline:
+                await asyncio.sleep(0.005)
+            done.set()
+    except* GaveUp:
+        raise GaveUp from None
+
+
+def run(words: list[str]) -> int:
+    """Live once, on the disk that the environment describes."""
+    sys.unraisablehook = lambda _fault: None  # what a failing disk says where SQLite does not listen
+    with faulty_vfs.as_planned(os.environ.get(faulty_vfs.VARIABLE)):
+        try:
+            asyncio.run(main(words[0], words[1], words[2], int(words[3])))
+        except (GaveUp, StorageError):  # the latter when the mailbox could not even be opened
+            return GAVE_UP
+    return 0
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    sys.exit(run(sys.argv[1:]))

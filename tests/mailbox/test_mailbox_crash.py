@@ -2,81 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import apsw
 import pytest
-from boxes import ALL, config
-from crash_child import INBOXES
+from boxes import config
+from scenes import Scene
 
 from agentd.failpoint import VARIABLE
 from agentd.mailbox import schema
 from agentd.mailbox.mailbox import Mailbox
-from agentd.records import Message, MessageState
-
-ROOT = Path(__file__).parents[2]
-CHILD = Path(__file__).with_name("crash_child.py")
 
 pytestmark = pytest.mark.anyio
-
-
-class Scene:
-    """One mailbox, the client's ledger beside it, and the lives of the process that works on both."""
-
-    def __init__(self, root: Path) -> None:
-        self.box = root / "box"
-        self.ledger = root / "ledger"
-        self.ledger.touch()
-        self.lives = 0
-
-    def start(
-        self, sends: int, environ: Mapping[str, str] | None = None, wrap: Sequence[str] = ()
-    ) -> subprocess.Popen[str]:
-        self.lives += 1
-        argv = [*wrap, sys.executable, str(CHILD), str(self.box), str(self.ledger), f"life{self.lives}", str(sends)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
-        return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def run(self, sends: int, environ: Mapping[str, str] | None = None, wrap: Sequence[str] = ()) -> int:
-        child = self.start(sends, environ, wrap)
-        _, err = child.communicate(timeout=100)
-        assert "Traceback" not in err, err
-        return child.returncode
-
-    async def judge(self, *, finished: bool) -> Counter[str]:
-        """Hold the mailbox to what it promised; count what it held."""
-        lines = [line.split() for line in self.ledger.read_text().split("\n") if line]
-        async with Mailbox.open(self.box, config(), lambda _changes: None) as box:
-            found: dict[str, Message] = {}
-            for agent in INBOXES:
-                found.update({m.id: m for m in await box.inbox(agent, ALL, 1 << 20)})
-            reports = list(box.reports)
-        assert not any("damaged" in report for report in reports), reports
-        ids: dict[str, str] = {}
-        acked: set[str] = set()
-        for word, first, *rest in lines:
-            if word == "sent":
-                assert ids.setdefault(first, rest[0]) == rest[0]  # one key, one message, whatever was sent again
-                assert found[rest[0]].body == f"body of {first}"
-            elif word == "got":
-                assert first not in acked, "offered again after its ack returned"
-            elif word == "acked":
-                assert found[first].state is MessageState.ACKED
-                acked.add(first)
-        per_key = Counter(message.key for message in found.values())
-        assert set(per_key.values()) <= {1}
-        if finished:
-            assert set(ids.values()) == set(found)
-            assert {message.state for message in found.values()} == {MessageState.ACKED}
-        return Counter(word for word, *_ in lines)
 
 
 POINTS = [

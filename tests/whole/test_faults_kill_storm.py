@@ -12,7 +12,7 @@ import pytest
 from faults import Cast, back_in_s, check_nothing_lost, form, load, say, seeded, summary
 from instance import Instance
 
-KILLS = form(5, 24)
+KILLS = form(5, 30)
 AGENTS = 6
 BACK_S = 2.0  # the promise; a machine that does other things too is given MOST_S now and then
 MOST_S = 6.0
