@@ -259,6 +259,21 @@ _TABLE = (
     ),
     Command("dead drop", "dead:drop", "Delete dead letters.", "agentd dead drop m4k2v7q", (IDS,), group=MESSAGES),
     Command(
+        "loops ls",
+        "loops:ls",
+        "List chains of messages between agents that are near a limit or over it.",
+        "agentd loops ls",
+        group=MESSAGES,
+    ),
+    Command(
+        "loops reset",
+        "loops:reset",
+        "Let messages that went round in a loop flow again: of a chain, of an agent, or all.",
+        "agentd loops reset m4k2v7q",
+        (Argument("TRACE|AGENT", required=False, many=True, completes="agents"),),
+        group=MESSAGES,
+    ),
+    Command(
         "team up",
         "teams:up",
         "Bring a team up from its file; what runs stays.",

@@ -125,6 +125,8 @@ def inbox(values: Values) -> int:
     answer = ask("messages.inbox", params)
     whose = values["target"] or "you"
     print_messages(values, answer, f"no messages for {whose}; answers appear here when agents send them")
+    for row in answer.get("refused", ()):
+        note(f"agentd: {row['count']} from {row['from']} were refused since this inbox was last read: over a limit")
     return EXIT_OK
 
 
@@ -157,6 +159,8 @@ def msg(values: Values) -> int:
         [
             *((name, message.get(name)) for name in ("id", "from", "to", "state", "attempts", "priority", "key")),
             ("answers", message.get("reply_to")),
+            *((name, message.get(name)) for name in ("thread", "trace")),
+            ("hops", message.get("hops") or None),
             ("waits for", message.get("waits_for")),
             ("expires", moment(message.get("expires_at"))),
             ("headers", "\n".join(f"{name}: {text}" for name, text in (message.get("headers") or {}).items())),

@@ -19,8 +19,9 @@ from agentd.mailbox import commands
 from agentd.mailbox.clock import SteadyClock, elapsed_ns
 from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Reserve, Settle, Sweep, Target
 from agentd.mailbox.health import Standing
-from agentd.mailbox.ids import seq_of, shard_of, unknown
+from agentd.mailbox.ids import seq_of, shard_of, text_of, unknown
 from agentd.mailbox.layout import prepare
+from agentd.mailbox.lookups import LastReceived, Origins, Thread
 from agentd.mailbox.rows import Row
 from agentd.mailbox.shard import OnChanges, Shard
 from agentd.records import Delivery, Draft, Message, MessageState, Receipt
@@ -199,6 +200,27 @@ class Mailbox:
         """Return the first message in an inbox that answers another one, None when there is none."""
         return await self._inbox(agent).do(commands.Answer(agent, id_))
 
+    async def origins(self, ids: Iterable[str]) -> dict[str, Message]:
+        """Return those of the messages that are there and whole, by id, without their bodies."""
+        wanted = {_seq(id_) for id_ in ids} - {None}
+        found: dict[str, Message] = {}
+        for home in (True, False):  # a message may have moved from the shard that its id names
+            left = sorted(seq for seq in wanted if seq is not None and text_of(seq) not in found)
+            asked = {shard: [seq for seq in left if (shard_of(seq) == shard.index) is home] for shard in self._shards}
+            answers = await asyncio.gather(*(shard.do(Origins(seqs)) for shard, seqs in asked.items() if seqs))
+            found |= {message.id: message for answer in answers for message in answer}
+        return found
+
+    async def last_received(self, agent: str) -> Message | None:
+        """Return the newest message that an agent has, None when it has none."""
+        return await self._inbox(agent).do(LastReceived(agent))
+
+    async def thread(self, first_id: str, limit: int, party: str | None = None) -> list[Message]:
+        """Return the conversation that a message began, oldest first; of one `party`, what it sent or received."""
+        asked = [shard.do(Thread(first_id, seq_of(first_id), party, limit)) for shard in self._shards]
+        parts = await asyncio.gather(*asked)
+        return sorted((message for part in parts for message in part), key=lambda message: message.id)[:limit]
+
     async def counts(self, agent: str) -> dict[MessageState, int]:
         """Return how many messages of an inbox are in which state."""
         return await self._inbox(agent).do(commands.Counts(agent))
@@ -306,6 +328,13 @@ async def _open_all(shards: Iterable[Shard], *, expected: bool) -> None:
             raise failure
         if isinstance(failure, BaseException):
             raise StorageError(f"the mailbox cannot be opened: {failure}", hint="check the disk") from failure
+
+
+def _seq(id_: str) -> int | None:
+    try:
+        return seq_of(id_)
+    except NotFound:
+        return None
 
 
 def _target(item: Taken) -> Target:

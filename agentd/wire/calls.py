@@ -164,6 +164,12 @@ class Dead(Params):
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
 
 
+class LoopsReset(Params):
+    """Chains, or agents by any TARGET; none means all."""
+
+    names: Annotated[list[Target], Meta(max_length=1000)] = []
+
+
 class TeamUp(Params):
     """A team file as data; cwd is the directory that relative paths start from."""
 
@@ -276,6 +282,8 @@ _TABLE = (
     Call("messages.search", Search, "Find messages by their words, best first.", agent_may=True, writes=False),
     Call("messages.reindex", Nothing, "Make the index of messages again from what is stored."),
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
+    Call("loops.list", Nothing, "List chains of messages near a limit or over it.", writes=False),
+    Call("loops.reset", LoopsReset, "Let messages that went round in a loop flow again."),
     Call("sessions.list", SessionsList, "List our tmux sessions.", writes=False),
     Call("sessions.get", OneSession, "Return one tmux session.", writes=False),
     Call("teams.up", TeamUp, "Bring a team up; what runs stays."),

@@ -18,7 +18,7 @@ NOBODY = {"target": "nobody"}
 IDS = {"ids": ["m000000000"]}
 LEAST: dict[str, dict[str, Any]] = {
     **{f"daemon.{verb}": {} for verb in ("status", "shutdown", "metrics")},
-    **{f"{noun}.list": {} for noun in ("agents", "sessions", "teams", "profiles", "events")},
+    **{f"{noun}.list": {} for noun in ("agents", "sessions", "teams", "profiles", "events", "loops")},
     **{name: {} for name in ("config.show", "schema", "agents.whoami", "events.follow")},
     **{f"messages.{verb}": {} for verb in ("inbox", "dead", "follow")},
     **{f"messages.{verb}": IDS for verb in ("ack", "nack", "retry", "drop")},
@@ -34,6 +34,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "messages.wait": {"id": "m000000000", "until": "acked", "timeout_s": 0.1},
     "messages.search": {"query": "word"},
     "messages.reindex": {},
+    "loops.reset": {},
     "sessions.get": {"session": "nobody"},
     "teams.up": {"team": {"name": "t"}, "agents": [{"name": "a", "profile": "nothing"}], "cwd": "/"},
     "profiles.get": {"name": "nothing"},

@@ -1,0 +1,189 @@
+"""M05-M07: agents that answer each other for ever are stopped, told why, and let go on by the operator."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from faults import form
+from instance import Instance, instance
+
+from agentd.client import Client
+
+HOPS, BUDGET = 6, 40
+LIMITS = (f"loops.max_hops={HOPS}", f"loops.trace_messages={BUDGET}")
+PULL = """
+command = "cat"
+delivery = "pull"
+[[rules]]
+state = "idle"
+screen = ''
+reason = "it reads"
+"""
+
+
+class Agent:
+    """An agent whose program is this test: it speaks with the agent's own token."""
+
+    def __init__(self, name: str, client: Client) -> None:
+        self.name = name
+        self.client = client
+        self.refused: list[str] = []
+
+    def received(self) -> list[dict[str, Any]]:
+        """Take what is new."""
+        messages = self.client.call("messages.inbox", limit=1000)["messages"]
+        if messages:
+            self.client.call("messages.ack", ids=[message["id"] for message in messages])
+        return messages
+
+    def send(self, to: str, **more: Any) -> int:
+        """Send; return how many were accepted."""
+        result = self.client.call("messages.send_batch", messages=[{"to": to, "body": "echo", **more}])["results"][0]
+        self.refused += [row["error"]["code"] for row in (result, *result.get("failed", ())) if "error" in row]
+        return len(result.get("receipts", ())) or ("id" in result)
+
+
+Echo = Callable[[Agent, dict[str, Any]], int]  # what an agent does with a message; returns how many it sent
+
+
+def echo(agents: list[Agent], react: Echo, most: int = 1000) -> int:
+    """Let agents react until nothing comes any more, or `most` were sent; return how many."""
+    sent = 0
+    while sent < most:
+        now = [react(agent, message) for agent in agents for message in agent.received()]
+        if not now:
+            break
+        sent += sum(now)
+    return sent
+
+
+def onwards(agents: list[Agent]) -> Echo:
+    following = {agent.name: agents[(n + 1) % len(agents)].name for n, agent in enumerate(agents)}
+    return lambda agent, _message: agent.send(following[agent.name])
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Instance]:
+    with instance() as one:
+        (one.directory / "profiles").mkdir()
+        (one.directory / "profiles" / "reader.toml").write_text(PULL)
+        one.up(*LIMITS)
+        yield one
+
+
+@contextlib.contextmanager
+def agents_of(whole: Instance, size: int) -> Iterator[list[Agent]]:
+    with ExitStack() as stack:
+        operator = stack.enter_context(whole.client())
+        rows = operator.call("agents.spawn", profile="reader", n=size, cwd=str(whole.directory))["agents"]
+        tokens = [whole.directory / "agents" / row["id"] / "token" for row in rows]
+        clients = [stack.enter_context(whole.client(token=token.read_text().strip())) for token in tokens]
+        yield [Agent(row["name"], client) for row, client in zip(rows, clients, strict=True)]
+        operator.call("agents.stop", targets=[row["id"] for row in rows], force=True)
+
+
+def refusals(whole: Instance, since: int) -> list[dict[str, Any]]:
+    with whole.client() as client:
+        return [event["data"] for event in client.call("events.list", since=since, types=["message.refused"])["events"]]
+
+
+def last_event(whole: Instance) -> int:
+    with whole.client() as client:
+        return int(client.call("events.list", limit=1)["last"])
+
+
+def begin(whole: Instance, to: str) -> str:
+    with whole.client() as client:
+        return client.send(to, "go").id
+
+
+def test_two_that_echo_each_other_are_stopped_and_let_go_on(whole: Instance):
+    before = last_event(whole)
+    with agents_of(whole, 2) as pair:
+        first = begin(whole, pair[0].name)
+        assert echo(pair, onwards(pair)) == HOPS
+        assert pair[0].refused + pair[1].refused == ["loop_limit"]
+        told = refusals(whole, before)
+        assert [(row["code"], row["count"]) for row in told] == [("loop_limit", 1)]
+        assert {told[0]["from"], told[0]["to"]} == {agent.name for agent in pair}
+        row = {"trace": first, "messages": HOPS + 1, "hops": HOPS, "refused": 1}
+        assert row in whole.json("loops", "ls")["chains"]
+        assert first in whole.cli("loops", "ls").stdout
+
+        stuck = next(agent for agent in pair if agent.refused)
+        other = next(agent for agent in pair if agent is not stuck)
+        assert stuck.send(other.name) == 0  # trying again does not help ...
+        assert stuck.send("operator") == 1  # ... but it can say so
+        assert "flow again" in whole.cli("loops", "reset", first).stdout
+        assert stuck.send(other.name) == 1
+        assert echo(pair, onwards(pair)) == HOPS - 1
+
+
+@pytest.mark.parametrize("size", form((3,), (3, 5, 17)))
+def test_a_ring_is_stopped(whole: Instance, size: int):
+    with agents_of(whole, size) as ring:
+        begin(whole, ring[0].name)
+        assert echo(ring, onwards(ring)) == HOPS
+        assert Counter(code for agent in ring for code in agent.refused) == {"loop_limit": 1}
+
+
+def test_a_restart_does_not_reset_a_loop(whole: Instance):
+    """The hops stand in the messages, and what an agent received last is asked of the mailbox."""
+    with agents_of(whole, 2) as pair:
+        begin(whole, pair[0].name)
+        sent = echo(pair, onwards(pair), most=3)
+        [taken] = (message for agent in pair for message in agent.received())
+        whole.kill()
+        whole.up(*LIMITS)
+        holder = next(agent for agent in pair if agent.name == taken["to"])
+        sent += onwards(pair)(holder, taken)
+        assert sent + echo(pair, onwards(pair)) == HOPS
+        assert pair[0].refused + pair[1].refused == ["loop_limit"]
+
+
+def test_a_broadcast_that_all_answer_to_all_is_bounded(whole: Instance):
+    size = form(8, 100)
+    with agents_of(whole, size) as crowd:
+        target = "%reader"
+        with whole.client() as client:
+            assert len(client.send(target, "what do you think?").receipts) == size
+        sent = echo(crowd, lambda agent, _message: agent.send(target), most=10 * BUDGET)
+        assert 0 < sent < BUDGET
+        assert {code for agent in crowd for code in agent.refused} <= {"loop_limit", "rate_limit"}
+        message = crowd[0].client.call("messages.inbox", all=True, limit=1)["messages"][0]
+        assert crowd[0].send(target, reply_to=message["id"]) == 0  # reply to all, said outright
+        assert crowd[0].refused[-1] == "loop_limit"
+
+
+def test_an_inbox_is_told_what_was_refused(whole: Instance):
+    with agents_of(whole, 2) as pair:
+        begin(whole, pair[0].name)
+        echo(pair, onwards(pair))
+        stuck = next(agent for agent in pair if agent.refused)
+        other = next(agent for agent in pair if agent is not stuck)
+        assert other.client.call("messages.inbox")["refused"] == []  # it was told within the loop
+        stuck.send(other.name)
+        for _ in range(2):  # that the operator looks is not that the owner does
+            assert f"from {stuck.name} were refused" in whole.cli("inbox", other.name).stderr
+        assert other.client.call("messages.inbox")["refused"] == [{"from": stuck.name, "count": 1}]
+        assert other.client.call("messages.inbox")["refused"] == []
+
+
+def test_without_the_guard_a_loop_goes_on(idle_instance: Instance):
+    (idle_instance.directory / "profiles").mkdir()
+    (idle_instance.directory / "profiles" / "reader.toml").write_text(PULL)
+    idle_instance.up(*LIMITS, "loops.enabled=false")
+    with agents_of(idle_instance, 2) as pair:
+        begin(idle_instance, pair[0].name)
+        assert echo(pair, onwards(pair), most=2 * BUDGET) == 2 * BUDGET
+        assert pair[0].refused == pair[1].refused == []
+    with agents_of(idle_instance, 3) as crowd:
+        with idle_instance.client() as client:
+            client.send("%reader", "what do you think?")
+        assert echo(crowd, lambda agent, _message: agent.send("%reader"), most=2 * BUDGET) >= 2 * BUDGET
+        assert not any(agent.refused for agent in crowd)
