@@ -32,6 +32,14 @@ async def get(parts: Parts, caller: Caller, params: calls.OneMessage) -> dict[st
     return row
 
 
+async def thread(parts: Parts, caller: Caller, params: calls.MessagesThread) -> dict[str, Any]:
+    """Return the conversation that a message belongs to, oldest first."""
+    message = await _visible(parts, caller, params.id)
+    party = caller.agent_id if caller.role is Role.AGENT else None
+    found = await parts.mailbox.thread(message.thread or message.id, params.limit, party)
+    return {"messages": [message_row(parts.directory, each) for each in found]}
+
+
 def _waits_for(parts: Parts, message: Message) -> str:
     if message.state not in UNREAD:
         return ""

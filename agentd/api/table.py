@@ -32,6 +32,7 @@ FUNCTIONS: dict[str, Function] = {
     "messages.send": sending.send,
     "messages.send_batch": sending.send_batch,
     "messages.get": messages.get,
+    "messages.thread": messages.thread,
     "messages.wait": messages.wait,
     "messages.inbox": messages.inbox,
     "messages.ack": messages.ack,

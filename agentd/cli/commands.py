@@ -187,9 +187,10 @@ _TABLE = (
     Command(
         "msg",
         "messages:msg",
-        "Show a message and every state it went through.",
-        "agentd msg m4k2v7q",
+        "Show a message and every state it went through, or the conversation it belongs to.",
+        "agentd msg m4k2v7q --thread",
         (Argument("ID"),),
+        (Option("--thread", doc="list the whole conversation, oldest first"),),
         group=MESSAGES,
     ),
     Command(

@@ -150,7 +150,10 @@ def _row(message: dict[str, Any]) -> Sequence[object]:
 
 
 def msg(values: Values) -> int:
-    """Show a message and its history."""
+    """Show a message and its history, or the conversation it belongs to."""
+    if values["thread"]:
+        print_messages(values, ask("messages.thread", {"id": values["id"]}), "")
+        return EXIT_OK
     message = ask("messages.get", {"id": values["id"]})
     if values["json"]:
         emit(message)

@@ -127,6 +127,13 @@ class OneMessage(Params):
     id: Annotated[str, Meta(min_length=2, max_length=32)]
 
 
+class MessagesThread(Params):
+    """The conversation that a message belongs to; an agent sees what it sent or received of it."""
+
+    id: Annotated[str, Meta(min_length=2, max_length=32)]
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+
+
 class MessagesWait(Params):
     """Wait until the message reaches a state, or is answered."""
 
@@ -272,6 +279,7 @@ _TABLE = (
     Call("messages.send", Send, "Send a message; the answer means it is on disk.", agent_may=True),
     Call("messages.send_batch", SendBatch, "Send many messages in one durable commit.", agent_may=True),
     Call("messages.get", OneMessage, "Return a message and every state it went through.", agent_may=True, writes=False),
+    Call("messages.thread", MessagesThread, "Return a conversation, oldest first.", agent_may=True, writes=False),
     Call("messages.wait", MessagesWait, "Wait for a message's state or its answer.", agent_may=True, writes=False),
     Call("messages.inbox", Inbox, "List an inbox.", agent_may=True),
     Call("messages.ack", Ids, "Say that messages were dealt with.", agent_may=True),

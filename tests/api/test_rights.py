@@ -31,6 +31,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "messages.send": {"to": "nobody", "body": "x"},
     "messages.send_batch": {"messages": []},
     "messages.get": {"id": "m000000000"},
+    "messages.thread": {"id": "m000000000"},
     "messages.wait": {"id": "m000000000", "until": "acked", "timeout_s": 0.1},
     "messages.search": {"query": "word"},
     "messages.reindex": {},

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from faults import form
 from instance import Instance, instance
-
-from agentd.client import Client
+from speaking import Agent, add_reader, agents_of
 
 HOPS, BUDGET = 6, 40
 LIMITS = (f"loops.max_hops={HOPS}", f"loops.trace_messages={BUDGET}")
-PULL = """
-command = "cat"
-delivery = "pull"
-[[rules]]
-state = "idle"
-screen = ''
-reason = "it reads"
-"""
-
-
-class Agent:
-    """An agent whose program is this test: it speaks with the agent's own token."""
-
-    def __init__(self, name: str, client: Client) -> None:
-        self.name = name
-        self.client = client
-        self.refused: list[str] = []
-
-    def received(self) -> list[dict[str, Any]]:
-        """Take what is new."""
-        messages = self.client.call("messages.inbox", limit=1000)["messages"]
-        if messages:
-            self.client.call("messages.ack", ids=[message["id"] for message in messages])
-        return messages
-
-    def send(self, to: str, **more: Any) -> int:
-        """Send; return how many were accepted."""
-        result = self.client.call("messages.send_batch", messages=[{"to": to, "body": "echo", **more}])["results"][0]
-        self.refused += [row["error"]["code"] for row in (result, *result.get("failed", ())) if "error" in row]
-        return len(result.get("receipts", ())) or ("id" in result)
-
-
 Echo = Callable[[Agent, dict[str, Any]], int]  # what an agent does with a message; returns how many it sent
 
 
@@ -70,21 +35,9 @@ def onwards(agents: list[Agent]) -> Echo:
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Instance]:
     with instance() as one:
-        (one.directory / "profiles").mkdir()
-        (one.directory / "profiles" / "reader.toml").write_text(PULL)
+        add_reader(one)
         one.up(*LIMITS)
         yield one
-
-
-@contextlib.contextmanager
-def agents_of(whole: Instance, size: int) -> Iterator[list[Agent]]:
-    with ExitStack() as stack:
-        operator = stack.enter_context(whole.client())
-        rows = operator.call("agents.spawn", profile="reader", n=size, cwd=str(whole.directory))["agents"]
-        tokens = [whole.directory / "agents" / row["id"] / "token" for row in rows]
-        clients = [stack.enter_context(whole.client(token=token.read_text().strip())) for token in tokens]
-        yield [Agent(row["name"], client) for row, client in zip(rows, clients, strict=True)]
-        operator.call("agents.stop", targets=[row["id"] for row in rows], force=True)
 
 
 def refusals(whole: Instance, since: int) -> list[dict[str, Any]]:
@@ -175,8 +128,7 @@ def test_an_inbox_is_told_what_was_refused(whole: Instance):
 
 
 def test_without_the_guard_a_loop_goes_on(idle_instance: Instance):
-    (idle_instance.directory / "profiles").mkdir()
-    (idle_instance.directory / "profiles" / "reader.toml").write_text(PULL)
+    add_reader(idle_instance)
     idle_instance.up(*LIMITS, "loops.enabled=false")
     with agents_of(idle_instance, 2) as pair:
         begin(idle_instance, pair[0].name)
