@@ -126,7 +126,8 @@ def inbox(values: Values) -> int:
     whose = values["target"] or "you"
     print_messages(values, answer, f"no messages for {whose}; answers appear here when agents send them")
     for row in answer.get("refused", ()):
-        note(f"agentd: {row['count']} from {row['from']} were refused since this inbox was last read: over a limit")
+        what = f"{row['count']} sent by {row['from']} were over a limit and refused since this inbox was last read"
+        note(f"agentd: {what}; the sender was told")
     return EXIT_OK
 
 

@@ -122,7 +122,7 @@ def test_an_inbox_is_told_what_was_refused(whole: Instance):
         assert other.client.call("messages.inbox")["refused"] == []  # it was told within the loop
         stuck.send(other.name)
         for _ in range(2):  # that the operator looks is not that the owner does
-            assert f"from {stuck.name} were refused" in whole.cli("inbox", other.name).stderr
+            assert f"1 sent by {stuck.name} were over a limit" in whole.cli("inbox", other.name).stderr
         assert other.client.call("messages.inbox")["refused"] == [{"from": stuck.name, "count": 1}]
         assert other.client.call("messages.inbox")["refused"] == []
 
