@@ -10,12 +10,13 @@ import anyio
 from agentd.api.parts import Parts
 from agentd.api.sending import may_see, recipients
 from agentd.api.views import event_row, message_row, outcome
-from agentd.errors import DeadlineExceeded, Denied, NotFound
+from agentd.errors import DeadlineExceeded, Denied, InvalidValue, NotFound
 from agentd.records import OPERATOR, Caller, Change, Message, MessageState, Role
 from agentd.wire import calls
 
 OPEN = (MessageState.ACCEPTED, MessageState.DELIVERING, MessageState.DELIVERED)
 READ_BYTES = 4 * 1024 * 1024  # of one inbox in one answer
+MOST_ACKED = 10_000  # of one inbox at once; more are acknowledged by doing it again
 UNREAD = (MessageState.ACCEPTED, MessageState.DELIVERING)
 REACHED = {  # what `--wait STATE` is satisfied by
     "accepted": frozenset(MessageState),
@@ -127,20 +128,47 @@ def _other_inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> str:
     return agent.id
 
 
-async def ack(parts: Parts, caller: Caller, params: calls.Ids) -> dict[str, Any]:
+async def take(parts: Parts, caller: Caller, params: calls.Take) -> dict[str, Any]:
+    """Lease the next messages of the caller's inbox; whoever holds one says so by its `lease`."""
+    most = parts.config.courier.max_attempts
+    taken = await parts.mailbox.reserve(caller.inbox, params.limit, READ_BYTES, params.lease_s, most)
+    rows = [
+        {**message_row(parts.directory, message), "lease": f"{message.id}#{attempt}"}
+        for message, attempt in ((delivery.message, delivery.attempt) for delivery in taken)
+    ]
+    return {"messages": rows, "lease_s": params.lease_s, "refused": parts.refusals.read(caller.inbox)}
+
+
+async def extend(parts: Parts, caller: Caller, params: calls.Extend) -> dict[str, Any]:
+    """Hold taken messages longer; an agent its own only."""
+    return outcome(params.ids, await parts.mailbox.extend(params.ids, params.lease_s, _owner(caller)))
+
+
+def _owner(caller: Caller) -> str | None:
+    """Return whose messages the caller may settle; None for everybody's."""
+    return caller.agent_id if caller.role is Role.AGENT else None
+
+
+async def ack(parts: Parts, caller: Caller, params: calls.Ack) -> dict[str, Any]:
     """Say that messages were dealt with; an agent can say it of its own only."""
-    owner = caller.agent_id if caller.role is Role.AGENT else None
-    errors = await parts.mailbox.ack(params.ids, caller.name, owner)
+    if params.all == bool(params.ids):
+        raise InvalidValue("say which ids, or all of them", field="ids", hint="give either ids or all")
+    ids = await _delivered(parts, caller.inbox) if params.all else params.ids
+    errors = await parts.mailbox.ack(ids, caller.name, _owner(caller))
     parts.metrics.add("messages_acked_total", errors.count(None))
-    return outcome(params.ids, errors)
+    return outcome(ids, errors)
+
+
+async def _delivered(parts: Parts, inbox: str) -> list[str]:
+    found = await parts.mailbox.inbox(inbox, [MessageState.DELIVERED], MOST_ACKED)
+    return [message.id for message in found]
 
 
 async def nack(parts: Parts, caller: Caller, params: calls.Nack) -> dict[str, Any]:
     """Give messages back; they are offered again."""
-    owner = caller.agent_id if caller.role is Role.AGENT else None
     detail = params.detail or f"given back by {caller.name}"
     limit = parts.config.courier.max_attempts
-    errors = await parts.mailbox.nack(params.ids, params.delay_s, detail, limit, agent=owner)
+    errors = await parts.mailbox.nack(params.ids, params.delay_s, detail, limit, agent=_owner(caller))
     return outcome(params.ids, errors)
 
 

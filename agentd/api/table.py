@@ -35,6 +35,8 @@ FUNCTIONS: dict[str, Function] = {
     "messages.thread": messages.thread,
     "messages.wait": messages.wait,
     "messages.inbox": messages.inbox,
+    "messages.take": messages.take,
+    "messages.extend": messages.extend,
     "messages.ack": messages.ack,
     "messages.nack": messages.nack,
     "messages.dead": messages.dead,

@@ -16,6 +16,7 @@ MAYBE_TARGET = Argument("TARGET", required=False, completes="agents")
 IDS = Argument("ID", many=True)
 SET = Option("--set", "KEY=VALUE", "a setting for this run of the daemon", kind="pair", repeat=True)
 TIMEOUT = Option("--timeout", "SECONDS", "how long to wait (300)", kind="number", high=YEAR_S)
+LEASE = Option("--lease", "SECONDS", "how long they are yours (60)", kind="number", low=0.1, high=86_400)
 LIMIT = Option("--limit", "N", "the most to show (100)", kind="int", low=1, high=10_000)
 
 NO_WORKTREES = (
@@ -181,7 +182,12 @@ _TABLE = (
         "List an inbox; reading your own marks its messages delivered.",
         "agentd inbox lead --all",
         (MAYBE_TARGET,),
-        (Option("--all", doc="also the messages that are done with"), LIMIT),
+        (
+            Option("--all", doc="also the messages that are done with"),
+            Option("--take", doc="take the next ones for a time; they come again unless you ack or extend them"),
+            LEASE,
+            LIMIT,
+        ),
         group=MESSAGES,
     ),
     Command(
@@ -198,7 +204,17 @@ _TABLE = (
         "messages:ack",
         "Say that messages were dealt with.",
         "agentd ack m4k2v7q",
+        (Argument("ID", required=False, many=True),),
+        (Option("--all", doc="all that were delivered to you"),),
+        group=MESSAGES,
+    ),
+    Command(
+        "extend",
+        "messages:extend",
+        "Hold messages longer that you took with `agentd inbox --take`.",
+        "agentd extend m4k2v7q#1 --lease 300",
         (IDS,),
+        (LEASE,),
         group=MESSAGES,
     ),
     Command(

@@ -28,7 +28,7 @@ from agentd.records import Delivery, Draft, Message, MessageState, Receipt
 
 A_FEW = 10
 PAGE_BYTES = 1024 * 1024  # of bodies that are read on in one go
-Taken = Delivery | str  # one attempt of a message, or the message by its id
+Taken = Delivery | str  # one attempt of a message, as it was handed out or as `id#attempt`; or the message by its id
 
 
 class Mailbox:
@@ -135,13 +135,16 @@ class Mailbox:
 
     # -- taking
 
-    async def reserve(self, agent: str, limit: int, max_bytes: int, lease_s: float) -> list[Delivery]:
+    async def reserve(
+        self, agent: str, limit: int, max_bytes: int, lease_s: float, max_attempts: int | None = None
+    ) -> list[Delivery]:
         """Take the next messages of an inbox: they are `delivering`, and offered again when the lease runs out.
 
         By priority, then by age; of one sender and priority, none passes an earlier one that is leased or in
-        back-off. At least one if one is due, whatever `max_bytes`.
+        back-off. At least one if one is due, whatever `max_bytes`. With `max_attempts`, those whose last lease ran out
+        become dead letters instead.
         """
-        return await self._inbox(agent).do(Reserve(agent, limit, max_bytes, int(lease_s * 1e9)))
+        return await self._inbox(agent).do(Reserve(agent, limit, max_bytes, int(lease_s * 1e9), max_attempts))
 
     async def deliver(self, deliveries: Sequence[Delivery], detail: str = "") -> Outcomes:
         """Mark taken messages delivered; each whose attempt is over gets a Conflict and stays as it is."""
@@ -150,6 +153,13 @@ class Mailbox:
     async def release(self, deliveries: Sequence[Delivery]) -> Outcomes:
         """Give taken messages back as if they had not been taken; each whose attempt is over gets a Conflict."""
         return await self._settle(deliveries, commands.release())
+
+    async def extend(self, taken: Sequence[Taken], lease_s: float, agent: str | None = None) -> Outcomes:
+        """Hold taken messages for so long from now on; those whose lease ran out get a Conflict.
+
+        With `agent`, messages to another inbox get NotFound.
+        """
+        return await self._settle(taken, commands.extend(self._clock.now_ns(), int(lease_s * 1e9)), agent)
 
     async def nack(
         self, taken: Sequence[Taken], delay_s: float, detail: str, max_attempts: int, agent: str | None = None
@@ -338,7 +348,14 @@ def _seq(id_: str) -> int | None:
 
 
 def _target(item: Taken) -> Target:
-    return Target(seq_of(item)) if isinstance(item, str) else Target(seq_of(item.message.id), item.attempt)
+    if not isinstance(item, str):
+        return Target(seq_of(item.message.id), item.attempt)
+    id_, mark, attempt = item.partition("#")
+    if not mark:
+        return Target(seq_of(id_))
+    if not (attempt.isascii() and attempt.isdecimal()):
+        raise unknown(item)
+    return Target(seq_of(id_), int(attempt), leased=True)
 
 
 def _id(item: Taken) -> str:

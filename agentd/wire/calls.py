@@ -18,6 +18,10 @@ Target = Annotated[
 ]
 Body = Annotated[str, Meta(max_length=1_000_000)]
 MessageId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}$(?!\n)", description="message id")]
+TakenId = Annotated[
+    str, Meta(min_length=2, max_length=32, description="message id, or id#attempt of one that was taken")
+]
+Lease = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
 Path = Annotated[str, Meta(max_length=4096)]
@@ -156,10 +160,31 @@ class Ids(Params):
     ids: Annotated[list[Annotated[str, Meta(min_length=2, max_length=32)]], Meta(min_length=1, max_length=10_000)]
 
 
+class Take(Params):
+    """The next messages of the caller's own inbox; each is offered again after lease_s unless acked or extended."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 10
+    lease_s: Lease = 60.0
+
+
+class Extend(Params):
+    """Taken messages, by id or by the lease that came with them, and how long to hold them from now on."""
+
+    ids: Annotated[list[TakenId], Meta(min_length=1, max_length=10_000)]
+    lease_s: Lease = 60.0
+
+
+class Ack(Params):
+    """Messages by id or by the lease that came with them; or all that were delivered to the caller."""
+
+    ids: Annotated[list[TakenId], Meta(max_length=10_000)] = []
+    all: bool = False
+
+
 class Nack(Params):
     """Give messages back; they are offered again after the delay."""
 
-    ids: Annotated[list[Annotated[str, Meta(min_length=2, max_length=32)]], Meta(min_length=1, max_length=10_000)]
+    ids: Annotated[list[TakenId], Meta(min_length=1, max_length=10_000)]
     delay_s: Seconds = 0.0
     detail: Annotated[str, Meta(max_length=500)] = ""
 
@@ -282,7 +307,9 @@ _TABLE = (
     Call("messages.thread", MessagesThread, "Return a conversation, oldest first.", agent_may=True, writes=False),
     Call("messages.wait", MessagesWait, "Wait for a message's state or its answer.", agent_may=True, writes=False),
     Call("messages.inbox", Inbox, "List an inbox.", agent_may=True),
-    Call("messages.ack", Ids, "Say that messages were dealt with.", agent_may=True),
+    Call("messages.take", Take, "Take the next messages, for a time.", agent_may=True),
+    Call("messages.extend", Extend, "Hold taken messages longer.", agent_may=True),
+    Call("messages.ack", Ack, "Say that messages were dealt with.", agent_may=True),
     Call("messages.nack", Nack, "Give messages back.", agent_may=True),
     Call("messages.dead", Dead, "List dead letters.", writes=False),
     Call("messages.retry", Ids, "Offer dead letters again."),

@@ -188,6 +188,23 @@ class MailboxMachine(RuleBasedStateMachine):
             self.nacked(m, 20 * (outcome != "nack"))
         self.sweep()
 
+    @precondition(lambda self: self.held)
+    @rule(pick=picks, extend=st.booleans())
+    def settle_by_lease(self, pick: int, extend: bool) -> None:
+        delivery = self.held[pick % len(self.held)]
+        m = self.models.get(delivery.message.id)
+        lease = f"{delivery.message.id}#{delivery.attempt}"
+        current = m is not None and m.state is DELIVERING and m.tries == delivery.attempt and m.due > self.now
+        again = m is not None and m.state is ACKED and m.tries == delivery.attempt and not extend
+        answer = self.runner.run(self.box.extend([lease], 40.0) if extend else self.box.ack([lease], "x"))
+        assert (answer == [None]) == (current or again), (answer, m)
+        if m is None or not current:
+            return
+        if extend:
+            m.due = self.now + int(40.0 * 1e9)
+        else:
+            self.acked(m)
+
     def released(self, m: Model) -> None:
         m.tries -= 1
         m.states.pop()

@@ -24,9 +24,10 @@ reason = "it reads"
 class Agent:
     """An agent whose program is this test: it speaks with the agent's own token."""
 
-    def __init__(self, name: str, client: Client) -> None:
+    def __init__(self, name: str, client: Client, environ: dict[str, str]) -> None:
         self.name = name
         self.client = client
+        self.environ = environ  # as in its pane: with it the command line speaks as this agent
         self.refused: list[str] = []
 
     def received(self) -> list[dict[str, Any]]:
@@ -55,7 +56,11 @@ def agents_of(whole: Instance, size: int) -> Iterator[list[Agent]]:
     with ExitStack() as stack:
         operator = stack.enter_context(whole.client())
         rows = operator.call("agents.spawn", profile="reader", n=size, cwd=str(whole.directory))["agents"]
-        tokens = [whole.directory / "agents" / row["id"] / "token" for row in rows]
-        clients = [stack.enter_context(whole.client(token=token.read_text().strip())) for token in tokens]
-        yield [Agent(row["name"], client) for row, client in zip(rows, clients, strict=True)]
+        agents = []
+        for row in rows:
+            token = whole.directory / "agents" / row["id"] / "token"
+            client = stack.enter_context(whole.client(token=token.read_text().strip()))
+            environ = {"AGENTD_SOCKET": str(whole.directory / "agentd.sock"), "AGENTD_TOKEN_FILE": str(token)}
+            agents.append(Agent(row["name"], client, environ))
+        yield agents
         operator.call("agents.stop", targets=[row["id"] for row in rows], force=True)
