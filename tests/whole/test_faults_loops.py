@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from faults import form
-from instance import Instance, instance
+from instance import Instance, instance, wait_until
 from speaking import Agent, add_reader, agents_of
 
 HOPS, BUDGET = 6, 40
@@ -50,9 +51,9 @@ def last_event(whole: Instance) -> int:
         return int(client.call("events.list", limit=1)["last"])
 
 
-def begin(whole: Instance, to: str) -> str:
+def begin(whole: Instance, to: str, body: str = "go") -> str:
     with whole.client() as client:
-        return client.send(to, "go").id
+        return client.send(to, body).id
 
 
 def test_two_that_echo_each_other_are_stopped_and_let_go_on(whole: Instance):
@@ -75,6 +76,21 @@ def test_two_that_echo_each_other_are_stopped_and_let_go_on(whole: Instance):
         assert "flow again" in whole.cli("loops", "reset", first).stdout
         assert stuck.send(other.name) == 1
         assert echo(pair, onwards(pair)) == HOPS - 1
+
+
+def test_two_programs_in_real_panes_are_stopped(whole: Instance):
+    """Each message is a command that sends itself to the other: the shell answers before its courier has looked."""
+    script = whole.directory / "echo.sh"
+    script.write_text(f'{sys.executable} -m agentd send "$OTHER" "sh {script}"\n')
+    before = last_event(whole)
+    pair = [whole.spawn("sh", name=name, env={"OTHER": other}) for name, other in (("ping", "pong"), ("pong", "ping"))]
+    begin(whole, "ping", f"sh {script}")
+    [refused] = wait_until(lambda: refusals(whole, before), "the loop to be refused", 60.0)
+    assert refused["code"] == "loop_limit"
+    with whole.client() as client:
+        got = [client.call("messages.inbox", target=agent["name"], all=True)["messages"] for agent in pair]
+        assert sorted(message["hops"] for messages in got for message in messages) == list(range(HOPS + 1))
+        client.call("agents.stop", targets=["ping", "pong"])
 
 
 @pytest.mark.parametrize("size", form((3,), (3, 5, 17)))
