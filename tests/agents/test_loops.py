@@ -183,6 +183,14 @@ def test_a_pair_has_so_many_answers_a_minute(to: str, most: int):
     assert isinstance(answer(one, "a", to, cause="m99"), RateLimit)
 
 
+def test_what_the_operator_asked_for_is_not_paced():
+    """A lead that was told to share out the work sends it at once; its chain has its budget all the same."""
+    one = world({})
+    for _ in range(50):
+        one.send("a", "b", Cause("m1", OPERATOR, "m1", 0, one.clock.wall_ns()))
+    assert one.given == 50
+
+
 def test_an_answer_to_the_operator_is_never_refused():
     one = world({})
     assert [answer(one, "a", OPERATOR, hops=99) for _ in range(300)] == [None] * 300
