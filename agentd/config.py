@@ -77,6 +77,21 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopsConfig:
+    """What keeps agents from answering each other for ever; the operator's own messages are not limited."""
+
+    enabled: bool = _setting(default=True, doc="refuse messages of agents that go round in a loop")
+    max_hops: int = _setting(16, "most agents a chain of answers goes through", low=1, high=10_000)
+    trace_messages: int = _setting(200, "most messages that may come of one", low=2, high=1_000_000)
+    pair_per_min: int = _setting(10, "answers an agent may send to another in a minute", low=1, high=1_000_000)
+    self_per_min: int = _setting(3, "answers an agent may send to itself in a minute", low=1, high=1_000_000)
+    broadcast_recipients: int = _setting(100, "most recipients of one message of an agent", low=1, high=4000)
+    window_s: float = _setting(
+        600.0, "what an agent sends within this time after a message counts as caused by it", low=0.1, high=86_400
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class MailboxConfig:
     """Where messages are kept."""
 
@@ -156,6 +171,7 @@ class Config:
     cache: CacheConfig = field(default_factory=CacheConfig)
     courier: CourierConfig = field(default_factory=CourierConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    loops: LoopsConfig = field(default_factory=LoopsConfig)
     mailbox: MailboxConfig = field(default_factory=MailboxConfig)
     rpc: RpcConfig = field(default_factory=RpcConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -187,6 +203,7 @@ _SECTIONS: dict[str, type] = {
     "cache": CacheConfig,
     "courier": CourierConfig,
     "log": LogConfig,
+    "loops": LoopsConfig,
     "mailbox": MailboxConfig,
     "rpc": RpcConfig,
     "search": SearchConfig,

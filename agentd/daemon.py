@@ -20,11 +20,14 @@ import anyio
 
 from agentd import __version__, config, logs
 from agentd.agents.adoption import Adoption
+from agentd.agents.causes import Causes
 from agentd.agents.crew import Crew
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.directory import Directory
+from agentd.agents.loops import Loops
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
+from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
@@ -190,7 +193,8 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             log=given.log,
         )
     )
-    on_changes += [search.on_changes, crew.on_changes, partial(_emit_changes, events, directory)]
+    causes = Causes(mailbox, settings.loops.window_s, time.time_ns)
+    on_changes += [causes.on_changes, search.on_changes, crew.on_changes, partial(_emit_changes, events, directory)]
     on_tmux += [queries.on_tmux, crew.on_tmux]
     parts = Parts(
         config=settings,
@@ -210,6 +214,9 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         crew=crew,
         teams=Teams(registry, directory, await registry.teams()),
         waiters=waiters,
+        loops=Loops(settings.loops, time.monotonic, time.time_ns),
+        causes=causes,
+        refusals=Refusals(events, metrics, directory.display, time.monotonic),
         events=events,
         metrics=metrics,
         log=given.log,

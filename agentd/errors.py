@@ -191,6 +191,14 @@ class LoopLimit(AgentdError):
     exit_code = EXIT_NOT_ALLOWED
 
 
+class RateLimit(AgentdError):
+    """Raised when an agent answers another more often than is allowed."""
+
+    code = "rate_limit"
+    retryable = True
+    exit_code = EXIT_NOT_ALLOWED
+
+
 class StaleTarget(AgentdError):
     """Raised when a pane id belongs to an earlier tmux server."""
 

@@ -124,7 +124,7 @@ class Draft(NamedTuple):
     reply_to: str | None = None
     headers: Mapping[str, str] = NO_HEADERS
     thread: str | None = None  # the first message of the conversation that this one answers in
-    trace: str | None = None  # the message that set off the chain this one belongs to; None: it begins one
+    trace: str | None = None  # the message or broadcast that set off the chain this one belongs to; None: it begins one
     hops: int = 0  # how many agents handled the chain before
 
 

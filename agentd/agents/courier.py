@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
+from agentd.agents.backoff import backoff_s
 from agentd.agents.composer import surely_holds
 from agentd.agents.line_mode import for_lines, in_line_mode
 from agentd.agents.profile import Profile
@@ -37,6 +38,7 @@ class Courier:
         config: CourierConfig,
         display: Callable[[str], str],
         metrics: Metrics,
+        chance: Callable[[], float],
     ) -> None:
         self._inbox = inbox
         self._profile = profile
@@ -45,6 +47,7 @@ class Courier:
         self._config = config
         self._display = display
         self._metrics = metrics
+        self._chance = chance
         self._not_before_s = 0.0
         self._unsure: Sequence[Delivery] = ()  # typed, and not seen to be submitted
 
@@ -62,7 +65,11 @@ class Courier:
             return False
         profile = self._as_typed()
         reserved = await self._mailbox.reserve(
-            self._inbox, self._most_messages(profile), self._config.batch_bytes, self._config.lease_s
+            self._inbox,
+            self._most_messages(profile),
+            self._config.batch_bytes,
+            self._config.lease_s,
+            self._config.max_attempts,
         )
         if not reserved:
             return False
@@ -136,5 +143,6 @@ class Courier:
                 await self._mailbox.release(deliveries)
             case Outcome.UNCONFIRMED:
                 self._unsure = deliveries
-                delay_s = self._config.backoff_s * 2 ** (max(d.attempt for d in deliveries) - 1)
+                attempt_number = max(delivery.attempt for delivery in deliveries)
+                delay_s = backoff_s(self._config.backoff_s, attempt_number, self._chance())
                 await self._mailbox.nack(deliveries, delay_s, attempt.detail, self._config.max_attempts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import anyio
@@ -52,6 +53,7 @@ class Watch:
                 parts.config.courier,
                 parts.directory.display,
                 parts.metrics,
+                random.random,
             ),
             Status(
                 settle_s=profile.boot.settle_ms / 1000,

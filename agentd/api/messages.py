@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
-import msgspec
 
-from agentd.agents.directory import is_group
 from agentd.api.parts import Parts
-from agentd.api.views import error_row, event_row, message_row, outcome, receipt_row
-from agentd.errors import AgentdError, DeadlineExceeded, Denied, InvalidValue, NotFound, OverLimit
-from agentd.records import OPERATOR, Caller, Change, Draft, Message, MessageState, Priority, Receipt, Role
+from agentd.api.sending import may_see, recipients
+from agentd.api.views import event_row, message_row, outcome
+from agentd.errors import DeadlineExceeded, Denied, InvalidValue, NotFound
+from agentd.records import OPERATOR, Caller, Change, Message, MessageState, Role
 from agentd.wire import calls
 
 OPEN = (MessageState.ACCEPTED, MessageState.DELIVERING, MessageState.DELIVERED)
 READ_BYTES = 4 * 1024 * 1024  # of one inbox in one answer
-MOST_DRAFTS = 100_000  # that one batch may become when its targets are resolved
+MOST_ACKED = 10_000  # of one inbox at once; more are acknowledged by doing it again
 UNREAD = (MessageState.ACCEPTED, MessageState.DELIVERING)
 REACHED = {  # what `--wait STATE` is satisfied by
     "accepted": frozenset(MessageState),
@@ -26,98 +25,20 @@ REACHED = {  # what `--wait STATE` is satisfied by
 }
 
 
-async def send(parts: Parts, caller: Caller, params: calls.Send) -> dict[str, Any]:
-    """Send one message to every agent the target names."""
-    drafts = _drafts(parts, caller, params)
-    results = await parts.mailbox.put(drafts)
-    parts.metrics.add("messages_accepted_total", sum(1 for result in results if isinstance(result, Receipt)))
-    return _receipt(parts, drafts, results, group=is_group(params.to))
-
-
-async def send_batch(parts: Parts, caller: Caller, params: calls.SendBatch) -> dict[str, Any]:
-    """Send many; the answers stand in the order of the items."""
-    drafts: list[Draft] = []
-    spans: list[tuple[int, int, bool] | AgentdError] = []
-    for item in params.messages:
-        try:
-            send_params = msgspec.convert(item, calls.Send)
-            mine = _drafts(parts, caller, send_params)
-            if len(drafts) + len(mine) > MOST_DRAFTS:
-                raise OverLimit(f"the batch becomes more than {MOST_DRAFTS} messages", hint="send it in parts")
-            spans.append((len(drafts), len(drafts) + len(mine), is_group(send_params.to)))
-            drafts += mine
-        except msgspec.ValidationError as error:
-            spans.append(InvalidValue(str(error)))
-        except AgentdError as error:
-            spans.append(error)
-    results = await parts.mailbox.put(drafts)
-    parts.metrics.add("messages_accepted_total", sum(1 for result in results if isinstance(result, Receipt)))
-    return {"results": [_batch_row(parts, span, drafts, results) for span in spans]}
-
-
-def _batch_row(
-    parts: Parts,
-    span: tuple[int, int, bool] | AgentdError,
-    drafts: Sequence[Draft],
-    results: Sequence[Receipt | AgentdError],
-) -> dict[str, Any]:
-    if isinstance(span, AgentdError):
-        return error_row(span)
-    start, end, group = span
-    try:
-        return _receipt(parts, drafts[start:end], results[start:end], group=group)
-    except AgentdError as error:
-        return error_row(error)
-
-
-def _drafts(parts: Parts, caller: Caller, params: calls.Send) -> list[Draft]:
-    """Resolve the target once; the sender is who the caller is, whatever the caller says."""
-    return [
-        Draft(
-            to=inbox,
-            sender=caller.inbox,
-            body=params.body,
-            key=params.key,
-            priority=Priority[params.priority.upper()],
-            ttl_s=params.ttl_s,
-            reply_to=params.reply_to,
-            headers=params.headers,
-        )
-        for inbox in _inboxes(parts, caller, params.to)
-    ]
-
-
-def _inboxes(parts: Parts, caller: Caller, target: str) -> list[str]:
-    if target == OPERATOR:
-        return [OPERATOR]
-    found = [agent.id for agent in parts.directory.resolve(target)]
-    return [id_ for id_ in found if id_ != caller.agent_id] or found if is_group(target) else found
-
-
-def _receipt(
-    parts: Parts, drafts: Sequence[Draft], results: Sequence[Receipt | AgentdError], *, group: bool
-) -> dict[str, Any]:
-    """Fold the receipts of a fan-out into one, which names those that were refused; all refused is an error."""
-    receipts = [result for result in results if isinstance(result, Receipt)]
-    if not receipts:
-        raise next(result for result in results if isinstance(result, AgentdError))
-    if not group:
-        return receipt_row(parts.directory, receipts[0])
-    row = receipt_row(parts.directory, receipts[0]._replace(receipts=tuple(receipts)))
-    failed = [
-        {"to": parts.directory.display(draft.to), **error_row(result)}
-        for draft, result in zip(drafts, results, strict=True)
-        if isinstance(result, AgentdError)
-    ]
-    return {**row, "failed": failed} if failed else row
-
-
 async def get(parts: Parts, caller: Caller, params: calls.OneMessage) -> dict[str, Any]:
     """Return a message that the caller sent or received, with why it still waits."""
     message = await _visible(parts, caller, params.id)
     row = message_row(parts.directory, message)
     row["waits_for"] = _waits_for(parts, message)
     return row
+
+
+async def thread(parts: Parts, caller: Caller, params: calls.MessagesThread) -> dict[str, Any]:
+    """Return the conversation that a message belongs to, oldest first."""
+    message = await _visible(parts, caller, params.id)
+    party = caller.agent_id if caller.role is Role.AGENT else None
+    found = await parts.mailbox.thread(message.thread or message.id, params.limit, party)
+    return {"messages": [message_row(parts.directory, each) for each in found]}
 
 
 def _waits_for(parts: Parts, message: Message) -> str:
@@ -131,7 +52,7 @@ def _waits_for(parts: Parts, message: Message) -> str:
 
 async def _visible(parts: Parts, caller: Caller, id_: str) -> Message:
     message = await parts.mailbox.get(id_)
-    if caller.role is Role.AGENT and caller.agent_id not in (message.sender, message.to):
+    if not may_see(caller, message):
         raise NotFound(f"no message `{id_}`", hint="an agent sees the messages it sent or received")
     return message
 
@@ -189,7 +110,8 @@ async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, 
     listed = {message.id for message in messages}
     messages += [await parts.mailbox.get(id_) for id_ in taken if id_ not in listed]  # what was marked is shown
     messages.sort(key=lambda message: message.id)
-    return {"messages": [message_row(parts.directory, message) for message in messages]}
+    refused = parts.refusals.read(owner) if owner == caller.inbox else parts.refusals.rows(owner)
+    return {"messages": [message_row(parts.directory, message) for message in messages], "refused": refused}
 
 
 async def _read_own(parts: Parts, owner: str, limit: int) -> list[str]:
@@ -206,20 +128,47 @@ def _other_inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> str:
     return agent.id
 
 
-async def ack(parts: Parts, caller: Caller, params: calls.Ids) -> dict[str, Any]:
+async def take(parts: Parts, caller: Caller, params: calls.Take) -> dict[str, Any]:
+    """Lease the next messages of the caller's inbox; whoever holds one says so by its `lease`."""
+    most = parts.config.courier.max_attempts
+    taken = await parts.mailbox.reserve(caller.inbox, params.limit, READ_BYTES, params.lease_s, most)
+    rows = [
+        {**message_row(parts.directory, message), "lease": f"{message.id}#{attempt}"}
+        for message, attempt in ((delivery.message, delivery.attempt) for delivery in taken)
+    ]
+    return {"messages": rows, "lease_s": params.lease_s, "refused": parts.refusals.read(caller.inbox)}
+
+
+async def extend(parts: Parts, caller: Caller, params: calls.Extend) -> dict[str, Any]:
+    """Hold taken messages longer; an agent its own only."""
+    return outcome(params.ids, await parts.mailbox.extend(params.ids, params.lease_s, _owner(caller)))
+
+
+def _owner(caller: Caller) -> str | None:
+    """Return whose messages the caller may settle; None for everybody's."""
+    return caller.agent_id if caller.role is Role.AGENT else None
+
+
+async def ack(parts: Parts, caller: Caller, params: calls.Ack) -> dict[str, Any]:
     """Say that messages were dealt with; an agent can say it of its own only."""
-    owner = caller.agent_id if caller.role is Role.AGENT else None
-    errors = await parts.mailbox.ack(params.ids, caller.name, owner)
+    if params.all == bool(params.ids):
+        raise InvalidValue("say which ids, or all of them", field="ids", hint="give either ids or all")
+    ids = await _delivered(parts, caller.inbox) if params.all else params.ids
+    errors = await parts.mailbox.ack(ids, caller.name, _owner(caller))
     parts.metrics.add("messages_acked_total", errors.count(None))
-    return outcome(params.ids, errors)
+    return outcome(ids, errors)
+
+
+async def _delivered(parts: Parts, inbox: str) -> list[str]:
+    found = await parts.mailbox.inbox(inbox, [MessageState.DELIVERED], MOST_ACKED)
+    return [message.id for message in found]
 
 
 async def nack(parts: Parts, caller: Caller, params: calls.Nack) -> dict[str, Any]:
     """Give messages back; they are offered again."""
-    owner = caller.agent_id if caller.role is Role.AGENT else None
     detail = params.detail or f"given back by {caller.name}"
     limit = parts.config.courier.max_attempts
-    errors = await parts.mailbox.nack(params.ids, params.delay_s, detail, limit, agent=owner)
+    errors = await parts.mailbox.nack(params.ids, params.delay_s, detail, limit, agent=_owner(caller))
     return outcome(params.ids, errors)
 
 
@@ -228,7 +177,7 @@ async def dead(parts: Parts, _caller: Caller, params: calls.Dead) -> dict[str, A
     if params.target is None:
         inboxes = [OPERATOR, *(agent.id for agent in parts.directory)]
     else:
-        inboxes = _inboxes(parts, _caller, params.target)
+        inboxes = recipients(parts, _caller, params.target)
     messages: list[Message] = []
     for owner in inboxes:
         messages += await parts.mailbox.inbox(owner, [MessageState.DEAD], params.limit)
@@ -248,7 +197,7 @@ async def drop(parts: Parts, _caller: Caller, params: calls.Ids) -> dict[str, An
 
 async def follow(parts: Parts, caller: Caller, params: calls.MessagesFollow) -> AsyncIterator[dict[str, Any]]:
     """Stream the changes of messages that the caller may see."""
-    watched = set(_inboxes(parts, caller, params.target)) if params.target else set()
+    watched = set(recipients(parts, caller, params.target)) if params.target else set()
     if caller.role is Role.AGENT:
         watched = {caller.agent_id}
     async for event in parts.events.follow(types=["message.*"]):

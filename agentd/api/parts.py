@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agentd.agents.causes import Causes
 from agentd.agents.crew import Crew
 from agentd.agents.directory import Directory
+from agentd.agents.loops import Loops
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
+from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
@@ -45,6 +48,9 @@ class Parts:
     crew: Crew
     teams: Teams
     waiters: Waiters
+    loops: Loops
+    causes: Causes
+    refusals: Refusals
     events: Events
     metrics: Metrics
     log: Log

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentd.api import agents, daemon, messages, search, sessions, teams
+from agentd.api import agents, daemon, loops, messages, search, sending, sessions, teams
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params
@@ -29,11 +29,14 @@ FUNCTIONS: dict[str, Function] = {
     "agents.wait": agents.wait,
     "agents.whoami": agents.whoami,
     "agents.follow": agents.follow,
-    "messages.send": messages.send,
-    "messages.send_batch": messages.send_batch,
+    "messages.send": sending.send,
+    "messages.send_batch": sending.send_batch,
     "messages.get": messages.get,
+    "messages.thread": messages.thread,
     "messages.wait": messages.wait,
     "messages.inbox": messages.inbox,
+    "messages.take": messages.take,
+    "messages.extend": messages.extend,
     "messages.ack": messages.ack,
     "messages.nack": messages.nack,
     "messages.dead": messages.dead,
@@ -42,6 +45,8 @@ FUNCTIONS: dict[str, Function] = {
     "messages.search": search.search,
     "messages.reindex": search.reindex,
     "messages.follow": messages.follow,
+    "loops.list": loops.list_,
+    "loops.reset": loops.reset,
     "sessions.list": sessions.list_,
     "sessions.get": sessions.get,
     "teams.up": teams.up,

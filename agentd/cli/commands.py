@@ -16,6 +16,7 @@ MAYBE_TARGET = Argument("TARGET", required=False, completes="agents")
 IDS = Argument("ID", many=True)
 SET = Option("--set", "KEY=VALUE", "a setting for this run of the daemon", kind="pair", repeat=True)
 TIMEOUT = Option("--timeout", "SECONDS", "how long to wait (300)", kind="number", high=YEAR_S)
+LEASE = Option("--lease", "SECONDS", "how long they are yours (60)", kind="number", low=0.1, high=86_400)
 LIMIT = Option("--limit", "N", "the most to show (100)", kind="int", low=1, high=10_000)
 
 NO_WORKTREES = (
@@ -181,15 +182,21 @@ _TABLE = (
         "List an inbox; reading your own marks its messages delivered.",
         "agentd inbox lead --all",
         (MAYBE_TARGET,),
-        (Option("--all", doc="also the messages that are done with"), LIMIT),
+        (
+            Option("--all", doc="also the messages that are done with"),
+            Option("--take", doc="take the next ones for a time; they come again unless you ack or extend them"),
+            LEASE,
+            LIMIT,
+        ),
         group=MESSAGES,
     ),
     Command(
         "msg",
         "messages:msg",
-        "Show a message and every state it went through.",
-        "agentd msg m4k2v7q",
+        "Show a message and every state it went through, or the conversation it belongs to.",
+        "agentd msg m4k2v7q --thread",
         (Argument("ID"),),
+        (Option("--thread", doc="list the whole conversation, oldest first"),),
         group=MESSAGES,
     ),
     Command(
@@ -197,7 +204,17 @@ _TABLE = (
         "messages:ack",
         "Say that messages were dealt with.",
         "agentd ack m4k2v7q",
+        (Argument("ID", required=False, many=True),),
+        (Option("--all", doc="all that were delivered to you"),),
+        group=MESSAGES,
+    ),
+    Command(
+        "extend",
+        "messages:extend",
+        "Hold messages longer that you took with `agentd inbox --take`.",
+        "agentd extend m4k2v7q#1 --lease 300",
         (IDS,),
+        (LEASE,),
         group=MESSAGES,
     ),
     Command(
@@ -258,6 +275,21 @@ _TABLE = (
         "dead retry", "dead:retry", "Offer dead letters again.", "agentd dead retry m4k2v7q", (IDS,), group=MESSAGES
     ),
     Command("dead drop", "dead:drop", "Delete dead letters.", "agentd dead drop m4k2v7q", (IDS,), group=MESSAGES),
+    Command(
+        "loops ls",
+        "loops:ls",
+        "List chains of messages between agents that are near a limit or over it.",
+        "agentd loops ls",
+        group=MESSAGES,
+    ),
+    Command(
+        "loops reset",
+        "loops:reset",
+        "Let messages that went round in a loop flow again: of a chain, of an agent, or all.",
+        "agentd loops reset m4k2v7q",
+        (Argument("TRACE|AGENT", required=False, many=True, completes="agents"),),
+        group=MESSAGES,
+    ),
     Command(
         "team up",
         "teams:up",

@@ -120,12 +120,43 @@ def _print_receipt(values: Values, receipt: dict[str, Any]) -> None:
 
 
 def inbox(values: Values) -> int:
-    """List an inbox."""
+    """List an inbox, or take its next messages."""
+    if values["take"]:
+        return _take(values)
+    if values["lease"] is not None:
+        raise UsageError("--lease goes with --take", hint="for example: agentd inbox --take --lease 300")
     params = {"target": values["target"], "all": values["all"] or None, "limit": values["limit"]}
     answer = ask("messages.inbox", params)
     whose = values["target"] or "you"
     print_messages(values, answer, f"no messages for {whose}; answers appear here when agents send them")
+    _tell_refused(answer)
     return EXIT_OK
+
+
+def _take(values: Values) -> int:
+    if values["target"] or values["all"]:
+        raise UsageError("--take is for your own inbox", hint="for example: agentd inbox --take --limit 1")
+    answer = ask("messages.take", {"lease_s": values["lease"], "limit": values["limit"]})
+    if values["json"]:
+        emit(answer["messages"])
+    elif answer["messages"]:
+        heads = ("LEASE", "FROM", "TO", "STATE", "AGE", "BODY")
+        table(heads, [(message["lease"], *_row(message)[1:]) for message in answer["messages"]])
+    else:
+        say("no messages to take; those taken before are offered again when their lease ran out")
+    _tell_refused(answer)
+    return EXIT_OK
+
+
+def extend(values: Values) -> int:
+    """Hold taken messages longer."""
+    return change(values, "messages.extend", {"ids": values["id"], "lease_s": values["lease"]}, "held longer")
+
+
+def _tell_refused(answer: dict[str, Any]) -> None:
+    for row in answer.get("refused", ()):
+        what = f"{row['count']} sent by {row['from']} were over a limit and refused since this inbox was last read"
+        note(f"agentd: {what}; the sender was told")
 
 
 def print_messages(values: Values, answer: dict[str, Any], empty: str) -> None:
@@ -148,7 +179,10 @@ def _row(message: dict[str, Any]) -> Sequence[object]:
 
 
 def msg(values: Values) -> int:
-    """Show a message and its history."""
+    """Show a message and its history, or the conversation it belongs to."""
+    if values["thread"]:
+        print_messages(values, ask("messages.thread", {"id": values["id"]}), "")
+        return EXIT_OK
     message = ask("messages.get", {"id": values["id"]})
     if values["json"]:
         emit(message)
@@ -157,6 +191,8 @@ def msg(values: Values) -> int:
         [
             *((name, message.get(name)) for name in ("id", "from", "to", "state", "attempts", "priority", "key")),
             ("answers", message.get("reply_to")),
+            *((name, message.get(name)) for name in ("thread", "trace")),
+            ("hops", message.get("hops") or None),
             ("waits for", message.get("waits_for")),
             ("expires", moment(message.get("expires_at"))),
             ("headers", "\n".join(f"{name}: {text}" for name, text in (message.get("headers") or {}).items())),
@@ -173,7 +209,9 @@ def _step(entry: dict[str, Any]) -> str:
 
 def ack(values: Values) -> int:
     """Say that messages were dealt with."""
-    return change(values, "messages.ack", {"ids": values["id"]}, "acked")
+    if values["all"] == bool(values["id"]):
+        raise UsageError("`agentd ack` needs either ID... or --all", hint="for example: agentd ack m4k2v7q")
+    return change(values, "messages.ack", {"ids": values["id"], "all": values["all"]}, "acked")
 
 
 def nack(values: Values) -> int:

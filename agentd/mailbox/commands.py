@@ -63,6 +63,7 @@ class Reserve:
     limit: int
     max_bytes: int
     lease_ns: int
+    max_attempts: int | None = None
 
     @property
     def cost(self) -> int:
@@ -103,9 +104,14 @@ class Reserve:
         return choice
 
     def _lease(self, tx: Transaction, row: Row) -> Delivery | None:
-        head = Head(row.seq, row.agent, row.state, row.tries, row.sender, row.reply_to, row.hist, len(row.body))
+        head = Head(
+            row.seq, row.agent, row.state, row.tries, row.due, row.sender, row.reply_to, row.hist, len(row.body)
+        )
         if not intact(row):
             bury_damaged(tx, head)
+            return None
+        if self.max_attempts is not None and row.tries >= self.max_attempts:
+            tx.move(head, Move(MessageState.DEAD, f"the lease of attempt {row.tries} ran out, it was the last one"))
             return None
         due_ns = tx.now_ns + self.lease_ns
         leased = tx.move(head, Move(MessageState.DELIVERING, f"attempt {row.tries + 1}", row.tries + 1, due_ns))
@@ -142,6 +148,7 @@ class Target:
 
     seq: int
     attempt: int | None = None
+    leased: bool = False  # and its lease must not have run out
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +175,7 @@ class Settle:
         head = heads.get(target.seq)
         if head is None or (self.agent is not None and head.agent != self.agent):
             return unknown(text_of(target.seq))
-        decision = _stale(head, target.attempt) or self.decide(head)
+        decision = _stale(head, target, tx.now_ns) or self.decide(head)
         if isinstance(decision, AgentdError):
             return decision
         for move in decision:
@@ -176,11 +183,23 @@ class Settle:
         return None
 
 
-def _stale(head: Head, attempt: int | None) -> Conflict | None:
-    if attempt is None or (STATES[head.state] is MessageState.DELIVERING and head.tries == attempt):
+def _stale(head: Head, target: Target, now_ns: int) -> Conflict | None:
+    if target.attempt is None:
         return None
+    if target.leased and STATES[head.state] is MessageState.ACKED and head.tries == target.attempt:
+        return None  # said twice
+    if STATES[head.state] is not MessageState.DELIVERING or head.tries != target.attempt:
+        return Conflict(
+            f"attempt {target.attempt} of {text_of(head.seq)} is over:"
+            f" the message is {STATES[head.state]}, attempt {head.tries}"
+        )
+    return _run_out(head) if target.leased and head.due <= now_ns else None
+
+
+def _run_out(head: Head) -> Conflict:
     return Conflict(
-        f"attempt {attempt} of {text_of(head.seq)} is over: the message is {STATES[head.state]}, attempt {head.tries}"
+        f"the lease of attempt {head.tries} of {text_of(head.seq)} ran out; the message is offered again",
+        hint="take it again, and extend the lease in time",
     )
 
 
@@ -192,6 +211,20 @@ def deliver(detail: str) -> Decide:
 def release() -> Decide:
     """Return the rule by which a taken message waits again as if it had not been taken."""
     return lambda head: (Move(MessageState.ACCEPTED, tries=head.tries - 1, forget=True),)
+
+
+def extend(now_ns: int, lease_ns: int) -> Decide:
+    """Return the rule by which a taken message stays so for longer; a lease that ran out is not brought back."""
+
+    def decide(head: Head) -> Decision:
+        if STATES[head.state] is not MessageState.DELIVERING:
+            return _not_so(head, "only a message that is taken can be held longer")
+        if head.due <= now_ns:
+            return _run_out(head)
+        detail = f"attempt {head.tries}, held longer"
+        return (Move(MessageState.DELIVERING, detail, due_ns=now_ns + lease_ns, replaces=True),)
+
+    return decide
 
 
 def nack(due_ns: int, detail: str, max_attempts: int) -> Decide:

@@ -19,15 +19,16 @@ from agentd.mailbox import commands
 from agentd.mailbox.clock import SteadyClock, elapsed_ns
 from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Reserve, Settle, Sweep, Target
 from agentd.mailbox.health import Standing
-from agentd.mailbox.ids import seq_of, shard_of, unknown
+from agentd.mailbox.ids import seq_of, shard_of, text_of, unknown
 from agentd.mailbox.layout import prepare
+from agentd.mailbox.lookups import LastReceived, Origins, Thread
 from agentd.mailbox.rows import Row
 from agentd.mailbox.shard import OnChanges, Shard
 from agentd.records import Delivery, Draft, Message, MessageState, Receipt
 
 A_FEW = 10
 PAGE_BYTES = 1024 * 1024  # of bodies that are read on in one go
-Taken = Delivery | str  # one attempt of a message, or the message by its id
+Taken = Delivery | str  # one attempt of a message, as it was handed out or as `id#attempt`; or the message by its id
 
 
 class Mailbox:
@@ -134,13 +135,16 @@ class Mailbox:
 
     # -- taking
 
-    async def reserve(self, agent: str, limit: int, max_bytes: int, lease_s: float) -> list[Delivery]:
+    async def reserve(
+        self, agent: str, limit: int, max_bytes: int, lease_s: float, max_attempts: int | None = None
+    ) -> list[Delivery]:
         """Take the next messages of an inbox: they are `delivering`, and offered again when the lease runs out.
 
         By priority, then by age; of one sender and priority, none passes an earlier one that is leased or in
-        back-off. At least one if one is due, whatever `max_bytes`.
+        back-off. At least one if one is due, whatever `max_bytes`. With `max_attempts`, those whose last lease ran out
+        become dead letters instead.
         """
-        return await self._inbox(agent).do(Reserve(agent, limit, max_bytes, int(lease_s * 1e9)))
+        return await self._inbox(agent).do(Reserve(agent, limit, max_bytes, int(lease_s * 1e9), max_attempts))
 
     async def deliver(self, deliveries: Sequence[Delivery], detail: str = "") -> Outcomes:
         """Mark taken messages delivered; each whose attempt is over gets a Conflict and stays as it is."""
@@ -149,6 +153,13 @@ class Mailbox:
     async def release(self, deliveries: Sequence[Delivery]) -> Outcomes:
         """Give taken messages back as if they had not been taken; each whose attempt is over gets a Conflict."""
         return await self._settle(deliveries, commands.release())
+
+    async def extend(self, taken: Sequence[Taken], lease_s: float, agent: str | None = None) -> Outcomes:
+        """Hold taken messages for so long from now on; those whose lease ran out get a Conflict.
+
+        With `agent`, messages to another inbox get NotFound.
+        """
+        return await self._settle(taken, commands.extend(self._clock.now_ns(), int(lease_s * 1e9)), agent)
 
     async def nack(
         self, taken: Sequence[Taken], delay_s: float, detail: str, max_attempts: int, agent: str | None = None
@@ -198,6 +209,27 @@ class Mailbox:
     async def answer_to(self, agent: str, id_: str) -> Message | None:
         """Return the first message in an inbox that answers another one, None when there is none."""
         return await self._inbox(agent).do(commands.Answer(agent, id_))
+
+    async def origins(self, ids: Iterable[str]) -> dict[str, Message]:
+        """Return those of the messages that are there and whole, by id, without their bodies."""
+        wanted = {_seq(id_) for id_ in ids} - {None}
+        found: dict[str, Message] = {}
+        for home in (True, False):  # a message may have moved from the shard that its id names
+            left = sorted(seq for seq in wanted if seq is not None and text_of(seq) not in found)
+            asked = {shard: [seq for seq in left if (shard_of(seq) == shard.index) is home] for shard in self._shards}
+            answers = await asyncio.gather(*(shard.do(Origins(seqs)) for shard, seqs in asked.items() if seqs))
+            found |= {message.id: message for answer in answers for message in answer}
+        return found
+
+    async def last_received(self, agent: str) -> Message | None:
+        """Return the newest message that an agent has, None when it has none."""
+        return await self._inbox(agent).do(LastReceived(agent))
+
+    async def thread(self, first_id: str, limit: int, party: str | None = None) -> list[Message]:
+        """Return the conversation that a message began, oldest first; of one `party`, what it sent or received."""
+        asked = [shard.do(Thread(first_id, seq_of(first_id), party, limit)) for shard in self._shards]
+        parts = await asyncio.gather(*asked)
+        return sorted((message for part in parts for message in part), key=lambda message: message.id)[:limit]
 
     async def counts(self, agent: str) -> dict[MessageState, int]:
         """Return how many messages of an inbox are in which state."""
@@ -308,8 +340,22 @@ async def _open_all(shards: Iterable[Shard], *, expected: bool) -> None:
             raise StorageError(f"the mailbox cannot be opened: {failure}", hint="check the disk") from failure
 
 
+def _seq(id_: str) -> int | None:
+    try:
+        return seq_of(id_)
+    except NotFound:
+        return None
+
+
 def _target(item: Taken) -> Target:
-    return Target(seq_of(item)) if isinstance(item, str) else Target(seq_of(item.message.id), item.attempt)
+    if not isinstance(item, str):
+        return Target(seq_of(item.message.id), item.attempt)
+    id_, mark, attempt = item.partition("#")
+    if not mark:
+        return Target(seq_of(id_))
+    if not (attempt.isascii() and attempt.isdecimal()):
+        raise unknown(item)
+    return Target(seq_of(id_), int(attempt), leased=True)
 
 
 def _id(item: Taken) -> str:

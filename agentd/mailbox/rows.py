@@ -55,6 +55,7 @@ class Head(NamedTuple):
     agent: str
     state: int
     tries: int
+    due: int
     sender: str
     reply_to: str | None
     hist: str

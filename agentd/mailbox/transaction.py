@@ -50,6 +50,7 @@ class Move(NamedTuple):
     tries: int | None = None  # None: unchanged
     due_ns: int = 0
     forget: bool = False  # leave no trace of the last transition: the attempt did not happen
+    replaces: bool = False  # takes the place of the last transition: an attempt that goes on is one
 
 
 class Mark(NamedTuple):
@@ -158,7 +159,8 @@ class Transaction:
     def move(self, head: Head, move: Move) -> Head:
         """Give a message another state; returns its head as it stands then."""
         tries = head.tries if move.tries is None else move.tries
-        hist = without_last(head.hist) if move.forget else head.hist + self._fragment(move.state, move.detail)
+        hist = without_last(head.hist) if move.forget or move.replaces else head.hist
+        hist += "" if move.forget else self._fragment(move.state, move.detail)
         number = NUMBER[move.state]
         self._moves[head.seq] = (number, tries, move.due_ns, hist, head.seq)
         if move.state is not MessageState.DELIVERING and not move.forget:  # leases are not worth a second copy
@@ -169,7 +171,7 @@ class Transaction:
             self._depths.add(head.agent, head.sender, waits, waits * head.size)
         change = Change(text_of(head.seq), head.agent, move.state, head.sender, head.reply_to, move.detail)
         self.effects.append(Step(head.seq, was, move.due_ns, change))
-        return Head(head.seq, head.agent, number, tries, head.sender, head.reply_to, hist, head.size)
+        return Head(head.seq, head.agent, number, tries, move.due_ns, head.sender, head.reply_to, hist, head.size)
 
     def _fragment(self, state: MessageState, detail: str) -> str:
         """Return what a move adds to a history; those of one command mostly add the same."""

@@ -18,6 +18,10 @@ Target = Annotated[
 ]
 Body = Annotated[str, Meta(max_length=1_000_000)]
 MessageId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}$(?!\n)", description="message id")]
+TakenId = Annotated[
+    str, Meta(min_length=2, max_length=32, description="message id, or id#attempt of one that was taken")
+]
+Lease = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
 Path = Annotated[str, Meta(max_length=4096)]
@@ -127,6 +131,13 @@ class OneMessage(Params):
     id: Annotated[str, Meta(min_length=2, max_length=32)]
 
 
+class MessagesThread(Params):
+    """The conversation that a message belongs to; an agent sees what it sent or received of it."""
+
+    id: Annotated[str, Meta(min_length=2, max_length=32)]
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+
+
 class MessagesWait(Params):
     """Wait until the message reaches a state, or is answered."""
 
@@ -149,10 +160,31 @@ class Ids(Params):
     ids: Annotated[list[Annotated[str, Meta(min_length=2, max_length=32)]], Meta(min_length=1, max_length=10_000)]
 
 
+class Take(Params):
+    """The next messages of the caller's own inbox; each is offered again after lease_s unless acked or extended."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 10
+    lease_s: Lease = 60.0
+
+
+class Extend(Params):
+    """Taken messages, by id or by the lease that came with them, and how long to hold them from now on."""
+
+    ids: Annotated[list[TakenId], Meta(min_length=1, max_length=10_000)]
+    lease_s: Lease = 60.0
+
+
+class Ack(Params):
+    """Messages by id or by the lease that came with them; or all that were delivered to the caller."""
+
+    ids: Annotated[list[TakenId], Meta(max_length=10_000)] = []
+    all: bool = False
+
+
 class Nack(Params):
     """Give messages back; they are offered again after the delay."""
 
-    ids: Annotated[list[Annotated[str, Meta(min_length=2, max_length=32)]], Meta(min_length=1, max_length=10_000)]
+    ids: Annotated[list[TakenId], Meta(min_length=1, max_length=10_000)]
     delay_s: Seconds = 0.0
     detail: Annotated[str, Meta(max_length=500)] = ""
 
@@ -162,6 +194,12 @@ class Dead(Params):
 
     target: Target | None = None
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
+class LoopsReset(Params):
+    """Chains, or agents by any TARGET; none means all."""
+
+    names: Annotated[list[Target], Meta(max_length=1000)] = []
 
 
 class TeamUp(Params):
@@ -266,9 +304,12 @@ _TABLE = (
     Call("messages.send", Send, "Send a message; the answer means it is on disk.", agent_may=True),
     Call("messages.send_batch", SendBatch, "Send many messages in one durable commit.", agent_may=True),
     Call("messages.get", OneMessage, "Return a message and every state it went through.", agent_may=True, writes=False),
+    Call("messages.thread", MessagesThread, "Return a conversation, oldest first.", agent_may=True, writes=False),
     Call("messages.wait", MessagesWait, "Wait for a message's state or its answer.", agent_may=True, writes=False),
     Call("messages.inbox", Inbox, "List an inbox.", agent_may=True),
-    Call("messages.ack", Ids, "Say that messages were dealt with.", agent_may=True),
+    Call("messages.take", Take, "Take the next messages, for a time.", agent_may=True),
+    Call("messages.extend", Extend, "Hold taken messages longer.", agent_may=True),
+    Call("messages.ack", Ack, "Say that messages were dealt with.", agent_may=True),
     Call("messages.nack", Nack, "Give messages back.", agent_may=True),
     Call("messages.dead", Dead, "List dead letters.", writes=False),
     Call("messages.retry", Ids, "Offer dead letters again."),
@@ -276,6 +317,8 @@ _TABLE = (
     Call("messages.search", Search, "Find messages by their words, best first.", agent_may=True, writes=False),
     Call("messages.reindex", Nothing, "Make the index of messages again from what is stored."),
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
+    Call("loops.list", Nothing, "List chains of messages near a limit or over it.", writes=False),
+    Call("loops.reset", LoopsReset, "Let messages that went round in a loop flow again."),
     Call("sessions.list", SessionsList, "List our tmux sessions.", writes=False),
     Call("sessions.get", OneSession, "Return one tmux session.", writes=False),
     Call("teams.up", TeamUp, "Bring a team up; what runs stays."),

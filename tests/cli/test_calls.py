@@ -101,6 +101,15 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("inbox lead --all --limit 5", "messages.inbox", {"target": "lead", "all": True, "limit": 5}, {"messages": [MESSAGE]}, "done"),
     ("inbox", "messages.inbox", {}, {"messages": []}, "no messages"),
     ("msg m1", "messages.get", {"id": "m1"}, MESSAGE, "by operator"),
+    ("msg m1 --thread", "messages.thread", {"id": "m1"}, {"messages": [MESSAGE]}, "done"),
+    ("loops ls", "loops.list", {}, {"chains": [{"trace": "m1", "messages": 9, "hops": 3, "refused": 2}], "pairs": [{"from": "lead", "to": "aide", "retry_after_ms": 900}]}, "aide"),
+    ("loops ls", "loops.list", {}, {"chains": [], "pairs": []}, "no loops"),
+    ("loops reset m1 lead", "loops.reset", {"names": ["m1", "lead"]}, {"done": ["m1", "lead"], "failed": []}, "lead: messages flow again"),
+    ("loops reset", "loops.reset", {}, {"done": ["all"], "failed": []}, "all: messages flow again"),
+    ("inbox --take --lease 5 --limit 2", "messages.take", {"lease_s": 5, "limit": 2}, {"messages": [{**MESSAGE, "lease": "m1#1"}]}, "m1#1"),
+    ("inbox --take", "messages.take", {}, {"messages": []}, "no messages to take"),
+    ("extend m1#1 m2 --lease 9", "messages.extend", {"ids": ["m1#1", "m2"], "lease_s": 9}, DONE, "held longer"),
+    ("ack --all", "messages.ack", {"all": True}, DONE, "acked"),
     ("ack m1", "messages.ack", {"ids": ["m1"]}, DONE, "acked"),
     ("nack m1 --delay 3 --detail busy", "messages.nack", {"ids": ["m1"], "delay_s": 3, "detail": "busy"}, DONE, "given back"),
     ("search done --in messages --to lead --limit 5", "messages.search", {"query": "done", "in": "messages", "target": "lead", "limit": 5}, FOUND, "done"),
@@ -124,6 +133,7 @@ LISTS = {
     "ls": "agents",
     "inbox": "messages",
     "dead": "messages",
+    "msg": "messages",
     "team ls": "teams",
     "profile ls": "profiles",
     "events": "events",
@@ -168,7 +178,7 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
         (
             key
             for start, key in LISTS.items()
-            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search"))
+            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread"))
         ),
         None,
     )

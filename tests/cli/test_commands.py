@@ -36,7 +36,7 @@ def test_without_any_words(command, agentd, directory, tmp_path, monkeypatch):
     if command.words in ("up", "restart"):
         (tmp_path / "token").write_text("t")
         monkeypatch.setenv("AGENTD_TOKEN_FILE", str(tmp_path / "token"))
-    needs_words = any(argument.required for argument in command.arguments) or command.words == "send"
+    needs_words = any(argument.required for argument in command.arguments) or command.words in ("send", "ack")
     expected = NEEDS_NO_DAEMON.get(command.words, 2 if needs_words else 3)
     ran = agentd(*command.words.split())
     if expected:

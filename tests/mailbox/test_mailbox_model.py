@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agentd.errors import AgentdError
 from agentd.mailbox import store
+from agentd.mailbox.ids import seq_of, time_of
 from agentd.mailbox.mailbox import Mailbox
 from agentd.mailbox.shard import Shard
 from agentd.mailbox.transaction import Transaction
@@ -111,6 +112,8 @@ class MailboxMachine(RuleBasedStateMachine):
         results = self.runner.run(self.box.put(drafts))
         for sent, result in zip(drafts, results, strict=True):
             known = self.keys.get((sent.sender, sent.to, sent.key)) if sent.key else None
+            if known and self.may_be_forgotten(known) and not (isinstance(result, Receipt) and result.duplicate):
+                known = None
             if known:
                 assert result == Receipt(known, sent.to, duplicate=True)
             elif self.depth(sent.to) >= QUOTA or self.depth(sent.to, sent.sender) >= SHARE:
@@ -123,6 +126,10 @@ class MailboxMachine(RuleBasedStateMachine):
                 if sent.key:
                     self.keys[sent.sender, sent.to, sent.key] = result.id
         self.given += len(items)
+
+    def may_be_forgotten(self, id_: str) -> bool:
+        """Tell whether a key is older than its window: a wall clock that jumped is believed at the next start."""
+        return self.now - time_of(seq_of(id_)) > self.box._config.key_window_s * 1e9
 
     def depth(self, agent: str, sender: str | None = None) -> int:
         waiting = [m for m in self.models.values() if m.agent == agent and m.state in WAITING]
@@ -187,6 +194,23 @@ class MailboxMachine(RuleBasedStateMachine):
         else:
             self.nacked(m, 20 * (outcome != "nack"))
         self.sweep()
+
+    @precondition(lambda self: self.held)
+    @rule(pick=picks, extend=st.booleans())
+    def settle_by_lease(self, pick: int, extend: bool) -> None:
+        delivery = self.held[pick % len(self.held)]
+        m = self.models.get(delivery.message.id)
+        lease = f"{delivery.message.id}#{delivery.attempt}"
+        current = m is not None and m.state is DELIVERING and m.tries == delivery.attempt and m.due > self.now
+        again = m is not None and m.state is ACKED and m.tries == delivery.attempt and not extend
+        answer = self.runner.run(self.box.extend([lease], 40.0) if extend else self.box.ack([lease], "x"))
+        assert (answer == [None]) == (current or again), (answer, m)
+        if m is None or not current:
+            return
+        if extend:
+            m.due = self.now + int(40.0 * 1e9)
+        else:
+            self.acked(m)
 
     def released(self, m: Model) -> None:
         m.tries -= 1

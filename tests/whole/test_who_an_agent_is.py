@@ -180,6 +180,8 @@ OPERATORS = [
     "events",
     "metrics",
     "team down x",
+    "loops ls",
+    "loops reset",
     "inbox bob",
     "inbox operator",
     "up",

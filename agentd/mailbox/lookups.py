@@ -1,0 +1,90 @@
+"""What can be asked about how messages hang together: where one came from, what an agent has, a conversation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agentd.mailbox.rows import COLUMNS, NUMBER, Row, intact, message_of
+from agentd.mailbox.transaction import Transaction
+from agentd.records import Message, MessageState
+
+_ALL_OF = f"SELECT {COLUMNS} FROM m WHERE seq IN (SELECT value FROM json_each(?))"  # noqa: S608
+# What is leased has its own index: the shelf of what waits may be long.
+_LEASED = f"SELECT max(seq) FROM m INDEXED BY m_due WHERE due>0 AND state={NUMBER[MessageState.DELIVERING]} AND agent=?"  # noqa: S608
+_SHELVED = (
+    "SELECT b.seq FROM box b CROSS JOIN m ON m.seq=b.seq"
+    " WHERE b.agent=? AND b.shelf=? AND m.state=? ORDER BY b.prio DESC, b.seq DESC LIMIT 1"
+)
+_THREAD = (
+    f"SELECT {COLUMNS} FROM m WHERE (thread=:thread OR seq=:first)"  # noqa: S608
+    " AND (:party IS NULL OR agent=:party OR sender=:party) ORDER BY seq LIMIT :limit"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Read what messages say about where they belong, without their bodies."""
+
+    sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
+    seqs: Sequence[int]
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+        return len(self.seqs)
+
+    def run(self, tx: Transaction) -> list[Message]:
+        """Return those that are there and not damaged."""
+        found = tx.connection.execute(_ALL_OF, (json.dumps(self.seqs),))
+        rows = (Row._make(values) for values in found)
+        return [message_of(row)._replace(body="") for row in rows if intact(row)]
+
+
+@dataclass(frozen=True, slots=True)
+class LastReceived:
+    """Look for the newest message that an agent has."""
+
+    sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = True
+    cost: ClassVar[int] = 1
+    agent: str
+
+    def run(self, tx: Transaction) -> Message | None:
+        """Return it, None when nothing was ever handed out to the agent."""
+        found = [
+            tx.connection.execute(_LEASED, (self.agent,)).get,
+            tx.connection.execute(_SHELVED, (self.agent, 1, NUMBER[MessageState.DELIVERED])).get,
+            tx.connection.execute(_SHELVED, (self.agent, 2, NUMBER[MessageState.ACKED])).get,
+        ]
+        seqs = [seq for seq in found if seq is not None]
+        rows = tx.rows([max(seqs)] if seqs else [])
+        return next((message_of(row) for row in rows.values() if intact(row)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """Read one shard's part of a conversation."""
+
+    sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
+    thread: str
+    first: int  # the seq of the message that began it, of whichever shard
+    party: str | None  # only messages that this inbox sent or received
+    limit: int
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+        return min(self.limit, 1000)
+
+    def run(self, tx: Transaction) -> list[Message]:
+        """Return the oldest messages, oldest first; damaged ones are counted and left out."""
+        values = {"thread": self.thread, "first": self.first, "party": self.party, "limit": self.limit}
+        found: list[Any] = tx.connection.execute(_THREAD, values).fetchall()
+        rows = [Row._make(each) for each in found]
+        tx.damaged += [row.seq for row in rows if not intact(row)]
+        return [message_of(row) for row in rows if intact(row)]
