@@ -80,7 +80,7 @@ class LogConfig:
 class MailboxConfig:
     """Where messages are kept."""
 
-    shards: int = _setting(2, "files the inboxes are spread over; fixed when the mailbox is created", low=1, high=16)
+    shards: int = _setting(2, "files that a new mailbox has; `agentd mailbox reshard N` changes it", low=1, high=16)
     max_body_bytes: int = _setting(262_144, "largest message body", low=1024, high=1_000_000)
     max_inbox_messages: int = _setting(100_000, "most undelivered messages of one inbox", low=10, high=10_000_000)
     max_inbox_mb: int = _setting(256, "most undelivered megabytes of one inbox", low=1, high=1_000_000)

@@ -19,7 +19,7 @@ from agentd.mailbox.box import SMALL_TAIL_MESSAGES, TAIL_MESSAGES, Box
 from agentd.mailbox.clock import SteadyClock
 from agentd.mailbox.commands import Command, Put, Sweep
 from agentd.mailbox.depths import Depths
-from agentd.mailbox.ids import first_seq_at, seq_of, text_of, time_of
+from agentd.mailbox.ids import first_seq_at, not_below, seq_of, text_of, time_of
 from agentd.mailbox.inboxes import Snapshot
 from agentd.mailbox.journal import ROTATE_BYTES, Journal
 from agentd.mailbox.keys import Keys, get_meta, put_meta
@@ -93,7 +93,8 @@ class Store:
         self._wal_pages = 0
         self._connection.set_wal_hook(self._on_commit)
         highest = self._connection.execute("SELECT max(seq) FROM m").get or 0
-        self.last_seq = max(highest, get_meta(self._connection, "last_seq", 0)) or first_seq_at(0, index)
+        known = max(highest, get_meta(self._connection, "last_seq", 0), first_seq_at(0, index))
+        self.last_seq = not_below(known, index)  # another shard may have given it, before a reshard
         self._clock.not_before(time_of(self.last_seq))
         self._keys = Keys(self._connection, int(self._config.key_window_s * 1e9), self._clock.now_ns())
         self._box = Box(self._connection, self._keys)
