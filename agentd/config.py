@@ -95,7 +95,7 @@ class LoopsConfig:
 class MailboxConfig:
     """Where messages are kept."""
 
-    shards: int = _setting(2, "files the inboxes are spread over; fixed when the mailbox is created", low=1, high=16)
+    shards: int = _setting(2, "files that a new mailbox has; `agentd mailbox reshard N` changes it", low=1, high=16)
     max_body_bytes: int = _setting(262_144, "largest message body", low=1024, high=1_000_000)
     max_inbox_messages: int = _setting(100_000, "most undelivered messages of one inbox", low=10, high=10_000_000)
     max_inbox_mb: int = _setting(256, "most undelivered megabytes of one inbox", low=1, high=1_000_000)
@@ -108,6 +108,18 @@ class MailboxConfig:
     )
     key_window_s: float = _setting(86_400.0, "how long an idempotency key is remembered, at least", low=1, high=864_000)
     journal: bool = _setting(default=True, doc="keep the unsynced second copy that a damaged shard is rebuilt from")
+    keep_days: float = _setting(
+        30.0, "days after which messages that are acked or expired are removed; 0: never for that", low=0, high=36_500
+    )
+    keep_messages: int = _setting(
+        100_000, "most acked and expired messages kept of one inbox", low=100, high=1_000_000_000
+    )
+    keep_mb: int = _setting(1000, "most megabytes of them kept of one inbox", low=1, high=1_000_000)
+    keep_dead_days: float = _setting(
+        0.0, "days after which dead letters are removed; 0: they are kept", low=0, high=36_500
+    )
+    archive: bool = _setting(default=True, doc="write messages into a compressed file before they are removed")
+    archive_mb: int = _setting(10_000, "most megabytes of such files; the oldest are deleted", low=1, high=100_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,10 +243,19 @@ async def _open_floors(
     mailbox = await stack.enter_async_context(
         Mailbox.open(paths.mailbox_dir, settings.mailbox, partial(_tell, on_changes, log))
     )
+    _compare_shards(settings, mailbox, log)
     tmux = await stack.enter_async_context(
         Fleet.open(settings.tmux, paths, instance, log, partial(_tell, on_tmux, log))
     )
     return registry, mailbox, tmux, cache
+
+
+def _compare_shards(settings: Config, mailbox: Mailbox, log: logs.Log) -> None:
+    """Say that a number of shards was asked for which the mailbox, being there already, does not have."""
+    wanted, found = settings.mailbox.shards, mailbox.stats()["shards"]
+    if "mailbox.shards" in settings.origins and wanted != found:
+        todo = f"agentd down, then agentd mailbox reshard {wanted}"
+        log.warning("mailbox.shards is for a new mailbox only", wanted=wanted, shards=found, todo=todo)
 
 
 def _door(parts: Parts, path: str) -> RpcDoor:

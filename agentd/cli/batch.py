@@ -6,12 +6,12 @@ import json
 import os
 import select
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from agentd.calling import chunks
 from agentd.cli.output import as_json
+from agentd.cli.progress import Progress
 from agentd.client import Client, connect
 from agentd.errors import EXIT_OK, EXIT_PARTIAL, AgentdError, InvalidValue, NotFound, OverLimit
 
@@ -19,7 +19,6 @@ MAX_LINE_BYTES = 2 * 1024 * 1024  # a body at its limit, every character of it e
 BUFFER_BYTES = 4 * 1024 * 1024  # lines read and not yet sent
 READ_BYTES = 65_536
 LINGER_S = 0.02  # how long a slow writer is waited for before what has come is sent
-PROGRESS_AFTER_S = 1.0
 PRIORITIES = ("high", "normal", "low")
 FIELDS = ("to", "body", "key", "priority", "ttl_s", "reply_to", "headers")
 
@@ -62,7 +61,7 @@ class _Batch:
         self._waiting: list[tuple[int, Item]] = []
         self._waiting_bytes = 0
         self._done = self._refused = 0
-        self._progress = _Progress()
+        self._progress = Progress()
 
     def run(self, descriptor: int) -> int:
         """Send everything that can be read."""
@@ -92,7 +91,8 @@ class _Batch:
             print(as_json({"line": number, **row}))
             self._done += 1
         sys.stdout.flush()
-        self._progress.show(self._done, self._refused)
+        bad = f", {self._refused} refused" if self._refused else ""
+        self._progress.show(f"{self._done} lines{bad}, {self._done / self._progress.elapsed_s:.0f}/s")
         self._waiting, self._waiting_bytes = [], 0
 
     def _answers(self, items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -187,27 +187,3 @@ def _check_ttl(ttl_s: Any) -> None:
 def _check_headers(headers: Any) -> None:
     if not isinstance(headers, dict) or not all(isinstance(text, str) for text in headers.values()):
         raise InvalidValue("`headers` is not an object of texts", hint='write {"name": "text"}', field="headers")
-
-
-class _Progress:
-    """One line on a terminal's stderr for runs over a second; silent elsewhere."""
-
-    def __init__(self) -> None:
-        self._wanted = sys.stderr.isatty()
-        self._started_s = self._shown_s = time.monotonic()
-        self._shown = False
-
-    def show(self, done: int, refused: int) -> None:
-        """Say how far it is, a few times a second at most."""
-        now_s = time.monotonic()
-        if self._wanted and now_s - self._started_s > PROGRESS_AFTER_S and now_s - self._shown_s > 0.2:
-            self._shown, self._shown_s = True, now_s
-            rate = done / (now_s - self._started_s)
-            bad = f", {refused} refused" if refused else ""
-            print(f"\r\x1b[K{done} lines{bad}, {rate:.0f}/s", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._shown = False

@@ -291,6 +291,14 @@ _TABLE = (
         group=MESSAGES,
     ),
     Command(
+        "mailbox reshard",
+        "mailbox:reshard",
+        "Spread the messages over another number of files, while no daemon runs; the old files are kept.",
+        "agentd mailbox reshard 4",
+        (Argument("N", choices=tuple(map(str, range(1, 17)))),),
+        group=MESSAGES,
+    ),
+    Command(
         "team up",
         "teams:up",
         "Bring a team up from its file; what runs stays.",

@@ -59,6 +59,7 @@ def findings() -> list[Row]:
         *_tmux(_tmux_binary(paths)),
         _sqlite(),
         _configuration(paths),
+        *_shards(paths),
         _socket_path(paths),
         *(_directory(what, path) for what, path in _directories(paths)),
         _disk(paths),
@@ -148,6 +149,27 @@ def _configuration(paths: Paths) -> Row:
         return ("configuration", FAIL, error.message, error.hint or "")
     where = paths.config_file if os.path.exists(paths.config_file) else f"defaults; no {paths.config_file}"
     return ("configuration", OK, where, "")
+
+
+def _shards(paths: Paths) -> list[Row]:
+    """Say so when the setting, which counts only for a new mailbox, is not what this one has."""
+    from pathlib import Path
+
+    from agentd.mailbox import layout
+
+    try:
+        settings = config.load(paths.config_file, os.environ)
+        found = layout.read(Path(paths.mailbox_dir))
+    except AgentdError as error:
+        return [("mailbox", FAIL, error.message, error.hint or "")]
+    if found is None:
+        return []
+    wanted = settings.mailbox.shards
+    said = f"{found.shards} shards at {paths.mailbox_dir}"
+    if wanted != found.shards and "mailbox.shards" in settings.origins:
+        said += f"; mailbox.shards = {wanted} ({settings.origins['mailbox.shards']}) is for a new mailbox only"
+        return [("mailbox", WARN, said, f"agentd down, then agentd mailbox reshard {wanted}")]
+    return [("mailbox", OK, said, "")]
 
 
 def _socket_path(paths: Paths) -> Row:

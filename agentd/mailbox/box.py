@@ -7,14 +7,11 @@ from typing import Any, Final
 import apsw
 
 from agentd.mailbox.keys import Keys, get_meta, put_meta
+from agentd.mailbox.schema import FILL_BOX
 
 TAIL_MESSAGES: Final = 20_000  # sent and not filed; more would make the first reader wait too long
 SMALL_TAIL_MESSAGES: Final = 1000  # not worth a commit of their own when nothing else happens
 
-_FILE: Final = (
-    "INSERT INTO box(agent, shelf, prio, seq, size, sender)"
-    " SELECT agent, shelf, iif(shelf, 0, prio), seq, length(body), sender FROM m WHERE seq>? ORDER BY 1, 2, 3, 4"
-)
 _WAITING: Final = "SELECT agent, sender, count(*), sum(size) FROM box WHERE shelf=0 GROUP BY agent, sender"
 
 
@@ -31,7 +28,7 @@ class Box:
     def file(self, last_seq: int) -> None:
         """Enter every message up to a seq, in the transaction that is open."""
         if last_seq > self.filed:
-            self._connection.execute(_FILE, (self.filed,))
+            self._connection.execute(FILL_BOX, (self.filed,))
             self._keys.file()
             put_meta(self._connection, "filed", last_seq)
             self.filed = last_seq

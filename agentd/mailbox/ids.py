@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from functools import lru_cache
+
 from agentd.errors import NotFound
 
 # A seq, 60 bits used of SQLite's 63:
@@ -28,6 +31,11 @@ def first_seq_at(now_ns: int, shard: int) -> int:
     return us << 4 | shard
 
 
+def not_below(seq: int, shard: int) -> int:
+    """Return the smallest seq of a shard that is not below a seq of any shard."""
+    return seq + ((shard - seq) & (STEP - 1))
+
+
 def time_of(seq: int) -> int:
     """Return the nanoseconds since 1970 that a seq stands for."""
     return (seq >> 4) * 1000 + EPOCH_NS
@@ -36,6 +44,16 @@ def time_of(seq: int) -> int:
 def shard_of(seq: int) -> int:
     """Return the index of the shard that gave a seq."""
     return seq & (STEP - 1)
+
+
+def home_of(agent: str, shards: int) -> int:
+    """Return the index of the shard that holds an inbox."""
+    return _checksum(agent) % shards
+
+
+@lru_cache(maxsize=1 << 16)
+def _checksum(agent: str) -> int:
+    return zlib.crc32(agent.encode())
 
 
 def text_of(seq: int) -> str:

@@ -7,11 +7,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 
-from agentd.mailbox.rows import ACCEPTED_RECORD
+from agentd.mailbox.rows import ACCEPTED_RECORD, Row, record_of
 from agentd.paths import open_private, private_dir
 
 ROTATE_BYTES: Final = 64 * 1024 * 1024
@@ -23,15 +23,19 @@ ROTATE_BYTES: Final = 64 * 1024 * 1024
 #   | "\xa6aj\n" | length | CRC-32 | msgpack      |     length and CRC-32 big-endian
 #   +--------+----------+---------+-------------+
 #
-# msgpack is a whole message (rows.py), or a later state of one, or its removal:
+# msgpack is a new message (rows.py), a later state of one, its removal, or one that was accepted before, as it stands:
 #
 #   [0, seq, agent, prio, exp, ts, sender, reply_to, body]
 #   [1, seq, state number, at_ns, detail]
 #   [2, seq]
+#   [3, the record of type 0, state number, attempts, hist]
 MAGIC: Final = b"\xa6aj\n"
 MOVED_RECORD: Final = 1
 DROPPED_RECORD: Final = 2
+COPY_RECORD: Final = 3
 _HEAD: Final = struct.Struct(">4sII")
+_BLOCK_BYTES: Final = 1 << 20
+_MOST_BYTES: Final = 1 << 24  # of a record; a length beyond is damage
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 
@@ -67,30 +71,59 @@ def dropped(seq: int) -> bytes:
     return _framed([DROPPED_RECORD, seq])
 
 
+def copy_of(row: Row) -> bytes:
+    """Return the record of a message as it stands."""
+    return _framed([COPY_RECORD, record_of(row), row.state, row.tries, row.hist])
+
+
 def _framed(record: list[Any]) -> bytes:
     payload = _pack(record)
     return frame(payload, zlib.crc32(payload))
 
 
-def read(data: bytes, offset: int = 0) -> Iterator[tuple[bytes, list[Any]]]:
-    """Yield the payload of each sound record and what it says, whatever lies between them."""
-    while (offset := data.find(MAGIC, offset)) >= 0:
-        payload = _payload_at(data, offset)
-        if payload is None:
-            offset += 1
-            continue
-        offset += _HEAD.size + len(payload)
-        yield payload, _unpack(payload)
+def read(file: BinaryIO, offset: int = 0) -> Iterator[tuple[bytes, list[Any]]]:
+    """Yield the payload of each sound record and what it says, whatever lies between them; one is in memory."""
+    while (head := _head_at(file, offset)) is not None:
+        payload = _sound(file.read(head.length), head) if head.magic == MAGIC else None
+        if payload is not None:
+            yield payload, _unpack(payload)
+            offset += _HEAD.size + len(payload)
+        else:
+            offset = _next_magic(file, offset + 1)
 
 
-def _payload_at(data: bytes, offset: int) -> bytes | None:
-    if offset + _HEAD.size > len(data):
+class _Head(NamedTuple):
+    magic: bytes
+    length: int
+    crc: int
+
+
+def _head_at(file: BinaryIO, offset: int) -> _Head | None:
+    """Return what stands where a record may begin, None at the end of the file."""
+    file.seek(offset)
+    data = file.read(_HEAD.size)
+    if len(data) < _HEAD.size:
         return None
-    _, length, crc = _HEAD.unpack_from(data, offset)
-    start = offset + _HEAD.size
-    payload = data[start : start + length]
+    head = _Head(*_HEAD.unpack(data))
+    return head if head.length <= _MOST_BYTES else _Head(b"", 0, 0)
+
+
+def _sound(payload: bytes, head: _Head) -> bytes | None:
     # No record is empty, but zeros after a magic, as a power cut may leave them, look like one.
-    return payload if payload and len(payload) == length and zlib.crc32(payload) == crc else None
+    return payload if payload and len(payload) == head.length and zlib.crc32(payload) == head.crc else None
+
+
+def _next_magic(file: BinaryIO, offset: int) -> int:
+    """Return where the next record may begin at or after an offset; the end of the file when there is none."""
+    file.seek(offset)
+    kept = b""
+    while block := file.read(_BLOCK_BYTES):
+        found = (kept + block).find(MAGIC)
+        if found >= 0:
+            return offset - len(kept) + found
+        offset += len(block)
+        kept = (kept + block)[1 - len(MAGIC) :]
+    return offset
 
 
 START: Final = Place(1, 0)
@@ -122,6 +155,10 @@ class Journal:
             raise
         self._end = Place(self._end.file, start + len(data))
 
+    def sync(self) -> None:
+        """Wait until what was appended is on disk."""
+        os.fsync(self._fd)
+
     def cut(self, place: Place) -> None:
         """Take back what was appended after a place, because its transaction failed."""
         if place.file == self._end.file and place.offset < self._end.offset:
@@ -137,7 +174,8 @@ class Journal:
         """Yield the records after a place, over all files."""
         for number in self.numbers():
             if number >= place.file:
-                yield from read(self._path(number).read_bytes(), place.offset if number == place.file else 0)
+                with self._path(number).open("rb", buffering=_BLOCK_BYTES) as file:
+                    yield from read(file, place.offset if number == place.file else 0)
 
     def numbers(self) -> list[int]:
         """Return the numbers of the files there are, oldest first."""
@@ -145,9 +183,9 @@ class Journal:
         return sorted(int(name) for name in names if name.isdecimal())
 
     def first_seq(self, number: int) -> int | None:
-        """Return the oldest message whose second copy is in a file, None when the file has only later states."""
-        records = read(self._path(number).read_bytes())
-        return next((record[1] for _, record in records if record[0] == ACCEPTED_RECORD), None)
+        """Return the first message that was accepted while a file was written, None when there was none."""
+        with self._path(number).open("rb", buffering=_BLOCK_BYTES) as file:
+            return next((record[1] for _, record in read(file) if record[0] == ACCEPTED_RECORD), None)
 
     def remove(self, number: int) -> None:
         """Delete a file that is not needed any more."""

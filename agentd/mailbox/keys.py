@@ -45,7 +45,10 @@ class Keys:
         for seq, agent, sender, body in self._connection.execute(
             "SELECT seq, agent, sender, body FROM m WHERE seq>?", (filed,)
         ):
-            key = envelope_of(body).key
+            try:
+                key = envelope_of(body).key
+            except (msgspec.DecodeError, TypeError):  # damaged; whoever reads the message is told
+                continue
             if key is not None:
                 self._tail.setdefault(digest(sender, agent, key), seq)
 

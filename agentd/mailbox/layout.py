@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -78,6 +79,12 @@ def prepare(
     return layout, True
 
 
+def find(directory: Path) -> Layout | None:
+    """Return the layout of a mailbox, None when there is none; a swap that was cut off is finished."""
+    _finish_upgrade(directory, VERSION)
+    return read(directory)
+
+
 def read(directory: Path) -> Layout | None:
     """Return what FORMAT says, None when there is none; raises InvalidValue when it says nothing sensible."""
     path = directory / FORMAT
@@ -106,32 +113,51 @@ def write(directory: Path, layout: Layout) -> None:
     sync_directory(directory)
 
 
-# -- upgrades: copy, change the copy, verify it, swap. At each moment either the old or the new directory is whole:
+# -- upgrades: copy, change the copy, verify it, swap. At each moment either the old or the new directory is whole, and
+# so it is when the number of shards is changed (resharding.py), which keeps the old one as mailbox.2-shards:
 #
-#   mailbox  mailbox.new                  the copy is being made or changed; thrown away by the next start
+#   mailbox  mailbox.new                  the copy is being made or changed; thrown away by the next attempt
 #   mailbox  mailbox.new/FORMAT (new)     verified and on disk; the swap is next
 #   mailbox.v1  mailbox.new/FORMAT (new)  half swapped; the next start finishes it
 #   mailbox.v1  mailbox                   done; the old one is kept
 
 
 def _upgrade(directory: Path, old: Layout, version: int, upgrades: Mapping[int, Upgrade]) -> Layout:
-    new = _beside(directory, "new")
-    shutil.rmtree(new, ignore_errors=True)
+    new = remove_new(directory)
     shutil.copytree(directory, new, symlinks=True, ignore=shutil.ignore_patterns(FORMAT))
     failpoint("migrate.after_copy")
     for step in range(old.version, version):
         upgrades[step](new)
         failpoint("migrate.after_step")
     _verify(directory, new, old)
-    _sync_tree(new)
     layout = Layout(version, old.shards, old.created)
+    swap(directory, layout, f"v{old.version}")
+    return layout
+
+
+def remove_new(directory: Path) -> Path:
+    """Return where the next mailbox is made, beside the present one; nothing is there."""
+    new = _beside(directory, "new")
+    shutil.rmtree(new, ignore_errors=True)
+    return new
+
+
+def swap(directory: Path, layout: Layout, suffix: str) -> Path:
+    """Put the next mailbox, which is whole, in the place of the present one; returns where that is kept."""
+    new, kept = _beside(directory, "new"), _free(_beside(directory, suffix))
+    _sync_tree(new)
     write(new, layout)
     failpoint("migrate.before_swap")
-    directory.rename(_beside(directory, f"v{old.version}"))
+    directory.rename(kept)
     failpoint("migrate.mid_swap")
     new.rename(directory)
     sync_directory(directory.parent)
-    return layout
+    return kept
+
+
+def _free(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([path], names) if not free.exists())
 
 
 def _finish_upgrade(directory: Path, version: int) -> None:

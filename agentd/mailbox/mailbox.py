@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from agentd.mailbox import commands
 from agentd.mailbox.clock import SteadyClock, elapsed_ns
 from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Reserve, Settle, Sweep, Target
 from agentd.mailbox.health import Standing
-from agentd.mailbox.ids import seq_of, shard_of, text_of, unknown
+from agentd.mailbox.ids import home_of, seq_of, shard_of, text_of, unknown
 from agentd.mailbox.layout import prepare
 from agentd.mailbox.lookups import LastReceived, Origins, Thread
 from agentd.mailbox.rows import Row
@@ -194,10 +192,9 @@ class Mailbox:
     async def get(self, id_: str) -> Message:
         """Return a message; raises NotFound, or StorageError when it is damaged on disk."""
         seq = seq_of(id_)
-        home = shard_of(seq)
-        for shard in sorted(self._shards, key=lambda shard: shard.index != home):
+        for turn in range(len(self._shards)):
             try:
-                return await shard.do(Get(seq))
+                return await self._shards[self._nth_place(id_, turn)].do(Get(seq))
             except NotFound:
                 continue
         raise unknown(id_)
@@ -296,7 +293,7 @@ class Mailbox:
     # -- which shard
 
     def _index_of(self, agent: str) -> int:
-        return _checksum(agent) % len(self._shards)
+        return home_of(agent, len(self._shards))
 
     def _inbox(self, agent: str) -> Shard:
         return self._shards[self._index_of(agent)]
@@ -305,30 +302,32 @@ class Mailbox:
         return await self._each(taken, lambda targets: Settle(targets, decide, agent))
 
     async def _each(self, taken: Sequence[Taken], command: Callable[[Sequence[Target]], Settle | Drop]) -> Outcomes:
-        """Ask each message's own shard, and put the answers in the order of the messages."""
-        outcomes: Outcomes = [None] * len(taken)
-        groups: dict[int, list[tuple[int, Target]]] = {}
-        for index, item in enumerate(taken):
-            try:
-                target = _target(item)
-            except NotFound as error:
-                outcomes[index] = error
-                continue
-            if shard_of(target.seq) < len(self._shards):
-                groups.setdefault(shard_of(target.seq), []).append((index, target))
-            else:
-                outcomes[index] = unknown(_id(item))
-        asked = [self._shards[shard].do(command([target for _, target in group])) for shard, group in groups.items()]
-        answers = await asyncio.gather(*asked)
-        for group, answer in zip(groups.values(), answers, strict=True):
-            for (index, _), outcome in zip(group, answer, strict=True):
-                outcomes[index] = outcome
+        """Ask the shards where each message may be, likeliest first; the answers stand in the order of the messages."""
+        outcomes: Outcomes = [None if _is_id(item) else unknown(str(item)) for item in taken]
+        pending = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        for turn in range(len(self._shards)):
+            groups: dict[int, list[int]] = {}
+            for index in pending:
+                groups.setdefault(self._nth_place(taken[index], turn), []).append(index)
+            asked = [
+                self._shards[shard].do(command([_target(taken[index]) for index in indexes]))
+                for shard, indexes in groups.items()
+            ]
+            for indexes, answer in zip(groups.values(), await asyncio.gather(*asked), strict=True):
+                for index, outcome in zip(indexes, answer, strict=True):
+                    outcomes[index] = outcome
+            pending = [index for index in pending if isinstance(outcomes[index], NotFound)]
+            if not pending:
+                break
         return outcomes
 
+    def _nth_place(self, item: Taken, turn: int) -> int:
+        """Return the shard to ask in a turn: first where the inbox is known to be, or the shard that gave the id.
 
-@lru_cache(maxsize=1 << 16)
-def _checksum(agent: str) -> int:
-    return zlib.crc32(agent.encode())
+        Since that time the mailbox may have been resharded.
+        """
+        first = shard_of(seq_of(item)) if isinstance(item, str) else self._index_of(item.message.to)
+        return (first + turn) % len(self._shards)
 
 
 async def _open_all(shards: Iterable[Shard], *, expected: bool) -> None:
@@ -358,5 +357,9 @@ def _target(item: Taken) -> Target:
     return Target(seq_of(id_), int(attempt), leased=True)
 
 
-def _id(item: Taken) -> str:
-    return item if isinstance(item, str) else item.message.id
+def _is_id(item: Taken) -> bool:
+    try:
+        _target(item)
+    except NotFound:
+        return False
+    return True

@@ -14,16 +14,20 @@ import apsw
 from agentd.failpoint import failpoint
 from agentd.mailbox import schema
 from agentd.mailbox.clock import SteadyClock
-from agentd.mailbox.journal import DROPPED_RECORD, MOVED_RECORD, START, Journal, Place
+from agentd.mailbox.journal import COPY_RECORD, DROPPED_RECORD, MOVED_RECORD, START, Journal, Place, copy_of
 from agentd.mailbox.keys import get_meta, put_meta
-from agentd.mailbox.rows import ACCEPTED_RECORD, NUMBER, STATES, fragment, row_of
-from agentd.mailbox.schema import DamagedShard
+from agentd.mailbox.rows import ACCEPTED_RECORD, COLUMNS, STATES, Row, fragment, row_of
+from agentd.mailbox.schema import SHELVE, DamagedShard
 from agentd.mailbox.transaction import INSERT
-from agentd.records import MessageState
 
 Report = Callable[[str], None]
 DAMAGE: Final = (DamagedShard, apsw.CorruptError, apsw.NotADBError, apsw.SQLError)  # SQLError: a table is missing
-_UNSETTLED: Final = tuple(NUMBER[state] for state in STATES if state not in (MessageState.ACKED, MessageState.EXPIRED))
+_NEEDED: Final = (
+    "WITH needed(seq) AS (SELECT seq FROM box WHERE shelf<>2 AND seq<?1"  # noqa: S608  names of ours
+    " UNION ALL SELECT seq FROM m WHERE seq>?2 AND seq<?1 AND shelf<>2)"
+    f" SELECT {COLUMNS} FROM needed CROSS JOIN m USING(seq) LIMIT ?3"
+)
+MOST_CARRIED: Final = 100  # messages that are copied to have an old journal file deleted
 
 
 def open_shard(
@@ -124,6 +128,8 @@ def _replay(connection: apsw.Connection, records: Iterable[tuple[bytes, list[Any
                 _replay_moved(connection, *record[1:])
             elif record[0] == DROPPED_RECORD:
                 connection.execute("DELETE FROM m WHERE seq=?", (record[1],))
+            elif record[0] == COPY_RECORD:
+                _replay_copy(connection, *record[1:])
     put_meta(connection, "keys_rotated_ns", now_ns)  # the keys that came back are remembered for a whole window
     return count
 
@@ -132,27 +138,45 @@ def _replay_accepted(connection: apsw.Connection, payload: bytes) -> None:
     connection.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), row_of(payload))
 
 
+def _replay_copy(connection: apsw.Connection, record: bytes, state: int, tries: int, hist: str) -> None:
+    _replay_accepted(connection, record)
+    seq = row_of(record).seq
+    connection.execute("UPDATE m SET state=?, tries=?, due=0, hist=? WHERE seq=?", (state, tries, hist, seq))
+    connection.execute(SHELVE, (seq,))
+
+
 def _replay_moved(connection: apsw.Connection, seq: int, state: int, at_ns: int, detail: str) -> None:
     piece = fragment(STATES[state], at_ns, detail)
     connection.execute("UPDATE m SET state=?, due=0, hist=hist||? WHERE seq=?", (state, piece, seq))
 
 
 def prune(connection: apsw.Connection, journal: Journal) -> None:
-    """Delete the oldest journal files while each message in them has come to its end."""
+    """Delete the oldest journal files while almost each message in them has come to its end.
+
+    The few that have not, as a dead letter that is kept, are copied to the end of the journal.
+    """
     numbers = journal.numbers()
     starts = {number: journal.first_seq(number) for number in numbers} if len(numbers) > 1 else {}
     for number in numbers[:-1]:
         later = [start for other, start in starts.items() if other > number and start is not None]
-        start = starts[number]
-        if start is not None and _needed(connection, start, min(later, default=1 << 62)):
+        needed = _needed(connection, min(later, default=1 << 62))
+        if len(needed) > MOST_CARRIED:
             return
+        if needed:
+            _carry(connection, journal, needed)
         journal.remove(number)
 
 
-def _needed(connection: apsw.Connection, start: int, end: int) -> bool:
-    marks = ", ".join(map(str, _UNSETTLED))
-    sql = f"SELECT EXISTS(SELECT 1 FROM m WHERE seq>=? AND seq<? AND state IN ({marks}))"  # noqa: S608
-    return bool(connection.execute(sql, (start, end)).get)
+def _needed(connection: apsw.Connection, end: int) -> list[Row]:
+    """Return the messages before a seq that have not come to their end, one more than can be carried at most."""
+    filed = get_meta(connection, "filed", 0)
+    return [Row._make(found) for found in connection.execute(_NEEDED, (end, filed, MOST_CARRIED + 1))]
+
+
+def _carry(connection: apsw.Connection, journal: Journal, rows: Iterable[Row]) -> None:
+    journal.append(b"".join(map(copy_of, rows)))
+    journal.sync()
+    put_meta(connection, "journal_end", journal.end.packed())
 
 
 def sync_directory(path: Path) -> None:

@@ -111,10 +111,19 @@ def envelope_of(body: bytes) -> Envelope:
     return Envelope(*_unpack(body))
 
 
+def record_of(row: Row) -> bytes:
+    """Return the journal record of a whole message."""
+    return _pack((ACCEPTED_RECORD, row.seq, row.agent, row.prio, row.exp, row.ts, row.sender, row.reply_to, row.body))
+
+
 def intact(row: Row) -> bool:
     """Tell whether a row is, bit for bit, what was accepted."""
-    record = _pack((ACCEPTED_RECORD, row.seq, row.agent, row.prio, row.exp, row.ts, row.sender, row.reply_to, row.body))
-    return zlib.crc32(record) == row.crc
+    return zlib.crc32(record_of(row)) == row.crc
+
+
+def transitions(hist: str) -> list[tuple[MessageState, int, str]]:
+    """Return the state, time and detail of each transition in a `hist`."""
+    return [(_STATE_OF[state], at_ns, detail) for state, at_ns, detail in _read_json(f"[{hist[1:]}]")]
 
 
 def fragment(state: MessageState, at_ns: int, detail: str) -> str:
@@ -154,9 +163,7 @@ def message_of(row: Row, head: Head | None = None, due_ns: int | None = None) ->
 
 def _history(accepted_ns: int, hist: str) -> tuple[HistoryEntry, ...]:
     first = HistoryEntry(MessageState.ACCEPTED, accepted_ns)
-    if not hist:
-        return (first,)
-    return (first, *[HistoryEntry(_STATE_OF[state], at_ns, text) for state, at_ns, text in _read_json(f"[{hist[1:]}]")])
+    return (first, *[HistoryEntry(*transition) for transition in transitions(hist)]) if hist else (first,)
 
 
 def damaged(seq: int) -> StorageError:

@@ -36,6 +36,14 @@ CREATE INDEX m_due ON m(due) WHERE due > 0;
 CREATE INDEX m_reply ON m(reply_to) WHERE reply_to IS NOT NULL;
 CREATE INDEX m_thread ON m(thread) WHERE thread IS NOT NULL;
 """
+_ENTRIES: Final = (
+    "INTO box(agent, shelf, prio, seq, size, sender)"
+    " SELECT agent, shelf, iif(shelf, 0, prio), seq, length(body), sender FROM m"
+)
+FILL_BOX: Final = f"INSERT {_ENTRIES} WHERE seq>? ORDER BY 1, 2, 3, 4"
+SHELVE: Final = (  # an old message that was put back among those that are filed
+    f"INSERT OR IGNORE {_ENTRIES} WHERE seq=? AND seq<=(SELECT value FROM meta WHERE name='filed')"  # noqa: S608
+)
 _SHELF: Final = (
     "INTEGER GENERATED ALWAYS AS (CASE WHEN state<2 THEN 0 WHEN state=2 THEN 1 WHEN state=4 THEN 3 ELSE 2 END)"
 )
@@ -59,9 +67,11 @@ DROP INDEX m_ready; DROP INDEX m_state; DROP INDEX m_exp; DROP INDEX m_reply;
 ALTER TABLE m ADD COLUMN thread TEXT;
 ALTER TABLE m ADD COLUMN shelf {_SHELF} VIRTUAL;
 {_BOX}
+{FILL_BOX.replace("?", "0")};
+INSERT OR REPLACE INTO meta(name, value) SELECT 'filed', coalesce(max(seq), 0) FROM m;
 PRAGMA user_version = 2;
 COMMIT;
-"""
+"""  # noqa: S608  statements of ours
 
 # The header of an SQLite file, as far as it is read here, before SQLite sees the file and could write to it:
 #

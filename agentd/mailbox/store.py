@@ -15,20 +15,23 @@ from agentd.config import MailboxConfig
 from agentd.errors import AgentdError, InternalError
 from agentd.failpoint import failpoint
 from agentd.mailbox import recovery
+from agentd.mailbox.archive import Archive
 from agentd.mailbox.box import SMALL_TAIL_MESSAGES, TAIL_MESSAGES, Box
 from agentd.mailbox.clock import SteadyClock
 from agentd.mailbox.commands import Command, Put, Sweep
 from agentd.mailbox.depths import Depths
-from agentd.mailbox.ids import first_seq_at, seq_of, text_of, time_of
+from agentd.mailbox.ids import first_seq_at, not_below, seq_of, text_of, time_of
 from agentd.mailbox.inboxes import Snapshot
 from agentd.mailbox.journal import ROTATE_BYTES, Journal
 from agentd.mailbox.keys import Keys, get_meta, put_meta
+from agentd.mailbox.retention import Retention
 from agentd.mailbox.rows import COLUMNS, Row, intact, message_of
 from agentd.mailbox.transaction import BEGIN, Arrivals, Effect, Step, Transaction
 from agentd.records import Change, Delivery, Draft, MessageState, Receipt
 
 WAL_BYTES: Final = 8 * 1024 * 1024  # beyond this it is written back into the file, idle or not
 _PAGE_BYTES: Final = 4096
+_MB: Final = 1_000_000
 # After these nothing is known about the whole transaction; any other error is one command's own.
 FATAL: Final = (
     apsw.BusyError,
@@ -93,7 +96,8 @@ class Store:
         self._wal_pages = 0
         self._connection.set_wal_hook(self._on_commit)
         highest = self._connection.execute("SELECT max(seq) FROM m").get or 0
-        self.last_seq = max(highest, get_meta(self._connection, "last_seq", 0)) or first_seq_at(0, index)
+        known = max(highest, get_meta(self._connection, "last_seq", 0), first_seq_at(0, index))
+        self.last_seq = not_below(known, index)  # another shard may have given it, before a reshard
         self._clock.not_before(time_of(self.last_seq))
         self._keys = Keys(self._connection, int(self._config.key_window_s * 1e9), self._clock.now_ns())
         self._box = Box(self._connection, self._keys)
@@ -103,6 +107,12 @@ class Store:
             self._file()
             self._depths = Depths(self._box.waiting(), self._config)
         self._next_expiry_ns = self._read_next_expiry()
+        archive = self._archive() if self._config.archive else None
+        self._retention = Retention(self._config, archive, self._report, self._clock.now_ns())
+
+    def _archive(self) -> Archive:
+        directory = self.path.parent / "archive"
+        return Archive(directory, self.path.stem, self._config.archive_mb * _MB, self._config.reserve_mb * _MB)
 
     def _looked_up_depths(self) -> Depths:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -271,6 +281,7 @@ class Store:
         swept = Commit([])
         if self._next_expiry_ns is not None and self._next_expiry_ns <= now_ns:
             swept = self.transact([Sweep()])
+        self._retire(now_ns, idle=idle)
         if self._keys.due(now_ns):
             self._file()
             self._keys.rotate(now_ns)
@@ -283,13 +294,23 @@ class Store:
             recovery.prune(self._connection, self._journal)
         return Commit([], swept.effects, swept.damaged)
 
+    def _retire(self, now_ns: int, *, idle: bool) -> None:
+        if self._retention.begins(now_ns):
+            self._file()
+        step = self._retention.next(self._connection, now_ns, self._clock.wall_ns(), idle=idle)
+        if step:
+            [outcome] = self.transact([step]).outcomes
+            self._retention.took(outcome)
+
     def patience_s(self, idle_s: float, longest_s: float) -> float:
         """Return how long nothing needs to be tidied if nothing happens."""
+        now_ns = self._clock.now_ns()
+        longest_s = min(longest_s, self._retention.due_in_s(now_ns))
         if self._wal_pages:
-            return idle_s
+            return min(idle_s, longest_s)
         if self._next_expiry_ns is None:
             return longest_s
-        return min(max((self._next_expiry_ns - self._clock.now_ns()) / 1e9, idle_s), longest_s)
+        return min(max((self._next_expiry_ns - now_ns) / 1e9, idle_s), longest_s)
 
     def _read_next_expiry(self) -> int | None:
         sql = "SELECT min(exp) FROM m INDEXED BY m_exp WHERE state<2 AND exp IS NOT NULL"

@@ -211,6 +211,7 @@ def test_every_command_that_asks_is_tried():
         "completion",
         "schema",
         "demo",
+        "mailbox",
         "version",
         "__complete",
     }

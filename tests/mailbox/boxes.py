@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -36,6 +37,16 @@ class Clock:
         return self.elapsed_ns
 
 
+class Running(Clock):
+    """A clock that runs, and can be put forward besides."""
+
+    def read_wall(self) -> int:
+        return self.wall_ns + time.monotonic_ns()
+
+    def read_elapsed(self) -> int:
+        return self.elapsed_ns + time.monotonic_ns()
+
+
 class Seen(list[Change]):
     """The changes that were told, in order."""
 
@@ -51,7 +62,7 @@ def config(**settings: Any) -> MailboxConfig:
 
 
 def open_box(
-    directory: Path, clock: Clock | None = None, seen: Seen | None = None, **settings: Any
+    directory: Path | str, clock: Clock | None = None, seen: Seen | None = None, **settings: Any
 ) -> AbstractAsyncContextManager[Mailbox]:
     ticks = clock or Clock()
     told = seen if seen is not None else Seen()
