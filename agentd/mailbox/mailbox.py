@@ -326,7 +326,7 @@ class Mailbox:
 
         Since that time the mailbox may have been resharded.
         """
-        first = shard_of(seq_of(item)) if isinstance(item, str) else self._index_of(item.message.to)
+        first = shard_of(_target(item).seq) if isinstance(item, str) else self._index_of(item.message.to)
         return (first + turn) % len(self._shards)
 
 

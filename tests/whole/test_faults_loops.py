@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from faults import form
+from faults import form, say
 from instance import Instance, instance, wait_until
 from speaking import Agent, add_reader, agents_of
 
@@ -135,6 +135,10 @@ def test_a_broadcast_that_all_answer_to_all_is_bounded(whole: Instance):
         assert readers == crowd
         assert sum(agent.send(target) for agent in readers) == BUDGET - 1  # with the broadcast
         assert echo(crowd, lambda agent, _message: agent.send(target)) == 0
+        with whole.client() as client:
+            stall_ms = client.call("daemon.metrics")["loop_stall_ms_p99"]
+        say(f"{size} agents answered a broadcast to all: the daemon's loop was late by {stall_ms} ms (p99)")
+        assert stall_ms < form(1000, 100)  # the short form runs beside other tests
         assert {code for agent in crowd for code in agent.refused} <= {"loop_limit", "rate_limit"}
         message = crowd[0].client.call("messages.inbox", all=True, limit=1)["messages"][0]
         assert crowd[0].send(target, reply_to=message["id"]) == 0  # reply to all, said outright

@@ -15,7 +15,7 @@ from agentd.errors import NotFound
 def whole() -> Iterator[Instance]:
     with instance() as one:
         add_reader(one)
-        one.up("mailbox.shards=4")
+        one.up("mailbox.shards=4", "search.enabled=false")  # the index commits, too
         yield one
 
 
