@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import anyio
@@ -352,12 +351,10 @@ def _tell(listeners: Relay, log: logs.Log, what: Any) -> None:
 
 def _emit_changes(events: Events, directory: Directory, changes: Sequence[Change]) -> None:
     """Emit one event for all messages of a commit that went the same way between the same two."""
-
-    def way(change: Change) -> tuple[str, str, str]:
-        return (change.state, change.to, change.sender)
-
-    for (state, to, sender), group in groupby(sorted(changes, key=way), way):
-        rows = list(group)
+    ways: dict[tuple[str, str, str], list[Change]] = {}
+    for change in changes:
+        ways.setdefault((change.state, change.to, change.sender), []).append(change)
+    for (state, to, sender), rows in ways.items():
         events.emit(
             f"message.{state}",
             ids=[change.id for change in rows],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +17,7 @@ from agentd.errors import AgentdError, InvalidValue, NotFound, OverLimit
 from agentd.records import OPERATOR, Caller, Draft, Message, Priority, Receipt, Role
 from agentd.wire import calls
 
+_PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 MOST_DRAFTS = 100_000  # that one batch may become when its targets are resolved
 
 
@@ -36,7 +37,7 @@ async def send(parts: Parts, caller: Caller, params: calls.Send) -> dict[str, An
 
 async def send_batch(parts: Parts, caller: Caller, params: calls.SendBatch) -> dict[str, Any]:
     """Send many; the answers stand in the order of the items."""
-    items = [_item(raw) for raw in params.messages]
+    items = _items(params.messages)
     judge = await _judge(parts, caller, [item for item in items if isinstance(item, calls.Send)])
     judged: list[Judged] = []
     spans: list[tuple[int, int, bool] | AgentdError] = []
@@ -45,12 +46,19 @@ async def send_batch(parts: Parts, caller: Caller, params: calls.SendBatch) -> d
             if isinstance(item, AgentdError):
                 raise item
             mine = judge.judged(item, room=MOST_DRAFTS - len(judged))
-            spans.append((len(judged), len(judged) + len(mine), is_group(item.to)))
+            spans.append((len(judged), len(judged) + len(mine), judge.names_group(item.to)))
             judged += mine
         except AgentdError as error:
             spans.append(error)
     results = await _put(parts, judged)
     return {"results": [_batch_row(parts, span, judged, results) for span in spans]}
+
+
+def _items(raw: list[Any]) -> Sequence[calls.Send | InvalidValue]:
+    try:
+        return msgspec.convert(raw, list[calls.Send])
+    except msgspec.ValidationError:
+        return [_item(one) for one in raw]
 
 
 def _item(raw: Any) -> calls.Send | InvalidValue:
@@ -69,8 +77,11 @@ def _batch_row(
     if isinstance(span, AgentdError):
         return error_row(span)
     start, end, group = span
+    if not group:
+        result = results[start]
+        return error_row(result) if isinstance(result, AgentdError) else receipt_row(parts.directory, result)
     try:
-        return _receipt(parts, judged[start:end], results[start:end], group=group)
+        return _receipt(parts, judged[start:end], results[start:end], group=True)
     except AgentdError as error:
         return error_row(error)
 
@@ -88,7 +99,7 @@ async def _judge(parts: Parts, caller: Caller, sends: Iterable[calls.Send]) -> _
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Judge:
     """Turns parameters into drafts; whatever has to be looked up for that was looked up once."""
 
@@ -96,14 +107,25 @@ class _Judge:
     caller: Caller
     origins: Mapping[str, Message]  # of the messages that are answered
     last: Cause | None  # what the calling agent received last
+    _named: dict[str, tuple[list[str], bool]] = field(default_factory=dict)  # targets that were resolved
+
+    def names_group(self, target: str) -> bool:
+        """Tell whether a target that was resolved may name several agents."""
+        return self._named[target][1]
+
+    def _resolved(self, target: str) -> tuple[list[str], bool]:
+        known = self._named.get(target)
+        if known is None:
+            known = self._named[target] = (recipients(self.parts, self.caller, target), is_group(target))
+        return known
 
     def judged(self, params: calls.Send, room: int = MOST_DRAFTS) -> list[Judged]:
         """Resolve the target once; the sender is who the caller is, whatever the caller says."""
         answered = self._answered(params.reply_to)
-        inboxes = recipients(self.parts, self.caller, params.to)
+        inboxes, group = self._resolved(params.to)
         if len(inboxes) > room:
             raise OverLimit(f"the batch becomes more than {MOST_DRAFTS} messages", hint="send it in parts")
-        if is_group(params.to):
+        if group:
             self._check_group(params, len(inboxes))
         # So that all that comes of a broadcast is one chain.
         trace = f"b{secrets.token_hex(6)}" if len(inboxes) > 1 else None
@@ -130,17 +152,19 @@ class _Judge:
             raise refusal
 
     def _draft(self, params: calls.Send, inbox: str, answered: Message | None, trace: str | None) -> Draft:
+        thread = (answered.thread or answered.id) if answered else None
+        priority = _PRIORITIES[params.priority]
         return Draft(
-            to=inbox,
-            sender=self.caller.inbox,
-            body=params.body,
-            key=params.key,
-            priority=Priority[params.priority.upper()],
-            ttl_s=params.ttl_s,
-            reply_to=params.reply_to,
-            headers=params.headers,
-            thread=(answered.thread or answered.id) if answered else None,
-            trace=trace,
+            inbox,
+            self.caller.inbox,
+            params.body,
+            params.key,
+            priority,
+            params.ttl_s,
+            params.reply_to,
+            params.headers,
+            thread,
+            trace,
         )
 
     def _admitted(self, draft: Draft, answered: Message | None) -> Judged:
@@ -170,10 +194,12 @@ def may_see(caller: Caller, message: Message) -> bool:
 async def _put(parts: Parts, judged: Sequence[Judged]) -> list[Receipt | AgentdError]:
     put = iter(await parts.mailbox.put([draft for draft, refusal in judged if refusal is None]))
     results = [next(put) if refusal is None else refusal for _, refusal in judged]
-    parts.metrics.add("messages_accepted_total", sum(1 for result in results if isinstance(result, Receipt)))
-    for (draft, _), result in zip(judged, results, strict=True):
-        if isinstance(result, AgentdError):
-            parts.refusals.add(draft.sender, draft.to, result)
+    refused = [
+        (draft, result) for (draft, _), result in zip(judged, results, strict=True) if isinstance(result, AgentdError)
+    ]
+    parts.metrics.add("messages_accepted_total", len(results) - len(refused))
+    for draft, error in refused:
+        parts.refusals.add(draft.sender, draft.to, error)
     return results
 
 
