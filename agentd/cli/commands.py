@@ -291,6 +291,31 @@ _TABLE = (
         group=MESSAGES,
     ),
     Command(
+        "mailbox stats",
+        "mailbox:stats",
+        "Say how many messages the mailbox holds in which state, and how large its files are.",
+        "agentd mailbox stats",
+        group=MESSAGES,
+    ),
+    Command(
+        "mailbox verify",
+        "mailbox:verify",
+        "Look for damaged messages; a running daemon goes on meanwhile; fails when something is wrong.",
+        "agentd mailbox verify --dir backup/mailbox",
+        options=(
+            Option("--offline", doc="check the files themselves too, while no daemon runs"),
+            Option("--dir", "DIR", "check this copy of a mailbox instead; needs no daemon", completes="directories"),
+        ),
+        group=MESSAGES,
+    ),
+    Command(
+        "mailbox compact",
+        "mailbox:compact",
+        "Give the room of removed messages back to the disk; each file's messages wait while it is rewritten.",
+        "agentd mailbox compact",
+        group=MESSAGES,
+    ),
+    Command(
         "mailbox reshard",
         "mailbox:reshard",
         "Spread the messages over another number of files, while no daemon runs; the old files are kept.",

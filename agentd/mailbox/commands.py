@@ -34,7 +34,7 @@ class Command(Protocol[T_co]):
     def lists(self) -> bool:
         """Tell whether this looks into the box, which must be complete before."""
 
-    def run(self, tx: Transaction) -> T_co:
+    def run(self, tx: Transaction, /) -> T_co:
         """Do it; raising an error undoes this command and no other."""
 
 

@@ -200,6 +200,16 @@ class LoopsReset(Params):
     """Chains, or agents by any TARGET; none means all."""
 
     names: Annotated[list[Target], Meta(max_length=1000)] = []
+class OneShard(Params):
+    """One shard of the mailbox, from 0."""
+
+    shard: Annotated[int, Meta(ge=0, le=15)]
+
+
+class MailboxVerify(OneShard, kw_only=True):
+    """One step; cursor: the one of the answer before, none to begin."""
+
+    cursor: Annotated[str, Meta(max_length=1000)] = ""
 
 
 class TeamUp(Params):
@@ -319,6 +329,9 @@ _TABLE = (
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
     Call("loops.list", Nothing, "List chains of messages near a limit or over it.", writes=False),
     Call("loops.reset", LoopsReset, "Let messages that went round in a loop flow again."),
+    Call("mailbox.stats", Nothing, "Count what each shard of the mailbox holds.", writes=False),
+    Call("mailbox.verify", MailboxVerify, "Look for damage in a small part of a shard.", writes=False),
+    Call("mailbox.compact", OneShard, "Rewrite a shard's file without its gaps."),
     Call("sessions.list", SessionsList, "List our tmux sessions.", writes=False),
     Call("sessions.get", OneSession, "Return one tmux session.", writes=False),
     Call("teams.up", TeamUp, "Bring a team up; what runs stays."),

@@ -36,6 +36,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "messages.search": {"query": "word"},
     "messages.reindex": {},
     "loops.reset": {},
+    "mailbox.stats": {},
+    **{f"mailbox.{verb}": {"shard": 0} for verb in ("verify", "compact")},
     "sessions.get": {"session": "nobody"},
     "teams.up": {"team": {"name": "t"}, "agents": [{"name": "a", "profile": "nothing"}], "cwd": "/"},
     "profiles.get": {"name": "nothing"},
