@@ -49,6 +49,8 @@ FUNCTIONS: dict[str, Function] = {
     "loops.reset": loops.reset,
     "mailbox.stats": mailbox.stats,
     "mailbox.verify": mailbox.verify,
+    "mailbox.export": mailbox.export,
+    "mailbox.import": mailbox.import_,
     "mailbox.compact": mailbox.compact,
     "sessions.list": sessions.list_,
     "sessions.get": sessions.get,

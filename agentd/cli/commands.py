@@ -5,6 +5,7 @@ from __future__ import annotations
 from agentd.cli.grammar import Argument, Command, Option
 
 STATES = ("starting", "idle", "working", "waiting", "stopped", "failed")
+MESSAGE_STATES = ("accepted", "delivering", "delivered", "acked", "expired", "dead")
 YEAR_S = 31_536_000  # the longest that a call waits
 
 DAEMON, AGENTS, MESSAGES = "Daemon", "Agents", "Messages"
@@ -313,6 +314,28 @@ _TABLE = (
         "mailbox:compact",
         "Give the room of removed messages back to the disk; each file's messages wait while it is rewritten.",
         "agentd mailbox compact",
+        group=MESSAGES,
+    ),
+    Command(
+        "mailbox export",
+        "transfer:export",
+        "Write messages as lines of JSON, with ids, states and history; a name that ends in .gz is compressed.",
+        "agentd mailbox export messages.jsonl.gz --archive",
+        (Argument("FILE|-", required=False, completes="files"),),
+        (
+            Option("--agent", "TARGET", "those in its inbox", completes="agents"),
+            Option("--state", "STATE", "those in this state", choices=MESSAGE_STATES, repeat=True),
+            Option("--since", "SECONDS", "those accepted in the last so many seconds", kind="number", high=YEAR_S * 50),
+            Option("--archive", doc="also those that were removed and are in this instance's archive"),
+        ),
+        group=MESSAGES,
+    ),
+    Command(
+        "mailbox import",
+        "transfer:import_",
+        "Bring exported messages back; those that are there already stay as they are.",
+        "agentd mailbox import messages.jsonl.gz",
+        (Argument("FILE|-", completes="files"),),
         group=MESSAGES,
     ),
     Command(

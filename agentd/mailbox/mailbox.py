@@ -21,6 +21,7 @@ from agentd.mailbox.health import Standing
 from agentd.mailbox.ids import home_of, seq_of, shard_of, text_of, unknown
 from agentd.mailbox.layout import prepare
 from agentd.mailbox.lookups import LastReceived, Origins, Thread
+from agentd.mailbox.restoring import Restore
 from agentd.mailbox.rows import Row
 from agentd.mailbox.shard import OnChanges, Shard
 from agentd.mailbox.tally import Count, Tally, sizes
@@ -309,6 +310,31 @@ class Mailbox:
     async def verify(self, shard: int, cursor: str) -> Checked:
         """Check a small part of a shard; the answer says where to go on."""
         return await self._shards[shard].do(Verify(cursor))
+
+    async def restore(self, rows: Sequence[Row]) -> list[bool | AgentdError]:
+        """Add messages that were accepted before; tells of each whether it was added or there, or what is against it.
+
+        They keep ids, states and history, and their keys count again. No quota is asked.
+        """
+        groups: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            groups.setdefault(self._index_of(row.agent), []).append(index)
+        results: list[bool | AgentdError] = [False] * len(rows)
+        for shard, indexes in groups.items():
+            try:
+                answer = await self._shards[shard].do(Restore([rows[index] for index in indexes]))
+            except AgentdError as error:
+                answer = [error] * len(indexes)
+            for index, result in zip(indexes, answer, strict=True):
+                results[index] = result
+        return results
+
+    async def page(self, after: int, limit: int) -> list[Row]:
+        """Return the next rows of all shards in the order of their ids, damaged ones too; [] after the last one."""
+        pages = [page for page in await asyncio.gather(*(self.after(n, after, limit) for n in self.shards)) if page]
+        known = min((page[-1].seq for page in pages), default=0)  # what follows it may be in a page that ended early
+        rows = sorted(row for page in pages for row in page if row.seq <= known)
+        return rows[:limit]
 
     async def compact(self, shard: int) -> None:
         """Rewrite a shard's file without its gaps; its other calls wait as long."""

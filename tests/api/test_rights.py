@@ -37,6 +37,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "messages.reindex": {},
     "loops.reset": {},
     "mailbox.stats": {},
+    "mailbox.export": {},
+    "mailbox.import": {"messages": []},
     **{f"mailbox.{verb}": {"shard": 0} for verb in ("verify", "compact")},
     "sessions.get": {"session": "nobody"},
     "teams.up": {"team": {"name": "t"}, "agents": [{"name": "a", "profile": "nothing"}], "cwd": "/"},

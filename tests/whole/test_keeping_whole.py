@@ -71,3 +71,30 @@ def test_doctor_says_that_the_setting_is_for_a_new_mailbox(whole: Instance) -> N
     checks = json.loads(whole.cli("doctor", "--json", check=False, AGENTD_MAILBOX__SHARDS="4").stdout)["checks"]
     [row] = [row for row in checks if row["check"] == "mailbox"]
     assert (row["result"], row["todo"]) == ("warn", "agentd down, then agentd mailbox reshard 4")
+
+
+def test_what_is_exported_comes_back_in_another_instance(whole: Instance) -> None:
+    whole.up()
+    ids = send(whole, 700)
+    whole.cli("ack", *ids[:20])
+    place = whole.directory / "out.jsonl.gz"
+    assert whole.json("mailbox", "export", str(place)) == {"exported": 700, "damaged": 0}
+    assert place.stat().st_mode & 0o077 == 0
+    assert whole.cli("mailbox", "export", str(place), check=False).returncode == 1
+    text = whole.cli("mailbox", "export").stdout
+    assert [json.loads(line)["id"] for line in text.splitlines()] == ids
+    acked = whole.cli("mailbox", "export", "-", "--state", "acked", "--agent", "operator").stdout
+    assert [json.loads(line)["id"] for line in acked.splitlines()] == ids[:20]
+    with instance() as other:
+        other.up("mailbox.shards=3")
+        assert other.json("mailbox", "import", str(place)) == {"added": 700, "known": 0, "refused": 0}
+        assert other.cli("mailbox", "export").stdout == text
+        bad = other.cli(
+            "mailbox", "import", "-", input_=f'{text.splitlines()[0]}\nnot json\n{{"id": 7}}\n', check=False
+        )
+        assert bad.returncode == 4
+        assert "0 messages added, 1 were there already, 2 refused" in bad.stdout
+        assert bad.stderr.count("\n") == 2
+        assert "line 2:" in bad.stderr
+        missing = other.cli("mailbox", "import", "nowhere", check=False)
+        assert (missing.returncode, missing.stderr.count("\n")) == (5, 1)
