@@ -296,7 +296,7 @@ class Drop:
             return unknown(text_of(seq))
         if STATES[head.state] is not MessageState.DEAD:
             return _not_so(head, "only a dead letter can be dropped")
-        tx.drop(seq)
+        tx.drop([seq])
         return None
 
 

@@ -198,11 +198,11 @@ class Transaction:
             if row.due:
                 self.effects.append(Step(row.seq, MessageState.ACCEPTED, row.due, change._replace(state=state)))
 
-    def drop(self, seq: int) -> None:
-        """Delete a message; its seq is not given again even if it was the last one."""
-        self.connection.execute("DELETE FROM m WHERE seq=?", (seq,))
+    def drop(self, seqs: Sequence[int]) -> None:
+        """Delete messages; a seq is not given again even if it was the last one."""
+        self.connection.executemany("DELETE FROM m WHERE seq=?", [(seq,) for seq in seqs])
         put_meta(self.connection, "last_seq", self.last_seq)
-        self.records.append(journal.dropped(seq))
+        self.records += map(journal.dropped, seqs)
 
     def mark(self) -> Mark:
         """Return how far this transaction has come."""

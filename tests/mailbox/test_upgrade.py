@@ -72,7 +72,7 @@ def test_any_store_of_format_1_holds_the_same_in_format_2(made: list[tuple[str, 
         assert content(Path(directory, "box.v1")) == before
         for verdict in verification.verify(place, lambda _: None):
             assert verdict.structure == "ok"
-            assert not (verdict.checked.damaged or verdict.checked.misplaced)
+            assert verdict.checked.damaged == verdict.checked.misplaced == []
 
 
 @pytest.mark.parametrize("point", ["after_copy", "after_step", "before_swap", "mid_swap"])
