@@ -29,11 +29,12 @@ READS = frozenset(  # calls that change nothing: made again when the connection 
         *("agents.list", "agents.get", "agents.explain", "agents.capture", "agents.wait", "agents.whoami"),
         *("messages.get", "messages.wait", "messages.dead", "sessions.list", "sessions.get", "teams.list", "teams.get"),
         *("events.list", "events.follow", "agents.follow", "messages.follow", "messages.search"),
+        *("mailbox.stats", "mailbox.verify", "mailbox.export", "messages.thread", "loops.list"),
     }
 )
 NOUNS = frozenset(
     {
-        *("agents", "config", "daemon", "events", "messages"),
+        *("agents", "config", "daemon", "events", "mailbox", "messages"),
         *("plans", "plugins", "pool", "profiles", "sessions", "teams"),
     }
 )

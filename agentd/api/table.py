@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentd.api import agents, daemon, loops, messages, search, sending, sessions, teams
+from agentd.api import agents, daemon, loops, mailbox, messages, search, sending, sessions, teams
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params
@@ -47,6 +47,11 @@ FUNCTIONS: dict[str, Function] = {
     "messages.follow": messages.follow,
     "loops.list": loops.list_,
     "loops.reset": loops.reset,
+    "mailbox.stats": mailbox.stats,
+    "mailbox.verify": mailbox.verify,
+    "mailbox.export": mailbox.export,
+    "mailbox.import": mailbox.import_,
+    "mailbox.compact": mailbox.compact,
     "sessions.list": sessions.list_,
     "sessions.get": sessions.get,
     "teams.up": teams.up,

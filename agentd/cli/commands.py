@@ -5,6 +5,7 @@ from __future__ import annotations
 from agentd.cli.grammar import Argument, Command, Option
 
 STATES = ("starting", "idle", "working", "waiting", "stopped", "failed")
+MESSAGE_STATES = ("accepted", "delivering", "delivered", "acked", "expired", "dead")
 YEAR_S = 31_536_000  # the longest that a call waits
 
 DAEMON, AGENTS, MESSAGES = "Daemon", "Agents", "Messages"
@@ -288,6 +289,53 @@ _TABLE = (
         "Let messages that went round in a loop flow again: of a chain, of an agent, or all.",
         "agentd loops reset m4k2v7q",
         (Argument("TRACE|AGENT", required=False, many=True, completes="agents"),),
+        group=MESSAGES,
+    ),
+    Command(
+        "mailbox stats",
+        "mailbox:stats",
+        "Say how many messages the mailbox holds in which state, and how large its files are.",
+        "agentd mailbox stats",
+        group=MESSAGES,
+    ),
+    Command(
+        "mailbox verify",
+        "mailbox:verify",
+        "Look for damaged messages; a running daemon goes on meanwhile; fails when something is wrong.",
+        "agentd mailbox verify --dir backup/mailbox",
+        options=(
+            Option("--offline", doc="check the files themselves too, while no daemon runs"),
+            Option("--dir", "DIR", "check this copy of a mailbox instead; needs no daemon", completes="directories"),
+        ),
+        group=MESSAGES,
+    ),
+    Command(
+        "mailbox compact",
+        "mailbox:compact",
+        "Give the room of removed messages back to the disk; each file's messages wait while it is rewritten.",
+        "agentd mailbox compact",
+        group=MESSAGES,
+    ),
+    Command(
+        "mailbox export",
+        "transfer:export",
+        "Write messages as lines of JSON, with ids, states and history; a name that ends in .gz is compressed.",
+        "agentd mailbox export messages.jsonl.gz --archive",
+        (Argument("FILE|-", required=False, completes="files"),),
+        (
+            Option("--agent", "TARGET", "those in its inbox", completes="agents"),
+            Option("--state", "STATE", "those in this state", choices=MESSAGE_STATES, repeat=True),
+            Option("--since", "SECONDS", "those accepted in the last so many seconds", kind="number", high=YEAR_S * 50),
+            Option("--archive", doc="also those that were removed and are in this instance's archive"),
+        ),
+        group=MESSAGES,
+    ),
+    Command(
+        "mailbox import",
+        "transfer:import_",
+        "Bring exported messages back; those that are there already stay as they are.",
+        "agentd mailbox import messages.jsonl.gz",
+        (Argument("FILE|-", completes="files"),),
         group=MESSAGES,
     ),
     Command(

@@ -34,7 +34,7 @@ class Command(Protocol[T_co]):
     def lists(self) -> bool:
         """Tell whether this looks into the box, which must be complete before."""
 
-    def run(self, tx: Transaction) -> T_co:
+    def run(self, tx: Transaction, /) -> T_co:
         """Do it; raising an error undoes this command and no other."""
 
 
@@ -296,7 +296,7 @@ class Drop:
             return unknown(text_of(seq))
         if STATES[head.state] is not MessageState.DEAD:
             return _not_so(head, "only a dead letter can be dropped")
-        tx.drop(seq)
+        tx.drop([seq])
         return None
 
 

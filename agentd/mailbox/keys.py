@@ -68,6 +68,12 @@ class Keys:
         """Let a key stand for a message that will be committed."""
         self._tail[name] = seq
 
+    def restore(self, name: bytes, seq: int) -> None:
+        """Let a key stand for an old message from now on, in the transaction that is open, unless it stands for one."""
+        if name not in self._tail:
+            sql = f"INSERT OR IGNORE INTO idem{self._generation}(k, seq) VALUES(?, ?)"
+            self._connection.execute(sql, (name, seq))
+
     def forget(self, name: bytes) -> None:
         """Take back what was remembered for a command that failed."""
         del self._tail[name]

@@ -65,7 +65,14 @@ def line_of(row: Row) -> Line:
 def row_of_line(line: Line) -> Row:
     """Return the row that a line stands for; raises NotFound or InvalidValue for what no message can have."""
     seq = seq_of(line.id)
-    numbers = (line.created_ns, line.attempts, line.due_ns, line.expires_ns or 0, *(at for _, at, _ in line.history))
+    numbers = (
+        line.created_ns,
+        line.attempts,
+        line.hops,
+        line.due_ns,
+        line.expires_ns or 0,
+        *(at for _, at, _ in line.history),
+    )
     if not all(0 <= number < 1 << 63 for number in numbers) or line.priority not in list(Priority):
         raise InvalidValue(f"{line.id} has a number that no message has", hint="export it again")
     draft = Draft(

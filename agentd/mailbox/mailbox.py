@@ -16,12 +16,16 @@ from agentd.errors import AgentdError, InvalidValue, NotFound, OverLimit, Storag
 from agentd.mailbox import commands
 from agentd.mailbox.clock import SteadyClock, elapsed_ns
 from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Reserve, Settle, Sweep, Target
+from agentd.mailbox.compaction import Compact
 from agentd.mailbox.health import Standing
 from agentd.mailbox.ids import home_of, seq_of, shard_of, text_of, unknown
 from agentd.mailbox.layout import prepare
 from agentd.mailbox.lookups import LastReceived, Origins, Thread
+from agentd.mailbox.restoring import Restore
 from agentd.mailbox.rows import Row
 from agentd.mailbox.shard import OnChanges, Shard
+from agentd.mailbox.tally import Count, Tally, sizes
+from agentd.mailbox.verification import Checked, Verify
 from agentd.records import Delivery, Draft, Message, MessageState, Receipt
 
 A_FEW = 10
@@ -289,6 +293,52 @@ class Mailbox:
     def standings(self) -> list[Standing]:
         """Return how each shard is."""
         return [shard.standing for shard in self._shards]
+
+    # -- looking after it
+
+    async def tally(self, shard: int) -> Tally:
+        """Return how much a shard holds; others have their turns between the steps of counting."""
+        tally = Tally()
+        while tally.after is not None:
+            tally = await self._shards[shard].do(Count(tally))
+        return tally
+
+    async def sizes(self, shard: int) -> dict[str, int]:
+        """Return how many bytes a shard has on disk, by what they are for."""
+        return await anyio.to_thread.run_sync(sizes, self._shards[shard].path)
+
+    async def verify(self, shard: int, cursor: str) -> Checked:
+        """Check a small part of a shard; the answer says where to go on."""
+        return await self._shards[shard].do(Verify(cursor))
+
+    async def restore(self, rows: Sequence[Row]) -> list[bool | AgentdError]:
+        """Add messages that were accepted before; tells of each whether it was added or there, or what is against it.
+
+        They keep ids, states and history, and their keys count again. No quota is asked.
+        """
+        groups: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            groups.setdefault(self._index_of(row.agent), []).append(index)
+        results: list[bool | AgentdError] = [False] * len(rows)
+        for shard, indexes in groups.items():
+            try:
+                answer = await self._shards[shard].do(Restore([rows[index] for index in indexes]))
+            except AgentdError as error:
+                answer = [error] * len(indexes)
+            for index, result in zip(indexes, answer, strict=True):
+                results[index] = result
+        return results
+
+    async def page(self, after: int, limit: int) -> list[Row]:
+        """Return the next rows of all shards in the order of their ids, damaged ones too; [] after the last one."""
+        pages = [page for page in await asyncio.gather(*(self.after(n, after, limit) for n in self.shards)) if page]
+        known = min((page[-1].seq for page in pages), default=0)  # what follows it may be in a page that ended early
+        rows = sorted(row for page in pages for row in page if row.seq <= known)
+        return rows[:limit]
+
+    async def compact(self, shard: int) -> None:
+        """Rewrite a shard's file without its gaps; its other calls wait as long."""
+        await self._shards[shard].do(Compact())
 
     # -- which shard
 

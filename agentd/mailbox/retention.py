@@ -19,7 +19,7 @@ from agentd.mailbox.rows import NUMBER, Row, intact, transitions
 from agentd.mailbox.transaction import Transaction
 from agentd.records import MessageState
 
-STEP_ROWS: Final = 250  # removed in one commit
+STEP_ROWS: Final = 100  # removed in one commit
 BUSY_PAUSE_S: Final = 0.1  # between two steps while messages come
 PASS_S: Final = 60.0  # from one pass over the inboxes to the next, while there is something to remove
 REST_S: Final = 600.0  # likewise, while there is not
@@ -56,8 +56,7 @@ class Retire:
         rows = [row for row in found if row.state in _FINAL and _ended_ns(row) < self.ended_before_ns and intact(row)]
         if rows and self.archive:
             _keep_copy(self.archive, rows, tx.wall_ns)
-        for row in rows:
-            tx.drop(row.seq)
+        tx.drop([row.seq for row in rows])
         return len(rows)
 
 

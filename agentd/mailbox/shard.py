@@ -19,6 +19,7 @@ from agentd.config import MailboxConfig
 from agentd.errors import AgentdError, StorageError
 from agentd.mailbox.clock import SteadyClock
 from agentd.mailbox.commands import Command, Put
+from agentd.mailbox.compaction import Compact
 from agentd.mailbox.handover import Handover, Job
 from agentd.mailbox.health import OK, Health, Standing
 from agentd.mailbox.ids import text_of
@@ -92,6 +93,11 @@ class Shard:
     def do(self, command: Command[T]) -> Future[T]:
         """Run a command; the future has its result once it is on disk, or what the command or disk had against it."""
         return self._handover.submit(command)
+
+    @property
+    def path(self) -> Path:
+        """Return the path of its file."""
+        return self._path
 
     @property
     def waiting(self) -> int:
@@ -182,8 +188,19 @@ class Shard:
     def _commit(self, jobs: list[Job[Put | Command[Any]]]) -> None:
         if not (jobs and self._store):
             return
+        if isinstance(jobs[0].command, Compact):  # never has a neighbour
+            self._compact(self._store, jobs)
+            return
         commit = self._store.transact([job.command for job in jobs])
         self._settle(jobs, commit)
+
+    def _compact(self, store: Store, jobs: list[Job[Put | Command[Any]]]) -> None:
+        outcome: AgentdError | None = None
+        try:
+            store.compact()
+        except AgentdError as error:
+            outcome = error
+        self._settle(jobs, Commit([outcome]))
 
     def _commit_without_sends(self, jobs: list[Job[Put | Command[Any]]]) -> None:
         """Let what needs little room go through on a full disk; the reserve is there for it."""

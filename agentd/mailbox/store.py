@@ -19,6 +19,7 @@ from agentd.mailbox.archive import Archive
 from agentd.mailbox.box import SMALL_TAIL_MESSAGES, TAIL_MESSAGES, Box
 from agentd.mailbox.clock import SteadyClock
 from agentd.mailbox.commands import Command, Put, Sweep
+from agentd.mailbox.compaction import vacuum
 from agentd.mailbox.depths import Depths
 from agentd.mailbox.ids import first_seq_at, not_below, seq_of, text_of, time_of
 from agentd.mailbox.inboxes import Snapshot
@@ -301,6 +302,16 @@ class Store:
         if step:
             [outcome] = self.transact([step]).outcomes
             self._retention.took(outcome)
+
+    def compact(self) -> None:
+        """Rewrite the file without its gaps, and prune the journal; raises StorageFull when there is no room."""
+        self._file()
+        self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        vacuum(self._connection, self.path, self._config.reserve_mb * _MB)
+        self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        if self._journal:
+            self._journal.rotate()
+            recovery.prune(self._connection, self._journal)
 
     def patience_s(self, idle_s: float, longest_s: float) -> float:
         """Return how long nothing needs to be tidied if nothing happens."""

@@ -11,7 +11,7 @@ import apsw
 from agentd.errors import AgentdError
 from agentd.mailbox import journal
 from agentd.mailbox.depths import Depths
-from agentd.mailbox.ids import STEP, first_seq_at, shard_of, text_of
+from agentd.mailbox.ids import STEP, first_seq_at, not_below, shard_of, text_of
 from agentd.mailbox.keys import Keys, put_meta
 from agentd.mailbox.rows import (
     COLUMNS,
@@ -25,6 +25,7 @@ from agentd.mailbox.rows import (
     fragment,
     without_last,
 )
+from agentd.mailbox.schema import SHELVE
 from agentd.records import Change, Draft, MessageState, Receipt
 
 INSERT = f"INSERT INTO m({COLUMNS}) VALUES({', '.join('?' * len(Row._fields))})"
@@ -180,11 +181,28 @@ class Transaction:
             known = self._fragments[state, detail] = fragment(state, self.wall_ns, detail)
         return known
 
-    def drop(self, seq: int) -> None:
-        """Delete a message; its seq is not given again even if it was the last one."""
-        self.connection.execute("DELETE FROM m WHERE seq=?", (seq,))
+    def restore(self, row: Row, name: bytes | None) -> None:
+        """Add a message that was accepted before, here or elsewhere, as it stood; `name` is that of its key."""
+        self.connection.execute(INSERT, row)
+        self.connection.execute(SHELVE, (row.seq,))
+        self.inserted += 1
+        self.records.append(journal.copy_of(row))
+        self.last_seq = not_below(max(self.last_seq, row.seq), shard_of(self.last_seq))
+        if name:
+            self._keys.restore(name, row.seq)
+        state = STATES[row.state]
+        if state in WAITING:
+            self._depths.add(row.agent, row.sender, 1, len(row.body))
+            change = Change(text_of(row.seq), row.agent, MessageState.ACCEPTED, row.sender, row.reply_to)
+            self.effects.append(Arrivals([change]))
+            if row.due:
+                self.effects.append(Step(row.seq, MessageState.ACCEPTED, row.due, change._replace(state=state)))
+
+    def drop(self, seqs: Sequence[int]) -> None:
+        """Delete messages; a seq is not given again even if it was the last one."""
+        self.connection.executemany("DELETE FROM m WHERE seq=?", [(seq,) for seq in seqs])
         put_meta(self.connection, "last_seq", self.last_seq)
-        self.records.append(journal.dropped(seq))
+        self.records += map(journal.dropped, seqs)
 
     def mark(self) -> Mark:
         """Return how far this transaction has come."""

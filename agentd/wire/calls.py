@@ -26,6 +26,7 @@ Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
 Path = Annotated[str, Meta(max_length=4096)]
 Priority = Literal["high", "normal", "low"]
+MessageState = Literal["accepted", "delivering", "delivered", "acked", "expired", "dead"]
 Json = dict[str, Any]
 
 
@@ -202,6 +203,33 @@ class LoopsReset(Params):
     names: Annotated[list[Target], Meta(max_length=1000)] = []
 
 
+class OneShard(Params):
+    """One shard of the mailbox, from 0."""
+
+    shard: Annotated[int, Meta(ge=0, le=15)]
+
+
+class MailboxVerify(OneShard, kw_only=True):
+    """One step; cursor: the one of the answer before, none to begin."""
+
+    cursor: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class MailboxExport(Params):
+    """The next messages, by id; cursor: the one of the answer before. since: accepted at or after it, in seconds."""
+
+    cursor: Annotated[str, Meta(max_length=32)] = ""
+    target: Target | None = None
+    states: Annotated[list[MessageState], Meta(max_length=6)] = []
+    since: Annotated[float, Meta(ge=0, le=9e9)] = 0.0
+
+
+class MailboxImport(Params):
+    """Messages as an export gave them."""
+
+    messages: Annotated[list[Json], Meta(max_length=10_000)]
+
+
 class TeamUp(Params):
     """A team file as data; cwd is the directory that relative paths start from."""
 
@@ -319,6 +347,11 @@ _TABLE = (
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
     Call("loops.list", Nothing, "List chains of messages near a limit or over it.", writes=False),
     Call("loops.reset", LoopsReset, "Let messages that went round in a loop flow again."),
+    Call("mailbox.stats", Nothing, "Count what each shard of the mailbox holds.", writes=False),
+    Call("mailbox.verify", MailboxVerify, "Look for damage in a small part of a shard.", writes=False),
+    Call("mailbox.export", MailboxExport, "Return the next messages with all there is about them.", writes=False),
+    Call("mailbox.import", MailboxImport, "Bring exported messages back; those that are there stay as they are."),
+    Call("mailbox.compact", OneShard, "Rewrite a shard's file without its gaps."),
     Call("sessions.list", SessionsList, "List our tmux sessions.", writes=False),
     Call("sessions.get", OneSession, "Return one tmux session.", writes=False),
     Call("teams.up", TeamUp, "Bring a team up; what runs stays."),

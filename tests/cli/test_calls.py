@@ -45,6 +45,14 @@ MESSAGE = {
     "waits_for": "",
     "history": [{"state": "accepted", "at": 1.5, "detail": ""}, {"state": "acked", "at": 2.5, "detail": "by operator"}],
 }
+SHARD = {
+    "shard": 0,
+    "health": "ok",
+    **dict.fromkeys(("inboxes", "waiting", "delivered", "ended", "dead"), 3),
+    "message_bytes": 5,
+    "oldest_waiting_s": 7.0,
+    **dict.fromkeys(("file_bytes", "log_bytes", "journal_bytes", "archive_bytes"), 1500000),
+}
 RECEIPT = {"id": "m1", "to": "lead", "state": "accepted"}
 ERROR = {"code": "not_found", "message": "no such thing", "hint": None, "retryable": False}
 STATUS = {
@@ -113,6 +121,7 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("ack m1", "messages.ack", {"ids": ["m1"]}, DONE, "acked"),
     ("nack m1 --delay 3 --detail busy", "messages.nack", {"ids": ["m1"], "delay_s": 3, "detail": "busy"}, DONE, "given back"),
     ("search done --in messages --to lead --limit 5", "messages.search", {"query": "done", "in": "messages", "target": "lead", "limit": 5}, FOUND, "done"),
+    ("mailbox stats", "mailbox.stats", {}, {"shards": [SHARD]}, "1.5M"),
     ("mailbox reindex", "messages.reindex", {}, {"indexed_behind": 7, "engine": "fts5"}, "7 messages"),
     ("dead", "messages.dead", {}, {"messages": []}, "no dead letters"),
     ("dead ls lead", "messages.dead", {"target": "lead"}, {"messages": [MESSAGE]}, "m1"),
@@ -211,7 +220,6 @@ def test_every_command_that_asks_is_tried():
         "completion",
         "schema",
         "demo",
-        "mailbox",
         "version",
         "__complete",
     }

@@ -184,11 +184,18 @@ def run_child(place: Path, shards: int, kill: str) -> int:
     return subprocess.run([sys.executable, str(program), str(place), str(shards)], env=environ, check=False).returncode
 
 
-async def test_a_copy_that_differs_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OTHER_INBOX = ("VALUES(?, ?", "VALUES(?, CASE WHEN ?2='agent-1' THEN 'agent-2' ELSE ?2 END")
+OTHER_TRIES = ("VALUES(?, ?, ?, ?, ?", "VALUES(?, ?, ?, ?, ?5+1")
+
+
+@pytest.mark.parametrize("change", [OTHER_INBOX, OTHER_TRIES])
+async def test_a_copy_that_differs_is_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str]
+) -> None:
     place, clock = tmp_path / "box", Clock()
     messages = await filled(place, 2, clock)
-    insert = resharding.INSERT.replace("INSERT", "INSERT OR IGNORE", 1)
-    changed = insert.replace("VALUES(?, ?", "VALUES(?, CASE WHEN ?2='agent-1' THEN 'agent-2' ELSE ?2 END")
+    changed = resharding.INSERT.replace(*change)
+    assert changed != resharding.INSERT
     monkeypatch.setattr(resharding, "INSERT", changed)
     with pytest.raises(StorageError, match="left as it was"):
         spread(place, 3)
