@@ -110,6 +110,7 @@ def spawned(answer: Mapping[str, Any], n: int) -> Any:
 
 
 _SHORT = 50
+_MOST_QUICK_BYTES = 10_000
 _MOST_AROUND_BODY = 4 * _SHORT + 20  # the target, names and lengths
 
 
@@ -133,11 +134,8 @@ def chunks(items: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[list
 
 
 def _size_bytes(item: Mapping[str, Any]) -> int | AgentdError:
-    to, body = item.get("to"), item.get("body")
-    if len(item) == 2 and isinstance(to, str) and isinstance(body, str) and body.isascii() and len(to) < _SHORT:
-        return len(body) + _MOST_AROUND_BODY  # at most so much, without packing it twice
     try:
-        size_bytes = len(pack(dict(item)))
+        size_bytes = _quick_size_bytes(item) or len(pack(dict(item)))
     except (TypeError, ValueError):
         return InvalidValue(
             "a message of a batch is a map with `to` and `body`", hint="correct this one; others went on"
@@ -147,6 +145,16 @@ def _size_bytes(item: Mapping[str, Any]) -> int | AgentdError:
     if size_bytes > BATCH_BYTES:
         return OverLimit(f"the message is {size_bytes} bytes long and {BATCH_BYTES} fit in a call", hint="shorten it")
     return size_bytes
+
+
+def _quick_size_bytes(item: Mapping[str, Any]) -> int:
+    """Return what a short plain message takes at most, without packing it twice; 0 for any other."""
+    if not isinstance(item, dict) or len(item) != 2:
+        return 0
+    to, body = item.get("to"), item.get("body")
+    if not (isinstance(to, str) and isinstance(body, str) and body.isascii()):
+        return 0
+    return len(body) + _MOST_AROUND_BODY if len(to) < _SHORT and len(body) < _MOST_QUICK_BYTES else 0
 
 
 def batch_results(answer: Mapping[str, Any]) -> list[Receipt | AgentdError]:

@@ -205,7 +205,8 @@ def _run_out(head: Head) -> Conflict:
 
 def deliver(detail: str) -> Decide:
     """Return the rule by which a taken message becomes delivered."""
-    return lambda _head: (Move(MessageState.DELIVERED, detail),)
+    moves = (Move(MessageState.DELIVERED, detail),)
+    return lambda _head: moves
 
 
 def release() -> Decide:
@@ -243,6 +244,9 @@ def nack(due_ns: int, detail: str, max_attempts: int) -> Decide:
 
 def ack(by: str) -> Decide:
     """Return the rule by which a message is done with; one that is so already stays as it is."""
+    done = Move(MessageState.ACKED, f"by {by}")
+    # An agent may answer before the courier saw its screen change; that it has the message is known all the same.
+    early = Move(MessageState.DELIVERED, "acknowledged")
 
     def decide(head: Head) -> Decision:
         state = STATES[head.state]
@@ -250,10 +254,7 @@ def ack(by: str) -> Decide:
             return ()
         if state.final:
             return _not_so(head, "it cannot be acknowledged")
-        done = Move(MessageState.ACKED, f"by {by}")
-        # An agent may answer before the courier saw its screen change; that it has the message is known all the same.
-        early = (Move(MessageState.DELIVERED, "acknowledged"),) if state is MessageState.DELIVERING else ()
-        return (*early, done)
+        return (early, done) if state is MessageState.DELIVERING else (done,)
 
     return decide
 

@@ -26,6 +26,8 @@ _STATE_OF: Final = {str(state): state for state in STATES}
 _PRIORITIES: Final = tuple(Priority)  # by their numbers on disk
 WAITING: Final = frozenset({MessageState.ACCEPTED, MessageState.DELIVERING})  # what an inbox's depth counts
 
+FIRST_REACHED: Final = NUMBER[MessageState.DELIVERED]  # the numbers below it are those of WAITING
+
 ACCEPTED_RECORD: Final = 0  # the first element of a journal record that holds a whole message
 
 
@@ -138,26 +140,26 @@ def without_last(hist: str) -> str:
 
 def message_of(row: Row, head: Head | None = None, due_ns: int | None = None) -> Message:
     """Return the message of a row that is intact, with `head` as it stands after a move."""
-    envelope = envelope_of(row.body)
+    text, key, headers, thread, trace, hops = envelope_of(row.body)
     now = head or row
     return Message(
-        id=text_of(row.seq),
-        to=row.agent,
-        sender=row.sender,
-        body=envelope.text,
-        state=STATES[now.state],
-        attempts=now.tries,
-        key=envelope.key,
-        priority=_PRIORITIES[row.prio],
-        created_ns=row.ts,
-        expires_ns=row.exp,
-        due_ns=row.due if due_ns is None else due_ns,
-        reply_to=row.reply_to,
-        headers=envelope.headers,
-        history=_history(row.ts, now.hist),
-        thread=envelope.thread,
-        trace=envelope.trace,
-        hops=envelope.hops,
+        text_of(row.seq),
+        row.agent,
+        row.sender,
+        text,
+        STATES[now.state],
+        now.tries,
+        key,
+        _PRIORITIES[row.prio],
+        row.ts,
+        row.exp,
+        row.due if due_ns is None else due_ns,
+        row.reply_to,
+        headers,
+        _history(row.ts, now.hist),
+        thread,
+        trace,
+        hops,
     )
 
 

@@ -15,6 +15,7 @@ from agentd.mailbox.ids import STEP, first_seq_at, not_below, shard_of, text_of
 from agentd.mailbox.keys import Keys, put_meta
 from agentd.mailbox.rows import (
     COLUMNS,
+    FIRST_REACHED,
     HEAD_COLUMNS,
     NUMBER,
     STATES,
@@ -167,7 +168,7 @@ class Transaction:
         if move.state is not MessageState.DELIVERING and not move.forget:  # leases are not worth a second copy
             self.records.append(journal.moved(head.seq, number, self.wall_ns, move.detail))
         was = STATES[head.state]
-        waits = (move.state in WAITING) - (was in WAITING)
+        waits = (number < FIRST_REACHED) - (head.state < FIRST_REACHED)
         if waits:
             self._depths.add(head.agent, head.sender, waits, waits * head.size)
         change = Change(text_of(head.seq), head.agent, move.state, head.sender, head.reply_to, move.detail)
@@ -203,6 +204,11 @@ class Transaction:
         self.connection.executemany("DELETE FROM m WHERE seq=?", [(seq,) for seq in seqs])
         put_meta(self.connection, "last_seq", self.last_seq)
         self.records += map(journal.dropped, seqs)
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether a message came, went, or is in another state."""
+        return bool(self.records) or any(not isinstance(effect, Stall) for effect in self.effects)
 
     def mark(self) -> Mark:
         """Return how far this transaction has come."""

@@ -134,8 +134,14 @@ async def live(box: Mailbox, ledger: Ledger, keys: list[str]) -> None:
             while box.depths() and time.monotonic() < deadline:
                 await asyncio.sleep(0.005)
             done.set()
-    except* GaveUp:
-        raise GaveUp from None
+    except ExceptionGroup as group:  # not `except*`, which wraps what is raised in it, or not, as versions differ
+        if not group.subgroup(GaveUp):
+            raise
+        gave_up = True
+    else:
+        gave_up = False
+    if gave_up:
+        raise GaveUp
 
 
 def run(words: list[str]) -> int:

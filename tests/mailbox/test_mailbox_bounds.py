@@ -21,7 +21,7 @@ from agentd.records import MessageState
 SMALL_DISK = Path(__file__).with_name("small_disk.py")
 WAL_MOST_BYTES = 64 * 1024 * 1024
 TEN_YEARS_S = 10 * 365 * 86400.0
-MOUNTED = 'mount -t tmpfs -o size=40m tmpfs "$0" && exec "$@"'
+MOUNTED = 'mount -t tmpfs -o size=60m tmpfs "$0" && exec "$@"'
 
 pytestmark = pytest.mark.anyio
 
