@@ -41,6 +41,7 @@ from agentd.doors.listening import AlreadyRunning, InstanceLock, check_place
 from agentd.doors.rpc import RpcDoor
 from agentd.errors import AgentdError
 from agentd.events import Events
+from agentd.garbage import collect_rarely
 from agentd.mailbox.health import Standing
 from agentd.mailbox.mailbox import Mailbox
 from agentd.mailbox.search import Search
@@ -66,6 +67,7 @@ def main(paths: Paths, overrides: Sequence[str], ready_fd: int | None) -> int:
             settings = settings_of(overrides)
             log = logs.to_file(paths.log_file, settings.log.level)
             given = _Given(paths, settings, overrides, starter.umask, log)
+            collect_rarely()
             return anyio.run(_serve, given, starter)
     except (AgentdError, BaseExceptionGroup) as raised:
         error = _ours(raised)
