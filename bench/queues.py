@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentd.garbage import collect_rarely
 from bench import _file_queues, _nats, _queue, _redis
 from bench._boxes import directory, progress, spread
 from bench._flush import add_option, flush_us, slowed
@@ -163,6 +164,7 @@ def main() -> int:
     status = slowed(chosen.flush_ms)
     if status is not None:
         return status
+    collect_rarely()  # as the daemon does
     peers = [peer for peer in PEERS if peer in PEERS[:2] or peer.name.lower().startswith(tuple(chosen.only))]
     rounds, seconds = chosen.rounds or (1 if chosen.quick else 5), 0.5 if chosen.quick else 2.0
     print(f"{rounds} x {seconds:g} s; flush + {flush_us() / 1000:g} ms; {os.cpu_count()} cpus, {sys.platform}")
