@@ -181,7 +181,7 @@ def draw_chart(daemon: Rounds, processes: Rounds, count: int, path: Path) -> Non
         return [statistics.median(getattr(one[shards], field) for one in found) * scale for shards in SHARDS]
 
     lines = {
-        f"one daemon, {SENDERS} senders: thousand messages a second": medians(daemon, "rate", 1e-3),
+        f"{SENDERS} senders: thousand messages a second": medians(daemon, "rate", 1e-3),
         "ms a message waits": medians(daemon, "mean_ms"),
         f"{count} processes: thousand messages a second": medians(processes, "rate", 1e-3),
         "ms a message waits there": medians(processes, "mean_ms"),
