@@ -159,9 +159,8 @@ async def became(found: Callable[[], object], timeout_s: float = WAIT_S) -> None
 
 async def bash(tmux: Tmux, seen: Seen, directory: Path, *options: str, name: str = "a-1") -> PaneRef:
     """Start a bash that says READY at its prompt; its directory is where sentinels would show."""
-    ref = await tmux.spawn(
-        name, ["bash", "--norc", "--noprofile", *options], {"PS1": "READY> ", "HISTFILE": ""}, str(directory), 80, 24
-    )
+    environ = {"PS1": "READY> ", "HOME": str(directory)}  # its history is not the user's
+    ref = await tmux.spawn(name, ["bash", "--norc", "--noprofile", *options], environ, str(directory), 80, 24)
     await screen(tmux, seen, ref, lambda look: "READY>" in look.text)
     return ref
 

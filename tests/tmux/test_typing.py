@@ -111,7 +111,19 @@ async def test_t05_text_for_an_agent_never_reaches_the_program_after_it(place: P
     async with place.open() as (tmux, seen):
         ref = await spawn(tmux, "cat", cwd=str(place.directory))
         shell = ["bash", "--norc", "--noprofile"]
-        place.tmux("respawn-pane", "-k", "-e", "PS1=READY> ", "-c", str(place.directory), "-t", ref.pane_id, *shell)
+        place.tmux(
+            "respawn-pane",
+            "-k",
+            "-e",
+            "PS1=READY> ",
+            "-e",
+            f"HOME={place.directory}",
+            "-c",
+            str(place.directory),
+            "-t",
+            ref.pane_id,
+            *shell,
+        )
         with pytest.raises(PaneDead):
             await tmux.paste(ref, "touch S\n")
         with pytest.raises(PaneDead):
