@@ -62,15 +62,15 @@ CASES = FAILURES * 4 if LONG else FAILURES[::4]
 async def test_failing_from_the_nth_operation_on(tmp_path: Path, error: str) -> None:
     """F19, F20: for one operation, for three, for ever; the same process goes on, and so does the next one."""
     dice = random.Random(SEED)
-    cases = [(kinds, times, dice.randrange(1, 20 if kinds == ["sync"] else 120)) for kinds, times in CASES]
+    cases = [(kinds, times, dice.randrange(1, 12 if kinds == ["sync"] else 70)) for kinds, times in CASES]
     refused, counts = 0, Counter[str]()
     for number, (kinds, times, at) in enumerate(cases):
         scene = Scene(tmp_path / f"scene{number}")
         assert scene.run(5) == 0
         plan = {"fail": {"kinds": kinds, "at": at, "times": times, "error": error}}
         ended = scene.run_on(plan, 60, AGENTD_TEST_PATIENCE_S="0.3" if times is None else "15")
-        assert ended == (GAVE_UP if times is None else 0), plan
-        await scene.judge(finished=times is not None)
+        assert ended == 0 or (times is None and ended == GAVE_UP), plan
+        await scene.judge(finished=ended == 0)  # also when everything was done before the fault came
         assert scene.run(5) == 0
         held = await scene.judge(finished=True)
         refused += held["refused"] + held["report"] > 0
