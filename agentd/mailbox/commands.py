@@ -325,6 +325,17 @@ def _sound(tx: Transaction, row: Row) -> Message:
     return message_of(row)
 
 
+def sound_messages(tx: Transaction, rows: Iterable[Row]) -> list[Message]:
+    """Return the messages of the rows that are intact; the others are counted as damaged."""
+    messages: list[Message] = []
+    for row in rows:
+        if intact(row):
+            messages.append(message_of(row))
+        else:
+            tx.damaged.append(row.seq)
+    return messages
+
+
 @dataclass(frozen=True, slots=True)
 class After:
     """Read on from a message, whatever its inbox and state."""
@@ -393,10 +404,7 @@ class Inbox:
             map(Row._make, tx.connection.execute(_SHELVED, (self.agent, *place, states, self.limit)).fetchall())
             for place, states in self._places()
         ]
-        rows = [row for row, _ in zip(heapq.merge(*found), range(self.limit), strict=False)]
-        sound = [row for row in rows if intact(row)]
-        tx.damaged += {row.seq for row in rows} - {row.seq for row in sound}
-        return [message_of(row) for row in sound]
+        return sound_messages(tx, [row for row, _ in zip(heapq.merge(*found), range(self.limit), strict=False)])
 
     def _places(self) -> list[tuple[tuple[int, int], str]]:
         """Return shelf and priority of each stretch of the box to read, and the states wanted there, for SQLite."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from agentd.mailbox.commands import sound_messages
 from agentd.mailbox.rows import COLUMNS, NUMBER, Row, intact, message_of
 from agentd.mailbox.transaction import Transaction
 from agentd.records import Message, MessageState
 
-_ALL_OF = f"SELECT {COLUMNS} FROM m WHERE seq IN (SELECT value FROM json_each(?))"  # noqa: S608
 # What is leased has its own index: the shelf of what waits may be long.
 _LEASED = f"SELECT max(seq) FROM m INDEXED BY m_due WHERE due>0 AND state={NUMBER[MessageState.DELIVERING]} AND agent=?"  # noqa: S608
 _SHELVED = (
@@ -39,9 +38,7 @@ class Origins:
 
     def run(self, tx: Transaction) -> list[Message]:
         """Return those that are there and not damaged."""
-        found = tx.connection.execute(_ALL_OF, (json.dumps(self.seqs),))
-        rows = (Row._make(values) for values in found)
-        return [message_of(row)._replace(body="") for row in rows if intact(row)]
+        return [message_of(row)._replace(body="") for row in tx.rows(self.seqs).values() if intact(row)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,4 @@ class Thread:
         """Return the oldest messages, oldest first; damaged ones are counted and left out."""
         values = {"thread": self.thread, "first": self.first, "party": self.party, "limit": self.limit}
         found: list[Any] = tx.connection.execute(_THREAD, values).fetchall()
-        rows = [Row._make(each) for each in found]
-        tx.damaged += [row.seq for row in rows if not intact(row)]
-        return [message_of(row) for row in rows if intact(row)]
+        return sound_messages(tx, [Row._make(each) for each in found])
