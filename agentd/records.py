@@ -104,6 +104,9 @@ class Agent:
     created_ns: int = 0
     since_ns: int = 0  # wall clock of the last change of state
     exit_status: int | None = None
+    waits_for: str = ""  # what a waiting agent wants: permission, question, login, rate_limit, trust, error
+    resume_id: str = ""  # the program's own name for its session, with which it can go on after its end
+    log_path: str = ""  # the program's own record of the session, where it keeps one
 
 
 NO_HEADERS: Final[Mapping[str, str]] = {}

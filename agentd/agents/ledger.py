@@ -71,7 +71,9 @@ class Ledger:
         """Take in what an agent's screen says about its state."""
         before = self._directory.entry(agent_id).agent
         since_ns = time.time_ns() if before.state is not opinion.state else before.since_ns
-        agent = replace(before, state=opinion.state, reason=opinion.reason, since_ns=since_ns)
+        agent = replace(
+            before, state=opinion.state, reason=opinion.reason, since_ns=since_ns, waits_for=opinion.waits_for
+        )
         self.put(agent)
         if agent.state is not before.state:
             self.tell("agent.state", agent)
@@ -81,10 +83,18 @@ class Ledger:
     def tell(self, event: str, agent: Agent) -> None:
         """Emit an event about an agent."""
         self._events.emit(
-            event, agent=agent.id, name=agent.name, team=agent.team, state=agent.state, reason=agent.reason
+            event,
+            agent=agent.id,
+            name=agent.name,
+            team=agent.team,
+            state=agent.state,
+            reason=agent.reason,
+            waits_for=agent.waits_for,
         )
 
 
 def ended(agent: Agent, state: AgentState, reason: str, exit_status: int | None) -> Agent:
     """Return an agent as it is after its end."""
-    return replace(agent, state=state, reason=reason, pane=None, exit_status=exit_status, since_ns=time.time_ns())
+    return replace(
+        agent, state=state, reason=reason, pane=None, exit_status=exit_status, since_ns=time.time_ns(), waits_for=""
+    )

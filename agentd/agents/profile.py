@@ -25,6 +25,24 @@ Words = tuple[Annotated[str, Meta(max_length=4096)], ...]
 Keys = tuple[Annotated[str, Meta(min_length=1, max_length=32)], ...]
 Millis = Annotated[int, Meta(ge=0, le=60_000)]
 Seconds = Annotated[float, Meta(ge=0, le=3600)]
+WaitsFor = Literal["permission", "question", "login", "rate_limit", "trust", "error"]
+# What an event of the program says: it is ready, a prompt was submitted, it works, it asks, it ended a turn, it failed
+# one, it ends. `tool`: it works, and is between two steps of a turn. `ignore`: known, and says nothing of the state.
+Means = Literal[
+    "ready",
+    "submitted",
+    "working",
+    "tool",
+    "permission",
+    "question",
+    "login",
+    "rate_limit",
+    "trust",
+    "done",
+    "error",
+    "ended",
+    "ignore",
+]
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
 
 
@@ -36,6 +54,7 @@ class Rule(_Table, frozen=True, rename={"unless": "not"}):
     """One line of the state rules: every condition given must hold; the first rule that matches decides."""
 
     state: Literal["starting", "idle", "working", "waiting", "draft"]  # draft: idle, but a half-typed text stands there
+    waits_for: WaitsFor | None = None  # what a waiting agent wants of a person
     screen: Pattern | None = None  # searched for in the last lines
     unless: Pattern | None = None  # `not`: must not be found in them
     title: Pattern | None = None  # searched for in the pane's title
@@ -75,6 +94,42 @@ class Input(_Table, frozen=True):
             raise ValueError("`multiline` needs `bracketed`: elsewhere every line would be entered by itself")
 
 
+class Signals(_Table, frozen=True):
+    """What the program itself says of its state, which counts more than its screen."""
+
+    osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
+    events: dict[str, Means] = {}  # by the name of a hook's or notification's event
+
+
+class SeedFile(_Table, frozen=True):
+    """A file in the agent's private directory, written before its program starts.
+
+    `{private}` (that directory), `{cwd}`, `{agentd}` (the command that is agentd, as one shell word) and `{python}` are
+    filled in, here as in `args` and `env`.
+    """
+
+    name: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}){0,3}$(?!\n)")
+    ]
+    text: Annotated[str, Meta(max_length=65_536)]
+
+
+class Resume(_Table, frozen=True):
+    """How the program goes on with a session of its own after its end."""
+
+    args: Words = ()  # instead of nothing; `{session}` is the session's id
+    screen: Pattern | None = None  # where the id stands when no hook tells it; its group `session`
+
+
+class Answers(_Table, frozen=True):
+    """What answers a permission prompt, and who may."""
+
+    approve_keys: Keys = ()
+    deny_keys: Keys = ()
+    policy: Literal["never", "ask", "allow"] = "ask"  # never: deny at once; allow: approve what `allow` matches
+    allow: tuple[Pattern, ...] = ()  # searched for in what is asked
+
+
 class Stop(_Table, frozen=True):
     """How the program is asked to end."""
 
@@ -96,6 +151,10 @@ class Profile(_Table, frozen=True):
     on_lost: Literal["fail", "respawn"] = "fail"  # when its tmux server crashed
     boot: Boot = Boot()
     input: Input = Input()
+    signals: Signals = Signals()
+    files: tuple[SeedFile, ...] = ()
+    resume: Resume = Resume()
+    answers: Answers = Answers()
     stop: Stop = Stop()
     rules: tuple[Rule, ...] = ()
 

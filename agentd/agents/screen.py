@@ -59,6 +59,7 @@ class Verdict:
     evidence: str = ""  # the line it decided by
     draft: bool = False  # a half-typed text stands in the composer
     composer: str | None = None  # what stands there; None when none is to be seen
+    waits_for: str = ""  # what a waiting agent wants
 
 
 def classify(profile: Profile, look: Look) -> Verdict:
@@ -80,7 +81,7 @@ def _verdict(profile: Profile, rule: Rule, name: str, evidence: str, lines: Sequ
     draft = rule.state == "draft"
     if state is AgentState.IDLE and not draft and composer and composer.strip():
         return Verdict(state, "a half-typed text stands in the composer", name, evidence, True, composer)
-    return Verdict(state, rule.reason, name, evidence, draft, composer)
+    return Verdict(state, rule.reason, name, evidence, draft, composer, rule.waits_for or "")
 
 
 def _dead(exit_status: int | None, lines: Sequence[str]) -> Verdict:

@@ -19,6 +19,7 @@ class Opinion:
     rule: str = ""
     evidence: str = ""
     draft: bool = False
+    waits_for: str = ""
 
 
 class Status:
@@ -103,4 +104,4 @@ class Status:
 
 
 def _opinion(verdict: Verdict, state: AgentState) -> Opinion:
-    return Opinion(state, verdict.reason, verdict.rule, verdict.evidence, verdict.draft)
+    return Opinion(state, verdict.reason, verdict.rule, verdict.evidence, verdict.draft, verdict.waits_for)

@@ -25,6 +25,7 @@ def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
         "role": agent.role,
         "state": agent.state,
         "reason": agent.reason,
+        "waits_for": agent.waits_for,
         "since_s": round(max(0, time.time_ns() - agent.since_ns) / NS, 3),
         "inbox": parts.mailbox.depth(agent.id),
         "cwd": agent.cwd,
