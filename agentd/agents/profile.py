@@ -99,7 +99,13 @@ class Signals(_Table, frozen=True):
     """What the program itself says of its state, which counts more than its screen."""
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
+    notices: bool = False  # its bell, OSC 9 and OSC 777 are told as events `agent.notified`
     events: dict[str, Means] = {}  # by the name of a hook's or notification's event
+
+    @property
+    def heard(self) -> bool:
+        """Tell whether its output is listened to."""
+        return self.osc != "none" or self.notices
 
 
 class SeedFile(_Table, frozen=True):
