@@ -41,7 +41,7 @@ class Courier:
         chance: Callable[[], float],
     ) -> None:
         self._inbox = inbox
-        self._profile = profile
+        self.profile = profile  # its agent's own task may exchange it between two deliveries
         self._terminal = terminal
         self._mailbox = mailbox
         self._config = config
@@ -53,7 +53,7 @@ class Courier:
 
     def due_in_s(self) -> float | None:
         """Return when to try again without being woken; None when nothing waits."""
-        if self._profile.delivery == "pull" or not self._mailbox.depth(self._inbox):
+        if self.profile.delivery == "pull" or not self._mailbox.depth(self._inbox):
             return None
         pause_s = self._not_before_s - anyio.current_time()
         due_s = self._mailbox.next_due(self._inbox)
@@ -120,11 +120,11 @@ class Courier:
         # By the end of any of them: what is still to be delivered may be less than what was typed.
         profile = self._as_typed()
         texts = [render(profile, [delivery.message], self._display).text for delivery in self._unsure]
-        return any(surely_holds(self._profile, look, verdict, text) for text in texts)
+        return any(surely_holds(self.profile, look, verdict, text) for text in texts)
 
     def _as_typed(self) -> Profile:
         """Return the profile as its terminal is now: what it says of long texts holds only outside line mode."""
-        return for_lines(self._profile) if in_line_mode(self._terminal.ref.pid) else self._profile
+        return for_lines(self.profile) if in_line_mode(self._terminal.ref.pid) else self.profile
 
     def _most_messages(self, profile: Profile) -> int:
         if not profile.batches:

@@ -13,6 +13,7 @@ _BY_STATE = {
     AgentState.FAILED: "a ready screen; or agentd stop, then agentd respawn",
 }
 _BY_WAITS_FOR = {
+    "permission": "an answer: agentd approve or agentd deny, or at its terminal: agentd attach",
     "login": "a login at its terminal: agentd attach",
     "rate_limit": "its program going on by itself, or a person at its terminal: agentd attach",
     "error": "a person who sees to it at its terminal: agentd attach",

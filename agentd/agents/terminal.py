@@ -9,15 +9,18 @@ from dataclasses import dataclass
 import anyio
 
 from agentd.agents.composer import holds
+from agentd.agents.permissions import Prompt, prompt_on, same
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict, classify
 from agentd.agents.signal import Signal
+from agentd.errors import Conflict, DeadlineExceeded
 from agentd.records import AgentState, PaneRef
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.tmux import Look
 
 RELOOK_S = 0.25  # a look without an event: the event stream may be down
 SETTLE_S = 0.01  # a program draws in several writes; looking after each would only cost tmux time
+REDRAWN_S = 0.05  # a prompt that is drawn anew is gone for a moment
 SECOND_ENTER_S = 1.0  # agents.md §1, paste rules: an Enter too soon after a paste is swallowed; one more repairs it
 
 
@@ -42,7 +45,7 @@ class Terminal:
 
     def __init__(self, tmux: Fleet, ref: PaneRef, profile: Profile, confirm_s: float) -> None:
         self._tmux = tmux
-        self._profile = profile
+        self.profile = profile  # the task that types may exchange it between two actions
         self._confirm_s = confirm_s
         self.ref = ref
         self.changed = Signal()
@@ -50,7 +53,7 @@ class Terminal:
     async def look(self) -> tuple[Look, Verdict]:
         """Return what the screen shows and what the profile's rules make of it."""
         look = await self._tmux.look(self.ref)
-        return look, classify(self._profile, look)
+        return look, classify(self.profile, look)
 
     async def submit(self, text: str) -> Attempt:
         """Type the text and press Enter, each seen on the screen before the next step.
@@ -62,10 +65,10 @@ class Terminal:
             return Attempt(Outcome.NOT_TYPED, _why_not(verdict))
         if look.in_mode:
             await self._tmux.leave_mode(self.ref)
-        await self._tmux.paste(self.ref, text, bracketed=self._profile.input.bracketed)
-        if not self._profile.input.verify:
-            await anyio.sleep(self._profile.input.enter_delay_ms / 1000)
-            await self.press([self._profile.input.submit_key])
+        await self._tmux.paste(self.ref, text, bracketed=self.profile.input.bracketed)
+        if not self.profile.input.verify:
+            await anyio.sleep(self.profile.input.enter_delay_ms / 1000)
+            await self.press([self.profile.input.submit_key])
             return Attempt(Outcome.SUBMITTED, "typed and entered; its profile says that neither can be seen")
         seen = await self._seen(lambda look, verdict: self._pasted(look, verdict, text), self._confirm_s)
         if seen is None:
@@ -74,12 +77,32 @@ class Terminal:
             return Attempt(
                 Outcome.UNCONFIRMED, f"a question came up after the paste ({seen.reason}); Enter not pressed"
             )
-        await anyio.sleep(self._profile.input.enter_delay_ms / 1000)
+        await anyio.sleep(self.profile.input.enter_delay_ms / 1000)
         return await self._enter(text)
+
+    async def answer(self, prompt: Prompt, keys: Sequence[str]) -> str:
+        """Press the keys while this very prompt stands, and see it go; return the state that came then.
+
+        Raises Conflict when it does not stand there any more (nothing was pressed), DeadlineExceeded when it stays.
+        """
+        look, verdict = await self.look()
+        standing = prompt_on(self.profile, look, verdict)
+        if standing is None or standing.id != prompt.id:
+            now = "another prompt stands there now" if standing else f"it is {verdict.state or 'in an unknown state'}"
+            raise Conflict(f"the prompt is gone, {now}; nothing was pressed", hint="look again: agentd approve")
+        if look.in_mode:
+            await self._tmux.leave_mode(self.ref)
+        await self.press(keys)
+        with anyio.move_on_after(self._confirm_s):
+            return await self._gone(prompt)
+        raise DeadlineExceeded(
+            f"{' '.join(keys)} was pressed and the prompt still stands after {self._confirm_s:g} s",
+            hint="see to it at its terminal: agentd attach",
+        )
 
     async def clear(self) -> None:
         """Empty the composer."""
-        await self._tmux.keys(self.ref, *self._profile.input.clear_keys)
+        await self._tmux.keys(self.ref, *self.profile.input.clear_keys)
 
     async def press(self, keys: Sequence[str]) -> None:
         """Press keys, by tmux's names for them."""
@@ -87,26 +110,40 @@ class Terminal:
 
     async def interrupt(self) -> None:
         """Press what interrupts this kind of agent."""
-        await self.press(self._profile.input.interrupt_keys)
+        await self.press(self.profile.input.interrupt_keys)
 
     async def capture(self, lines: int | None, *, escapes: bool) -> Look:
         """Return the screen, with as many lines of scrollback as asked for."""
         return await self._tmux.look(self.ref, lines=lines, escapes=escapes)
 
     def _pasted(self, look: Look, verdict: Verdict, text: str) -> bool:
-        return look.dead or verdict.state is AgentState.WAITING or holds(self._profile, look, verdict, text)
+        return look.dead or verdict.state is AgentState.WAITING or holds(self.profile, look, verdict, text)
 
     async def _enter(self, text: str) -> Attempt:
         # Looked at once more: what came up during the delay must not be answered by our Enter.
         look, verdict = await self.look()
-        if not holds(self._profile, look, verdict, text):
+        if not holds(self.profile, look, verdict, text):
             return Attempt(Outcome.UNCONFIRMED, f"the composer changed before Enter ({verdict.reason}); not pressed")
         for wait_s in (min(SECOND_ENTER_S, self._confirm_s), self._confirm_s):
-            await self.press([self._profile.input.submit_key])
-            gone = await self._seen(lambda look, verdict: not holds(self._profile, look, verdict, text), wait_s)
+            await self.press([self.profile.input.submit_key])
+            gone = await self._seen(lambda look, verdict: not holds(self.profile, look, verdict, text), wait_s)
             if gone is not None:
                 return Attempt(Outcome.SUBMITTED, f"left the composer after Enter; then {gone.state or 'unknown'}")
         return Attempt(Outcome.UNCONFIRMED, "the text still stands in the composer after Enter was pressed twice")
+
+    async def _gone(self, prompt: Prompt) -> str:
+        """Wait until the prompt has gone and stays away; return the state that came instead."""
+
+        def gone(look: Look, verdict: Verdict) -> bool:
+            standing = None if look.dead else prompt_on(self.profile, look, verdict)
+            return standing is None or not same(prompt, standing)
+
+        while True:
+            if await self._seen(gone, self._confirm_s):
+                await anyio.sleep(REDRAWN_S)
+                look, verdict = await self.look()
+                if gone(look, verdict):
+                    return verdict.state or "unknown"
 
     async def _seen(self, wanted: Callable[[Look, Verdict], bool], timeout_s: float) -> Verdict | None:
         """Look after every change of the screen until something is seen; None when the time is over."""
