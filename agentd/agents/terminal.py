@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
 from agentd.agents.composer import holds
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict, classify
+from agentd.agents.shimmed import foreground_command
 from agentd.agents.signal import Signal
 from agentd.records import AgentState, PaneRef
 from agentd.tmux.fleet import Fleet
@@ -44,12 +45,15 @@ class Terminal:
         self._tmux = tmux
         self._profile = profile
         self._confirm_s = confirm_s
+        self._shim_hides_command = profile.signals.osc == "shim" and any(rule.command for rule in profile.rules)
         self.ref = ref
         self.changed = Signal()
 
     async def look(self) -> tuple[Look, Verdict]:
         """Return what the screen shows and what the profile's rules make of it."""
         look = await self._tmux.look(self.ref)
+        if self._shim_hides_command:
+            look = replace(look, command=foreground_command(self.ref.pid))
         return look, classify(self._profile, look)
 
     async def submit(self, text: str) -> Attempt:
