@@ -226,6 +226,7 @@ class Status:
         claim = self._claim
         if AgentState.WAITING in (verdict.state, claim.state if claim else None):
             self._ready_since_s = None
+            self._boot_deadline_s = now_s + self._boot_timeout_s  # a person's time is not the program's
             return self._running(verdict, now_s)
         if self._is_ready(verdict, now_s):
             self._started = True
