@@ -283,7 +283,7 @@ def test_a_dialog_at_boot_is_for_a_person_and_the_boot_goes_on_after_it():
     agent = Agent(started=False).says("trust").shows(ASKING).waits(20)
     assert agent.state is AgentState.WAITING
     agent.shows(IDLE).waits(RELEASE_S)
-    assert agent.states == [AgentState.STARTING, AgentState.WAITING, AgentState.IDLE]
+    assert agent.states == [AgentState.STARTING, AgentState.WAITING, AgentState.STARTING, AgentState.IDLE]
 
 
 def test_a_program_that_never_is_quiet_is_not_started():
