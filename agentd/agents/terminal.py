@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
+from agentd.agents.attributes import read
 from agentd.agents.composer import holds
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict, classify
@@ -49,8 +50,13 @@ class Terminal:
 
     async def look(self) -> tuple[Look, Verdict]:
         """Return what the screen shows and what the profile's rules make of it."""
-        look = await self._tmux.look(self.ref)
-        return look, classify(self._profile, look)
+        if not self._profile.input.faint:
+            look = await self._tmux.look(self.ref)
+            return look, classify(self._profile, look)
+        coloured = await self._tmux.look(self.ref, escapes=True)
+        shown = read(coloured.text)
+        look = replace(coloured, text="\n".join(line.rstrip(" ") for line in shown.plain.split("\n")))
+        return look, classify(self._profile, look, shown.solid)
 
     async def submit(self, text: str) -> Attempt:
         """Type the text and press Enter, each seen on the screen before the next step.
