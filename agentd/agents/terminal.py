@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
+from agentd.agents.attributes import read
 from agentd.agents.composer import holds
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict, classify
@@ -51,10 +52,14 @@ class Terminal:
 
     async def look(self) -> tuple[Look, Verdict]:
         """Return what the screen shows and what the profile's rules make of it."""
-        look = await self._tmux.look(self.ref)
+        look = await self._tmux.look(self.ref, escapes=self._profile.input.faint)
         if self._shim_hides_command:
             look = replace(look, command=foreground_command(self.ref.pid))
-        return look, classify(self._profile, look)
+        if not self._profile.input.faint:
+            return look, classify(self._profile, look)
+        shown = read(look.text)
+        look = replace(look, text="\n".join(line.rstrip(" ") for line in shown.plain.split("\n")))
+        return look, classify(self._profile, look, shown.solid)
 
     async def submit(self, text: str) -> Attempt:
         """Type the text and press Enter, each seen on the screen before the next step.
