@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
+from agentd.agents.attributes import read
 from agentd.agents.composer import holds
 from agentd.agents.permissions import Prompt, prompt_on, same
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict, classify
+from agentd.agents.shimmed import foreground_command
 from agentd.agents.signal import Signal
 from agentd.errors import Conflict, DeadlineExceeded
 from agentd.records import AgentState, PaneRef
@@ -47,13 +49,20 @@ class Terminal:
         self._tmux = tmux
         self.profile = profile  # the task that types may exchange it between two actions
         self._confirm_s = confirm_s
+        self._shim_hides_command = profile.signals.osc == "shim" and any(rule.command for rule in profile.rules)
         self.ref = ref
         self.changed = Signal()
 
     async def look(self) -> tuple[Look, Verdict]:
         """Return what the screen shows and what the profile's rules make of it."""
-        look = await self._tmux.look(self.ref)
-        return look, classify(self.profile, look)
+        look = await self._tmux.look(self.ref, escapes=self.profile.input.faint)
+        if self._shim_hides_command:
+            look = replace(look, command=foreground_command(self.ref.pid))
+        if not self.profile.input.faint:
+            return look, classify(self.profile, look)
+        shown = read(look.text)
+        look = replace(look, text="\n".join(line.rstrip(" ") for line in shown.plain.split("\n")))
+        return look, classify(self.profile, look, shown.solid)
 
     async def submit(self, text: str) -> Attempt:
         """Type the text and press Enter, each seen on the screen before the next step.
