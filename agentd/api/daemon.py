@@ -76,8 +76,10 @@ def profiles_list(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict
 
 
 def profiles_get(parts: Parts, _caller: Caller, params: calls.OneProfile) -> dict[str, Any]:
-    """Return one profile's data."""
-    return parts.profiles.get(params.name).data()
+    """Return one profile's data as it is in force, where it came from, and what is wrong with its file now."""
+    profile, problem = parts.profiles.get(params.name), parts.profiles.problem(params.name)
+    origin = parts.profiles.origin(params.name)
+    return {**profile.data(), "origin": origin, "error": problem.message if problem else None}
 
 
 def events_list(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict[str, Any]:
