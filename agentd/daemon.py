@@ -41,6 +41,7 @@ from agentd.doors.identity import identify
 from agentd.doors.inhabitants import Inhabitants
 from agentd.doors.listening import AlreadyRunning, InstanceLock, check_place
 from agentd.doors.rpc import RpcDoor
+from agentd.errands.errands import Errands, Surroundings
 from agentd.errors import AgentdError
 from agentd.events import Events
 from agentd.garbage import collect_rarely
@@ -149,6 +150,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
             await tasks.start(parts.cache.run)
             await tasks.start(parts.crew.run)
             await tasks.start(parts.search.run)
+            tasks.start_soon(parts.errands.run)
             adoption = await parts.crew.adopt(recovered)
             tasks.start_soon(_profile_watch(parts).run)
             await parts.queries.revive()
@@ -223,6 +225,9 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         causes=causes,
         refusals=Refusals(events, metrics, directory.display, time.monotonic),
         events=events,
+        errands=Errands(
+            settings.hooks, Surroundings(os.environ, given.umask, paths.socket, tmux.attached), events, given.log
+        ),
         metrics=metrics,
         log=given.log,
         request_stop=stop.request,

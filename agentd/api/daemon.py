@@ -34,6 +34,7 @@ def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, A
         "cache": parts.cache.stats(),
         "switches": [switch.row() for switch in parts.switches],
         "pool": [],
+        "hooks": parts.errands.stats(),
         "rss_mb": round(_rss_bytes() / 1e6, 1),
     }
 
@@ -63,6 +64,11 @@ def metrics(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, 
 def config_show(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
     """Return each setting, its value and where it came from."""
     return {"settings": parts.config.rows()}
+
+
+async def notify_test(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """Run the commands of the configuration's [hooks] once, with an example."""
+    return {"hooks": await parts.errands.test()}
 
 
 def schema(_parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
