@@ -58,7 +58,7 @@ def line_of(row: Row) -> Line:
         thread=envelope.thread,
         trace=envelope.trace,
         hops=envelope.hops,
-        history=transitions(row.hist),
+        history=[(later.state, later.at_ns, later.detail) for later in transitions(row.hist)],
     )
 
 

@@ -13,6 +13,7 @@ from agentd.mailbox import journal
 from agentd.mailbox.depths import Depths
 from agentd.mailbox.ids import STEP, first_seq_at, not_below, shard_of, text_of
 from agentd.mailbox.keys import Keys, put_meta
+from agentd.mailbox.moved import Moved
 from agentd.mailbox.rows import (
     COLUMNS,
     FIRST_REACHED,
@@ -22,17 +23,19 @@ from agentd.mailbox.rows import (
     WAITING,
     Head,
     Row,
+    box_part,
     encode,
     fragment,
+    message_part,
+    place_of,
     without_last,
 )
-from agentd.mailbox.schema import SHELVE
+from agentd.mailbox.schema import INSERT, INSERT_ENTRY
 from agentd.records import Change, Draft, MessageState, Receipt
 
-INSERT = f"INSERT INTO m({COLUMNS}) VALUES({', '.join('?' * len(Row._fields))})"
-_ROWS = f"SELECT {COLUMNS} FROM m WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
-_HEADS = f"SELECT {HEAD_COLUMNS} FROM m WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
-UPDATE = "UPDATE m SET state=?, tries=?, due=?, hist=? WHERE seq=?"
+_ROWS = f"SELECT {COLUMNS} FROM message WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
+_HEADS = f"SELECT {HEAD_COLUMNS} FROM message WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
+_UPDATE = "UPDATE box SET place=?, state=?, tries=?, due=?, hist=? WHERE agent=? AND place=? AND seq=?"
 
 
 class Step(NamedTuple):
@@ -98,6 +101,7 @@ class Transaction:
         self.wall_ns = wall_ns
         self.last_seq = last_seq
         self.inserted = 0
+        self.soonest_ns: int | None = None  # when the first of the new messages expires
         self.effects: list[Effect] = []
         self.damaged: list[int] = []
         self.records: list[bytes] = []
@@ -105,7 +109,8 @@ class Transaction:
         self._depths = depths
         self._new_keys: list[bytes] = []
         self._rows: list[Row] = []
-        self._moves: dict[int, tuple[int, int, int, str, int]] = {}  # by seq; at most one of each
+        self._moves: dict[int, tuple[int, int, int, int, str, str, int, int]] = {}  # by seq; at most one of each
+        self._moved = Moved()
         self._fragments: dict[tuple[MessageState, str], str] = {}
         self._first_seq = first_seq_at(now_ns, shard_of(last_seq))
 
@@ -127,6 +132,8 @@ class Transaction:
         if refusal:
             return refusal
         self.last_seq = seq
+        if row.exp is not None and (self.soonest_ns is None or row.exp < self.soonest_ns):
+            self.soonest_ns = row.exp
         self._rows.append(row)
         self.records.append(journal.frame(record, row.crc))
         if name:
@@ -139,12 +146,13 @@ class Transaction:
     def flush(self) -> None:
         """Write what was gathered."""
         if self._rows:
-            self.connection.executemany(INSERT, self._rows)
+            self.connection.executemany(INSERT, map(message_part, self._rows))
             self.inserted += len(self._rows)
             self._rows.clear()
         if self._moves:
-            self.connection.executemany(UPDATE, self._moves.values())
+            self.connection.executemany(_UPDATE, self._moves.values())
             self._moves.clear()
+            self.records += self._moved.records(self.wall_ns)
 
     def heads(self, seqs: Iterable[int]) -> dict[int, Head]:
         """Return, of the messages there are, the part that a change of state looks at."""
@@ -164,16 +172,20 @@ class Transaction:
         hist = without_last(head.hist) if move.forget or move.replaces else head.hist
         hist += "" if move.forget else self._fragment(move.state, move.detail)
         number = NUMBER[move.state]
-        self._moves[head.seq] = (number, tries, move.due_ns, hist, head.seq)
+        before = self._moves.get(head.seq)
+        place = before[6] if before else place_of(head.state, head.prio)  # as the file has it
+        now = place_of(number, head.prio)
+        self._moves[head.seq] = (now, number, tries, move.due_ns, hist, head.agent, place, head.seq)
         if move.state is not MessageState.DELIVERING and not move.forget:  # leases are not worth a second copy
-            self.records.append(journal.moved(head.seq, number, self.wall_ns, move.detail))
+            self._moved.add(head.seq, number, move.detail)
         was = STATES[head.state]
         waits = (number < FIRST_REACHED) - (head.state < FIRST_REACHED)
         if waits:
             self._depths.add(head.agent, head.sender, waits, waits * head.size)
         change = Change(text_of(head.seq), head.agent, move.state, head.sender, head.reply_to, move.detail)
         self.effects.append(Step(head.seq, was, move.due_ns, change))
-        return Head(head.seq, head.agent, number, tries, move.due_ns, head.sender, head.reply_to, hist, head.size)
+        due_ns, size = move.due_ns, head.size
+        return Head(head.seq, head.agent, head.prio, number, tries, due_ns, head.sender, head.reply_to, hist, size)
 
     def _fragment(self, state: MessageState, detail: str) -> str:
         """Return what a move adds to a history; those of one command mostly add the same."""
@@ -184,8 +196,8 @@ class Transaction:
 
     def restore(self, row: Row, name: bytes | None) -> None:
         """Add a message that was accepted before, here or elsewhere, as it stood; `name` is that of its key."""
-        self.connection.execute(INSERT, row)
-        self.connection.execute(SHELVE, (row.seq,))
+        self.connection.execute(INSERT, message_part(row))
+        self.connection.execute(INSERT_ENTRY, box_part(row))
         self.inserted += 1
         self.records.append(journal.copy_of(row))
         self.last_seq = not_below(max(self.last_seq, row.seq), shard_of(self.last_seq))
@@ -220,6 +232,7 @@ class Transaction:
             self._keys.forget(name)
         self._depths.back_to(mark.depths)
         self._moves.clear()  # flushed before each command: these are its own
+        self._moved.clear()
         del self.effects[mark.effects :]
         del self.records[mark.records :]
         del self._rows[mark.rows :]
