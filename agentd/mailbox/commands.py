@@ -186,8 +186,8 @@ class Settle:
         decision = _stale(head, target, tx.now_ns) or self.decide(head)
         if isinstance(decision, AgentdError):
             return decision
-        for move in decision:
-            head = heads[target.seq] = tx.move(head, move)
+        if decision:
+            heads[target.seq] = tx.move(head, *decision)
         return None
 
 

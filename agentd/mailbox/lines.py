@@ -87,7 +87,7 @@ def row_of_line(line: Line) -> Row:
         trace=line.trace,
         hops=line.hops,
     )
-    row, _ = encode(seq, draft, line.expires_ns, line.created_ns)
+    row = encode(seq, draft, line.expires_ns, line.created_ns)
     hist = "".join(fragment(state, at_ns, detail) for state, at_ns, detail in line.history)
     return row._replace(state=NUMBER[line.state], tries=line.attempts, due=line.due_ns, hist=hist)
 

@@ -95,14 +95,23 @@ class Envelope(NamedTuple):
     hops: int = 0
 
 
-def encode(seq: int, draft: Draft, exp: int | None, wall_ns: int) -> tuple[Row, bytes]:
-    """Return the row of a new message, and its journal record for `frame`."""
+# What the table of messages holds, in the order of its columns.
+MessagePart = tuple[int, str, int, int | None, int, str, str | None, str | None, int, bytes]
+
+
+def fresh(seq: int, draft: Draft, exp: int | None, wall_ns: int) -> tuple[MessagePart, bytes]:
+    """Return what the table holds of a new message, and its journal record for `frame`."""
     to, sender, text, key, priority, _, reply_to, headers, thread, trace, hops = draft
     body = _pack((text, key, headers, thread, trace, hops))
     prio = int(priority)
     record = _pack((ACCEPTED_RECORD, seq, to, prio, exp, wall_ns, sender, reply_to, body))
-    crc = zlib.crc32(record)
-    return Row(seq, to, prio, 0, 0, 0, exp, wall_ns, sender, reply_to, thread, "", crc, body), record
+    return (seq, to, prio, exp, wall_ns, sender, reply_to, thread, zlib.crc32(record), body), record
+
+
+def encode(seq: int, draft: Draft, exp: int | None, wall_ns: int) -> Row:
+    """Return the row of a new message."""
+    (seq, to, prio, exp, wall_ns, sender, reply_to, thread, crc, body), _ = fresh(seq, draft, exp, wall_ns)
+    return Row(seq, to, prio, 0, 0, 0, exp, wall_ns, sender, reply_to, thread, "", crc, body)
 
 
 def row_of(record: bytes) -> Row:
@@ -127,7 +136,7 @@ def place_of(state: int, prio: int) -> int:
     return _PLACES.get(state, prio)
 
 
-def message_part(row: Row) -> tuple[object, ...]:
+def message_part(row: Row) -> MessagePart:
     """Return what the table of messages holds of a row."""
     return (row.seq, row.agent, row.prio, row.exp, row.ts, row.sender, row.reply_to, row.thread, row.crc, row.body)
 

@@ -22,10 +22,11 @@ from agentd.mailbox.rows import (
     STATES,
     WAITING,
     Head,
+    MessagePart,
     Row,
     box_part,
-    encode,
     fragment,
+    fresh,
     message_part,
     place_of,
     without_last,
@@ -108,7 +109,7 @@ class Transaction:
         self._keys = keys
         self._depths = depths
         self._new_keys: list[bytes] = []
-        self._rows: list[Row] = []
+        self._rows: list[MessagePart] = []
         self._moves: dict[int, tuple[int, int, int, int, str, str, int, int]] = {}  # by seq; at most one of each
         self._moved = Moved()
         self._fragments: dict[tuple[MessageState, str], str] = {}
@@ -127,26 +128,31 @@ class Transaction:
         if known:
             return Receipt(text_of(known), draft.to, duplicate=True)
         seq = max(self.last_seq + STEP, self._first_seq)  # later than every one before, whatever the clock did
-        row, record = encode(seq, draft, _expiry(draft, self.now_ns), self.wall_ns)
-        refusal = self._depths.admit(row)
+        exp = None if draft.ttl_s is None else self._expiry(draft.ttl_s)
+        part, record = fresh(seq, draft, exp, self.wall_ns)
+        _, agent, _, _, _, sender, reply_to, _, crc, body = part
+        refusal = self._depths.admit(agent, sender, len(body))
         if refusal:
             return refusal
         self.last_seq = seq
-        if row.exp is not None and (self.soonest_ns is None or row.exp < self.soonest_ns):
-            self.soonest_ns = row.exp
-        self._rows.append(row)
-        self.records.append(journal.frame(record, row.crc))
+        self._rows.append(part)
+        self.records.append(journal.frame(record, crc))
         if name:
             self._keys.remember(name, seq)
             self._new_keys.append(name)
-        change = Change(text_of(seq), row.agent, MessageState.ACCEPTED, row.sender, row.reply_to)
-        arrived.append(change)
-        return Receipt(change.id, row.agent)
+        id_ = text_of(seq)
+        arrived.append(Change(id_, agent, MessageState.ACCEPTED, sender, reply_to))
+        return Receipt(id_, agent)
+
+    def _expiry(self, ttl_s: float) -> int:
+        exp = self.now_ns + int(ttl_s * 1e9)
+        self.soonest_ns = min(exp, self.soonest_ns or exp)
+        return exp
 
     def flush(self) -> None:
         """Write what was gathered."""
         if self._rows:
-            self.connection.executemany(INSERT, map(message_part, self._rows))
+            self.connection.executemany(INSERT, self._rows)
             self.inserted += len(self._rows)
             self._rows.clear()
         if self._moves:
@@ -166,26 +172,26 @@ class Transaction:
         numbers = array("q", seqs)
         return self.connection.execute(sql, (apsw.carray(numbers),)).fetchall() if numbers else []
 
-    def move(self, head: Head, move: Move) -> Head:
-        """Give a message another state; returns its head as it stands then."""
-        tries = head.tries if move.tries is None else move.tries
-        hist = without_last(head.hist) if move.forget or move.replaces else head.hist
-        hist += "" if move.forget else self._fragment(move.state, move.detail)
-        number = NUMBER[move.state]
-        before = self._moves.get(head.seq)
-        place = before[6] if before else place_of(head.state, head.prio)  # as the file has it
-        now = place_of(number, head.prio)
-        self._moves[head.seq] = (now, number, tries, move.due_ns, hist, head.agent, place, head.seq)
-        if move.state is not MessageState.DELIVERING and not move.forget:  # leases are not worth a second copy
-            self._moved.add(head.seq, number, move.detail)
-        was = STATES[head.state]
-        waits = (number < FIRST_REACHED) - (head.state < FIRST_REACHED)
+    def move(self, head: Head, *moves: Move) -> Head:
+        """Take a message from state to state; returns its head as it stands then."""
+        seq, agent, prio, first, tries, due_ns, sender, reply_to, hist, size_bytes = head
+        number, id_ = first, text_of(seq)
+        for state, detail, new_tries, due_ns, forget, replaces in moves:
+            was, number = STATES[number], NUMBER[state]
+            tries = tries if new_tries is None else new_tries
+            hist = without_last(hist) if forget or replaces else hist
+            if not forget:
+                hist += self._fragment(state, detail)
+                if state is not MessageState.DELIVERING:  # leases are not worth a second copy
+                    self._moved.add(seq, number, detail)
+            self.effects.append(Step(seq, was, due_ns, Change(id_, agent, state, sender, reply_to, detail)))
+        before = self._moves.get(seq)
+        place = before[6] if before else place_of(first, prio)  # as the file has it
+        self._moves[seq] = (place_of(number, prio), number, tries, due_ns, hist, agent, place, seq)
+        waits = (number < FIRST_REACHED) - (first < FIRST_REACHED)
         if waits:
-            self._depths.add(head.agent, head.sender, waits, waits * head.size)
-        change = Change(text_of(head.seq), head.agent, move.state, head.sender, head.reply_to, move.detail)
-        self.effects.append(Step(head.seq, was, move.due_ns, change))
-        due_ns, size = move.due_ns, head.size
-        return Head(head.seq, head.agent, head.prio, number, tries, due_ns, head.sender, head.reply_to, hist, size)
+            self._depths.add(agent, sender, waits, waits * size_bytes)
+        return Head(seq, agent, prio, number, tries, due_ns, sender, reply_to, hist, size_bytes)
 
     def _fragment(self, state: MessageState, detail: str) -> str:
         """Return what a move adds to a history; those of one command mostly add the same."""
@@ -237,7 +243,3 @@ class Transaction:
         del self.records[mark.records :]
         del self._rows[mark.rows :]
         del self._new_keys[mark.keys :]
-
-
-def _expiry(draft: Draft, now_ns: int) -> int | None:
-    return None if draft.ttl_s is None else now_ns + int(draft.ttl_s * 1e9)

@@ -36,7 +36,7 @@ OLDER = range(1, layout.VERSION)
 def row(n: int, agent: str, state: int, prio: int = 1, body: str = "x") -> Row:
     """Return a row as format 1 had it: its body ends after the headers."""
     draft = Draft(to=agent, sender=f"s{n % 9}", body=body, key=f"k{n}", priority=Priority(prio))
-    made, _ = encode(n << 4 | home_of(agent, 2), draft, None, EPOCH_NS + n * 1000)
+    made = encode(n << 4 | home_of(agent, 2), draft, None, EPOCH_NS + n * 1000)
     made = made._replace(body=msgspec.msgpack.encode((body, draft.key, {})), state=state, tries=n % 4)
     hist = fragment(STATES[state], EPOCH_NS + n, "because") if state else ""
     return made._replace(crc=zlib.crc32(record_of(made)), hist=hist)
