@@ -126,8 +126,8 @@ def test_places_are_kept_as_numbers_and_files_in_order(tmp_path: Path) -> None:
         assert book.end == place
         book.rotate()
         assert book.end > place
-    assert [record[1] for _, record in book.read_from(journal.START)] == [0, 1, 2]
-    assert [record[1] for _, record in book.read_from(journal.Place(2, 0))] == [1, 2]
+    assert [record[1] for _, record in book.read_from(journal.START)] == [[0], [1], [2]]
+    assert [record[1] for _, record in book.read_from(journal.Place(2, 0))] == [[1], [2]]
     book.close()
 
 
