@@ -43,6 +43,24 @@ class Origins:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """Look for the messages that keys stand for."""
+
+    sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
+    names: Sequence[bytes]
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+        return len(self.names)
+
+    def run(self, tx: Transaction) -> list[int | None]:
+        """Return the number of each, None for a key that is not known."""
+        return tx.known(self.names)
+
+
+@dataclass(frozen=True, slots=True)
 class LastReceived:
     """Look for the newest message that an agent has."""
 

@@ -149,6 +149,10 @@ class Transaction:
         self.soonest_ns = min(exp, self.soonest_ns or exp)
         return exp
 
+    def known(self, names: Sequence[bytes]) -> list[int | None]:
+        """Return the messages that keys, by their names, stand for."""
+        return self._keys.known(names)
+
     def flush(self) -> None:
         """Write what was gathered."""
         if self._rows:
