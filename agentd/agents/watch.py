@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 
 import anyio
@@ -58,7 +59,7 @@ class Watch:
             Status(
                 settle_s=profile.boot.settle_ms / 1000,
                 boot_timeout_s=profile.boot.timeout_s,
-                now_s=anyio.current_time(),
+                now_s=time.monotonic(),
                 quiet_s=_quiet_s(profile),
                 started=started,
             ),
