@@ -18,6 +18,7 @@ from agentd.agents.patterns import compile_pattern
 from agentd.errors import InvalidValue, NotFound
 
 BUILT_IN = "built-in"
+QUIET_S = 2.0  # agents.md §1: at work no program measured was silent for more than 0.5 s, on a loaded machine
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
 
 Pattern = re.Pattern[str]
@@ -55,7 +56,8 @@ class Rule(_Table, frozen=True, rename={"unless": "not"}):
 
     state: Literal["starting", "idle", "working", "waiting", "draft"]  # draft: idle, but a half-typed text stands there
     waits_for: WaitsFor | None = None  # what a waiting agent wants of a person
-    screen: Pattern | None = None  # searched for in the last lines
+    region: Literal["bottom", "above", "below", "bare"] = "bottom"  # bare: bottom of a screen without a composer
+    screen: Pattern | None = None  # searched for in the last lines of the region
     unless: Pattern | None = None  # `not`: must not be found in them
     title: Pattern | None = None  # searched for in the pane's title
     command: Words = ()  # names of the foreground program; one that is not known holds
@@ -79,11 +81,15 @@ class Input(_Table, frozen=True):
     multiline: bool = True  # a text of several lines may be typed
     max_inline_bytes: Annotated[int, Meta(ge=100, le=60_000)] = 16_000  # beyond: a pointer to the message
     enter_delay_ms: Millis = 0
+    quiet_ms: Millis | None = None  # silence before an idle screen is believed; if not said: 2000 with signals, else 0
     clear_keys: Keys = ("C-u",)
     submit_key: Annotated[str, Meta(min_length=1, max_length=32)] = "Enter"
     interrupt_keys: Keys = ("C-c",)
     composer: Pattern | None = None  # its group `text` is what stands in the composer
-    composer_tail: Annotated[int, Meta(ge=1, le=50)] = 12  # lines it is looked for in
+    composer_tail: Annotated[int, Meta(ge=1, le=200)] = 12  # lines it is looked for in
+    frame: Annotated[str, Meta(max_length=8)] = ""  # characters its lines begin with: drawn, not typed
+    hint: Pattern | None = None  # what stands in an empty one
+    faint: bool = False  # what is drawn dim or grey in it is a hint, too; costs a capture with colours
     placeholder: Pattern | None = None  # what a long paste is shown as
     verify: bool = True  # the text is seen in the composer before Enter
 
@@ -98,7 +104,13 @@ class Signals(_Table, frozen=True):
     """What the program itself says of its state, which counts more than its screen."""
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
+    notices: bool = False  # its bell, OSC 9 and OSC 777 are told as events `agent.notified`
     events: dict[str, Means] = {}  # by the name of a hook's or notification's event
+
+    @property
+    def heard(self) -> bool:
+        """Tell whether its output is listened to."""
+        return self.osc != "none" or self.notices
 
 
 class SeedFile(_Table, frozen=True):
@@ -144,6 +156,7 @@ class Profile(_Table, frozen=True):
     name: str
     command: Annotated[str, Meta(min_length=1, max_length=4096)]
     doc: str = ""
+    version: str = ""  # of the program that the rules were written for
     args: Words = ()
     env: dict[EnvName, str] = {}
     delivery: Literal["type", "pull", "both"] = "type"
@@ -158,9 +171,26 @@ class Profile(_Table, frozen=True):
     stop: Stop = Stop()
     rules: tuple[Rule, ...] = ()
 
+    def __post_init__(self) -> None:
+        for number, rule in enumerate(self.rules):
+            if rule.region != "bottom" and self.input.composer is None:
+                raise ValueError(f"rules[{number}].region: `{rule.region}` needs `input.composer`")
+
     def argv(self) -> list[str]:
         """Return the command's words."""
         return [word.replace(PYTHON, sys.executable) for word in (self.command, *self.args)]
+
+    @property
+    def tells(self) -> bool:
+        """Tell whether the program says anything of its own state."""
+        return self.signals.osc != "none" or any(means != "ignore" for means in self.signals.events.values())
+
+    @property
+    def quiet_s(self) -> float:
+        """Return how long it must have printed nothing before its idle screen is believed."""
+        if self.input.quiet_ms is not None:
+            return self.input.quiet_ms / 1000
+        return QUIET_S if self.tells else 0.0
 
     @property
     def batches(self) -> bool:
@@ -208,11 +238,12 @@ class Profiles:
         return self._origins[self.get(name).name]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per profile: name, doc, origin, command, delivery."""
+        """Return one row per profile: name, doc, version, origin, command, delivery."""
         return [
             {
                 "name": profile.name,
                 "doc": profile.doc,
+                "version": profile.version,
                 "origin": self._origins[profile.name],
                 "command": [profile.command, *profile.args],
                 "delivery": profile.delivery,
