@@ -24,9 +24,11 @@ from agentd.tmux.tmux import Output
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
+UNHURRIED_LOOK_S = 0.25  # between looks that show nothing new, each in a pause of the output
+CALM_S = 0.15  # a pause; spinners turn every 0.08 to 0.12 s, and what follows a change of state is silence
 NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
-SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end
+SLOWEST_LOOK_S = 0.5  # between looks at an agent that prints without a pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,12 @@ class LiveAgent:
         self._asked_to_end = False
         self._next_profile: Profile | None = None
         self._pace_s = FASTEST_LOOK_S
+        self._looked_s = self._printed_s = 0.0
 
     def screen_changed(self, output: Output | None = None) -> None:
         """Tell it that the program printed something."""
-        self.status.printed(anyio.current_time())
+        self._printed_s = time.monotonic()
+        self.status.printed(self._printed_s)
         if output is not None:
             self._take_in(output)
         self.terminal.changed.set()
@@ -102,7 +106,7 @@ class LiveAgent:
                 self.reported(said)
 
     def _notice(self, notice: Notice) -> None:
-        now_s = anyio.current_time()
+        now_s = time.monotonic()
         if now_s >= self._noticed_s + NOTICE_PAUSE_S:
             self._noticed_s = now_s
             self._on_notice(self.id, notice)
@@ -115,9 +119,9 @@ class LiveAgent:
     def reported(self, report: Report) -> None:
         """Take in what the program said of itself; a change of its state is told before this returns."""
         self.answer = report.answer or self.answer
-        self.asking.hear(report, anyio.current_time())
+        self.asking.hear(report, time.monotonic())
         self._on_report(self.id, report)
-        if self.status.hear(report, anyio.current_time()):
+        if self.status.hear(report, time.monotonic()):
             self._on_opinion(self.id, self.status.opinion)
         self._hurry()
 
@@ -180,7 +184,7 @@ class LiveAgent:
             raise
         except AgentdError as error:  # tmux or the disk had a bad moment; the messages are kept, so try again
             self._log.warning("agent turn failed", agent=self.id, code=error.code, error=error.message)
-            await anyio.sleep(SLOWEST_LOOK_S)
+            await anyio.sleep(UNHURRIED_LOOK_S)
         except Exception:  # noqa: BLE001  a fault of ours with one agent must not end every other agent's task
             self._log.error("agent turn failed", agent=self.id, exc_info=True)
             await anyio.sleep(RETRY_AFTER_FAULT_S)
@@ -196,12 +200,12 @@ class LiveAgent:
         async with self._delivering:
             submitted = self._may_deliver() and await self._courier.deliver()
             if submitted:
-                self.status.submitted(anyio.current_time())
+                self.status.submitted(time.monotonic())
             return submitted
 
     async def _answer_prompt(self) -> bool:
         async with self._delivering:
-            return await self.asking.act(anyio.current_time())
+            return await self.asking.act(time.monotonic())
 
     def _take_profile(self) -> None:
         """Exchange the profile between two actions, so that none begins under one and ends under another."""
@@ -223,16 +227,16 @@ class LiveAgent:
         look, verdict = await self.terminal.look()
         if look.dead:
             return Ended(look.exit_status, look.exit_signal, look.text)
-        self.seen_ns = time.time_ns()
+        self.seen_ns, self._looked_s = time.time_ns(), time.monotonic()
         if await self._courier.tidy(look, verdict):
             return None
         before = self.status.opinion.state
-        asks_anew = self.asking.see(look, verdict, anyio.current_time())
-        if self.status.see(verdict, anyio.current_time()):
+        asks_anew = self.asking.see(look, verdict, self._looked_s)
+        if self.status.see(verdict, self._looked_s):
             self._pace_s = FASTEST_LOOK_S
             self._on_opinion(self.id, self.status.opinion)
         else:
-            self._pace_s = min(self._pace_s * 2, SLOWEST_LOOK_S)
+            self._pace_s = min(self._pace_s * 2, UNHURRIED_LOOK_S)
         self._tell_of_question(before, asks_anew=asks_anew)
         return None
 
@@ -247,12 +251,22 @@ class LiveAgent:
         self._wake.set()
 
     async def _rest(self) -> None:
-        now_s = anyio.current_time()
+        now_s = time.monotonic()
         waits = [IDLE_LOOK_S, self.status.look_again_in_s(now_s), self.asking.due_in_s(now_s)]
         if self.status.deliverable:
             waits.append(self._courier.due_in_s())
         timeout_s = min(wait for wait in waits if wait is not None)
         if await self._wake.wait(timeout_s):
-            await self._urgent.wait(self._pace_s)
-        else:
+            await self._until_worth_a_look()
+
+    async def _until_worth_a_look(self) -> None:
+        """Wait for a pause in the output; not at all for what is urgent, and not for long when there is no pause."""
+        now_s = time.monotonic()
+        if now_s > self._looked_s + SLOWEST_LOOK_S:
             self._pace_s = FASTEST_LOOK_S
+        soonest_s = max(self._looked_s + self._pace_s, now_s + FASTEST_LOOK_S)
+        latest_s = max(soonest_s, self._looked_s + SLOWEST_LOOK_S)
+        while (now_s := time.monotonic()) < latest_s:
+            due_s = min(latest_s, max(soonest_s, self._printed_s + min(CALM_S, self._pace_s)))
+            if now_s >= due_s or await self._urgent.wait(due_s - now_s):
+                return

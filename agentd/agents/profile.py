@@ -18,6 +18,7 @@ from agentd.agents.profile_files import AGAIN, BUILT_IN, ProfileFile, built_in, 
 from agentd.agents.toml_lines import line_of
 from agentd.errors import InvalidValue, NotFound
 
+QUIET_S = 2.0  # agents.md §1: at work no program measured was silent for more than 0.5 s, on a loaded machine
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
 
 Pattern = re.Pattern[str]
@@ -192,6 +193,13 @@ class Profile(_Table, frozen=True):
     def tells(self) -> bool:
         """Tell whether the program says anything of its own state."""
         return self.signals.osc != "none" or any(means != "ignore" for means in self.signals.events.values())
+
+    @property
+    def quiet_s(self) -> float:
+        """Return how long it must have printed nothing before its idle screen is believed."""
+        if self.input.quiet_ms is not None:
+            return self.input.quiet_ms / 1000
+        return QUIET_S if self.tells else 0.0
 
     @property
     def batches(self) -> bool:
