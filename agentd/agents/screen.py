@@ -62,6 +62,7 @@ class Verdict:
     draft: bool = False  # a half-typed text stands in the composer
     composer: str | None = None  # what stands there; None when none is to be seen
     waits_for: str = ""  # what a waiting agent wants
+    source: str = "screen"  # or title, when the rule looks at that, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,12 @@ def classify(profile: Profile, look: Look, solid: str | None = None) -> Verdict:
 def _verdict(rule: Rule, name: str, evidence: str, text: str | None) -> Verdict:
     state = AgentState.IDLE if rule.state == "draft" else AgentState(rule.state)
     composer = text if rule.composer else None
+    source = "screen" if rule.title is None else "title"
     if state is AgentState.IDLE and rule.state != "draft" and composer and composer.strip():
-        return Verdict(state, "a half-typed text stands in the composer", name, evidence, True, composer)
-    return Verdict(state, rule.reason, name, evidence, rule.state == "draft", composer, rule.waits_for or "")
+        why = "a half-typed text stands in the composer"
+        return Verdict(state, why, name, evidence, True, composer, source=source)
+    draft = rule.state == "draft"
+    return Verdict(state, rule.reason, name, evidence, draft, composer, rule.waits_for or "", source)
 
 
 def _dead(exit_status: int | None, evidence: str) -> Verdict:

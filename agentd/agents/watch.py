@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 
 import anyio
@@ -58,10 +59,13 @@ class Watch:
             Status(
                 settle_s=profile.boot.settle_ms / 1000,
                 boot_timeout_s=profile.boot.timeout_s,
-                now_s=anyio.current_time(),
+                now_s=time.monotonic(),
+                quiet_s=profile.quiet_s,
                 started=started,
             ),
             on_opinion=self._ledger.on_opinion,
+            on_report=self._ledger.on_report,
+            on_notice=self._ledger.on_notice,
             may_deliver=lambda: not self._quiet,
             log=parts.log,
         )
