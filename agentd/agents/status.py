@@ -91,11 +91,12 @@ class Status:
         if self._quiet_s:
             self._free = False
 
-    def submitted(self, now_s: float) -> None:
-        """Take in that a prompt of ours was entered: what the program said of being idle is no longer so."""
-        if self._claim is not None and self._claim.state is AgentState.IDLE:
+    def submitted(self, since_s: float) -> None:
+        """Take in that a prompt of ours was entered: what the program said before of being idle is no longer so."""
+        claim = self._claim
+        if claim is not None and claim.state is AgentState.IDLE and claim.at_s <= since_s:
             self._claim = None
-        self.printed(now_s)
+        self.printed(max(since_s, self._printed_s))
 
     def look_again_in_s(self, now_s: float) -> float | None:
         """Return when time alone may change the opinion; None when only the program can."""
