@@ -178,9 +178,10 @@ class LiveAgent:
 
     async def _deliver(self) -> bool:
         async with self._delivering:
+            since_s = time.monotonic()
             submitted = self._may_deliver() and await self._courier.deliver()
             if submitted:
-                self.status.submitted(time.monotonic())
+                self.status.submitted(since_s)
             return submitted
 
     async def _say_goodbye(self) -> None:
