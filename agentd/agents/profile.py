@@ -19,6 +19,8 @@ from agentd.errors import InvalidValue, NotFound
 
 BUILT_IN = "built-in"
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
+SESSION = "{session}"  # in the words that resume: the id of the program's session
+DAEMONS_OWN = frozenset({"token", "last-screen.txt"})  # in an agent's private directory
 
 Pattern = re.Pattern[str]
 Words = tuple[Annotated[str, Meta(max_length=4096)], ...]
@@ -104,14 +106,18 @@ class Signals(_Table, frozen=True):
 class SeedFile(_Table, frozen=True):
     """A file in the agent's private directory, written before its program starts.
 
-    `{private}` (that directory), `{cwd}`, `{agentd}` (the command that is agentd, as one shell word) and `{python}` are
-    filled in, here as in `args` and `env`.
+    `{private}` (that directory), `{cwd}`, `{agentd}` (the program that is agentd, here as one word of a shell's command
+    line), `{python}` and `{socket}` are filled in, here as in `args` and `env`.
     """
 
     name: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}){0,3}$(?!\n)")
     ]
     text: Annotated[str, Meta(max_length=65_536)]
+
+    def __post_init__(self) -> None:
+        if self.name.partition("/")[0] in DAEMONS_OWN:
+            raise ValueError(f"`{self.name}` is a file of agentd's own; choose another name")
 
 
 class Resume(_Table, frozen=True):

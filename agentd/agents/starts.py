@@ -106,9 +106,10 @@ class Starts:
         try:
             async with self._spawns:
                 parts.places.write_token(agent.id, token)
+                parts.places.seed(agent, profile)
                 pane = await parts.tmux.spawn(
                     session_name(agent.name, agent.id),
-                    profile.argv(),
+                    parts.places.argv(agent, profile),
                     env=parts.places.environment(agent, profile),
                     cwd=agent.cwd or str(Path.home()),
                     width=parts.config.tmux.width,
