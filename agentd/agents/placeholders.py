@@ -31,7 +31,7 @@ class Placeholders:
     def file(self, name: str, text: str) -> str:
         """Return a file's text; its name's ending says how a value is written in it.
 
-        In a string of JSON or TOML quotes and backslashes are escaped. `{agentd}` is one word of a shell's command line.
+        In strings of JSON and TOML quotes and backslashes are escaped. `{agentd}` is one word of a shell's command.
         """
         return self._fill(text, {"agentd": shlex.quote(self.agentd)}, _writer(name))
 

@@ -37,7 +37,7 @@ class Places:
         words = [sys.executable, "-P", "-c", _RUN, package_dir]
         fresh = f"{self._paths.launcher}.{os.getpid()}"
         _write(fresh, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', mode=0o700)
-        os.replace(fresh, self._paths.launcher)
+        Path(fresh).replace(self._paths.launcher)
 
     def write_token(self, agent_id: str, token: str) -> None:
         """Put the agent's token where only its user can read it."""

@@ -45,6 +45,9 @@ Means = Literal[
     "ended",
     "ignore",
 ]
+# How a hook's answer brings a text: beside what the agent reads next, or as the reason not to end the turn.
+Shape = Literal["context", "block"]
+EventName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}(:[A-Za-z0-9_.-]{1,64})?$(?!\n)")]
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
 
 
@@ -100,7 +103,8 @@ class Signals(_Table, frozen=True):
     """What the program itself says of its state, which counts more than its screen."""
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
-    events: dict[str, Means] = {}  # by the name of a hook's or notification's event
+    events: dict[EventName, Means] = {}  # by an event of its hooks: `Stop`, or more exactly `StopFailure:rate_limit`
+    carries: dict[EventName, Shape] = {}  # the events whose answer can bring messages
 
 
 class SeedFile(_Table, frozen=True):
