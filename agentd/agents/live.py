@@ -11,6 +11,7 @@ import anyio
 from agentd.agents.courier import Courier
 from agentd.agents.printed import Printed
 from agentd.agents.profile import Profile
+from agentd.agents.reports import Report
 from agentd.agents.signal import Signal
 from agentd.agents.status import Opinion, Status
 from agentd.agents.terminal import Terminal
@@ -46,6 +47,7 @@ class LiveAgent:
         status: Status,
         *,
         on_opinion: Callable[[str, Opinion], None],
+        on_report: Callable[[str, Report], None],
         may_deliver: Callable[[], bool],
         log: Log,
     ) -> None:
@@ -55,9 +57,11 @@ class LiveAgent:
         self.status = status
         self.seen_ns = 0
         self.printed = Printed()
+        self.answer = ""  # the whole text of its last one, when it tells
         self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
+        self._on_report = on_report
         self._may_deliver = may_deliver
         self._delivering = anyio.Lock()
         self._log = log
@@ -70,11 +74,20 @@ class LiveAgent:
         """Tell it that the program printed something."""
         if output is not None and self.printed.followed:
             self.printed.add(output.data)
+        self.status.printed(anyio.current_time())
         self.terminal.changed.set()
         self._wake.set()
 
     def inbox_changed(self) -> None:
         """Tell it that messages may wait."""
+        self._hurry()
+
+    def reported(self, report: Report) -> None:
+        """Take in what the program said of itself; a change of its state is told before this returns."""
+        self.answer = report.answer or self.answer
+        self._on_report(self.id, report)
+        if self.status.hear(report, anyio.current_time()):
+            self._on_opinion(self.id, self.status.opinion)
         self._hurry()
 
     async def end_by_itself(self) -> bool:
@@ -137,7 +150,10 @@ class LiveAgent:
 
     async def _deliver(self) -> bool:
         async with self._delivering:
-            return self._may_deliver() and await self._courier.deliver()
+            submitted = self._may_deliver() and await self._courier.deliver()
+            if submitted:
+                self.status.submitted(anyio.current_time())
+            return submitted
 
     async def _say_goodbye(self) -> None:
         """Type what ends this kind of program; this task alone types, so it cannot meet a delivery."""
