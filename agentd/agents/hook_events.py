@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from agentd.agents.profile import Means, Profile, Shape
+from agentd.agents.profile import Means, Profile, Shape, valid_session
 from agentd.agents.reports import Report
 from agentd.agents.text import sanitise
 
@@ -17,7 +16,6 @@ ASKED_CHARS = 4_000
 MESSAGE_CHARS = 500
 PATH_CHARS = 4_096
 NAME_CHARS = 100
-_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")  # it becomes a word of a command line: never an option
 _KINDS = ("notification_type", "tool_name", "error", "source")  # what an event is further told apart by
 _SIDE_ARGUMENTS = {"description", "timeout"}  # of a tool; they do nothing
 
@@ -114,7 +112,7 @@ def _asks(values: Values) -> str:
 
 def _session(values: Values) -> str:
     found = values.get("session_id", values.get("thread_id"))
-    return found if isinstance(found, str) and _SESSION.fullmatch(found) else ""
+    return found if isinstance(found, str) and valid_session(found) else ""
 
 
 def _path(values: Values) -> str:

@@ -22,6 +22,8 @@ PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
 SESSION = "{session}"  # in the words that resume: the id of the program's session
 DAEMONS_OWN = frozenset({"token", "last-screen.txt"})  # in an agent's private directory
 
+_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")  # it becomes a word of a command line: never an option
+
 Pattern = re.Pattern[str]
 Words = tuple[Annotated[str, Meta(max_length=4096)], ...]
 Keys = tuple[Annotated[str, Meta(min_length=1, max_length=32)], ...]
@@ -128,8 +130,22 @@ class SeedFile(_Table, frozen=True):
 class Resume(_Table, frozen=True):
     """How the program goes on with a session of its own after its end."""
 
-    args: Words = ()  # instead of nothing; `{session}` is the session's id
-    screen: Pattern | None = None  # where the id stands when no hook tells it; its group `session`
+    args: Words = ()  # after its other ones; `{session}` is the session's id
+    screen: Pattern | None = None  # where the id stands on its last screen; its group `session`
+
+    def __post_init__(self) -> None:
+        if self.screen is not None and "session" not in self.screen.groupindex:
+            raise ValueError("`screen` needs a group (?P<session>...)")
+
+    def session_on(self, screen: str) -> str:
+        """Return the session that a program's last screen names; empty when it names none."""
+        found = [match["session"] for match in self.screen.finditer(screen)] if self.screen else []
+        return found[-1] if found and valid_session(found[-1]) else ""
+
+
+def valid_session(text: str) -> bool:
+    """Tell whether a text can be the id of a program's session."""
+    return _SESSION.fullmatch(text) is not None
 
 
 class Answers(_Table, frozen=True):
