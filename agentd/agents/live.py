@@ -11,6 +11,7 @@ import anyio
 from agentd.agents.courier import Courier, Handover
 from agentd.agents.printed import Printed
 from agentd.agents.profile import Profile, Shape
+from agentd.agents.program_status import Notice, ProgramStatus
 from agentd.agents.reports import Report
 from agentd.agents.signal import Signal
 from agentd.agents.status import Opinion, Status
@@ -22,6 +23,7 @@ from agentd.tmux.tmux import Output
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
+NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
 MOST_PROLONGED = 5  # Claude Code lets 8 go by in a row before it ends the turn with a warning
 SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end
@@ -49,6 +51,7 @@ class LiveAgent:
         *,
         on_opinion: Callable[[str, Opinion], None],
         on_report: Callable[[str, Report], None],
+        on_notice: Callable[[str, Notice], None],
         may_deliver: Callable[[], bool],
         log: Log,
     ) -> None:
@@ -63,6 +66,9 @@ class LiveAgent:
         self._courier = courier
         self._on_opinion = on_opinion
         self._on_report = on_report
+        self._on_notice = on_notice
+        self._says = ProgramStatus(notices=profile.signals.notices) if profile.signals.heard else None
+        self._noticed_s = -NOTICE_PAUSE_S
         self._may_deliver = may_deliver
         self._delivering = anyio.Lock()
         self._prolonged = 0  # times in a row that messages kept a turn from ending
@@ -74,11 +80,29 @@ class LiveAgent:
 
     def screen_changed(self, output: Output | None = None) -> None:
         """Tell it that the program printed something."""
-        if output is not None and self.printed.followed:
-            self.printed.add(output.data)
         self.status.printed(anyio.current_time())
+        if output is not None:
+            self._take_in(output)
         self.terminal.changed.set()
         self._wake.set()
+
+    def _take_in(self, output: Output) -> None:
+        if self.printed.followed:
+            self.printed.add(output.data)
+        if self._says is None or not self._says.wants(output.escaped):
+            return
+        for said in self._says.feed(output.data):
+            if isinstance(said, Notice):
+                self._notice(said)
+            else:
+                self.reported(said)
+
+    def _notice(self, notice: Notice) -> None:
+        now_s = anyio.current_time()
+        if now_s >= self._noticed_s + NOTICE_PAUSE_S:
+            self._noticed_s = now_s
+            self._on_notice(self.id, notice)
+            self._hurry()
 
     def inbox_changed(self) -> None:
         """Tell it that messages may wait."""

@@ -62,7 +62,8 @@ class Rule(_Table, frozen=True, rename={"unless": "not"}):
 
     state: Literal["starting", "idle", "working", "waiting", "draft"]  # draft: idle, but a half-typed text stands there
     waits_for: WaitsFor | None = None  # what a waiting agent wants of a person
-    screen: Pattern | None = None  # searched for in the last lines
+    region: Literal["bottom", "above", "below", "bare"] = "bottom"  # bare: bottom of a screen without a composer
+    screen: Pattern | None = None  # searched for in the last lines of the region
     unless: Pattern | None = None  # `not`: must not be found in them
     title: Pattern | None = None  # searched for in the pane's title
     command: Words = ()  # names of the foreground program; one that is not known holds
@@ -91,7 +92,10 @@ class Input(_Table, frozen=True):
     submit_key: Annotated[str, Meta(min_length=1, max_length=32)] = "Enter"
     interrupt_keys: Keys = ("C-c",)
     composer: Pattern | None = None  # its group `text` is what stands in the composer
-    composer_tail: Annotated[int, Meta(ge=1, le=50)] = 12  # lines it is looked for in
+    composer_tail: Annotated[int, Meta(ge=1, le=200)] = 12  # lines it is looked for in
+    frame: Annotated[str, Meta(max_length=8)] = ""  # characters its lines begin with: drawn, not typed
+    hint: Pattern | None = None  # what stands in an empty one
+    faint: bool = False  # what is drawn dim or grey in it is a hint, too; costs a capture with colours
     placeholder: Pattern | None = None  # what a long paste is shown as
     verify: bool = True  # the text is seen in the composer before Enter
 
@@ -106,8 +110,14 @@ class Signals(_Table, frozen=True):
     """What the program itself says of its state, which counts more than its screen."""
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
+    notices: bool = False  # its bell, OSC 9 and OSC 777 are told as events `agent.notified`
     events: dict[EventName, Means] = {}  # by an event of its hooks: `Stop`, or more exactly `StopFailure:rate_limit`
     carries: dict[EventName, Shape] = {}  # the events whose answer can bring messages
+
+    @property
+    def heard(self) -> bool:
+        """Tell whether its output is listened to."""
+        return self.osc != "none" or self.notices
 
 
 class SeedFile(_Table, frozen=True):
@@ -171,6 +181,7 @@ class Profile(_Table, frozen=True):
     name: str
     command: Annotated[str, Meta(min_length=1, max_length=4096)]
     doc: str = ""
+    version: str = ""  # of the program that the rules were written for
     args: Words = ()
     env: dict[EnvName, str] = {}
     delivery: Literal["type", "pull", "both"] = "type"
@@ -184,6 +195,11 @@ class Profile(_Table, frozen=True):
     answers: Answers = Answers()
     stop: Stop = Stop()
     rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for number, rule in enumerate(self.rules):
+            if rule.region != "bottom" and self.input.composer is None:
+                raise ValueError(f"rules[{number}].region: `{rule.region}` needs `input.composer`")
 
     def argv(self) -> list[str]:
         """Return the command's words."""
@@ -240,11 +256,12 @@ class Profiles:
         return self._origins[self.get(name).name]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per profile: name, doc, origin, command, delivery."""
+        """Return one row per profile: name, doc, version, origin, command, delivery."""
         return [
             {
                 "name": profile.name,
                 "doc": profile.doc,
+                "version": profile.version,
                 "origin": self._origins[profile.name],
                 "command": [profile.command, *profile.args],
                 "delivery": profile.delivery,

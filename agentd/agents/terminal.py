@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
+from agentd.agents.attributes import read
 from agentd.agents.composer import holds
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict, classify
+from agentd.agents.shimmed import foreground_command
 from agentd.agents.signal import Signal
 from agentd.records import AgentState, PaneRef
 from agentd.tmux.fleet import Fleet
@@ -44,13 +46,20 @@ class Terminal:
         self._tmux = tmux
         self._profile = profile
         self._confirm_s = confirm_s
+        self._shim_hides_command = profile.signals.osc == "shim" and any(rule.command for rule in profile.rules)
         self.ref = ref
         self.changed = Signal()
 
     async def look(self) -> tuple[Look, Verdict]:
         """Return what the screen shows and what the profile's rules make of it."""
-        look = await self._tmux.look(self.ref)
-        return look, classify(self._profile, look)
+        look = await self._tmux.look(self.ref, escapes=self._profile.input.faint)
+        if self._shim_hides_command:
+            look = replace(look, command=foreground_command(self.ref.pid))
+        if not self._profile.input.faint:
+            return look, classify(self._profile, look)
+        shown = read(look.text)
+        look = replace(look, text="\n".join(line.rstrip(" ") for line in shown.plain.split("\n")))
+        return look, classify(self._profile, look, shown.solid)
 
     async def submit(self, text: str) -> Attempt:
         """Type the text and press Enter, each seen on the screen before the next step.

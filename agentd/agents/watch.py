@@ -64,6 +64,7 @@ class Watch:
             ),
             on_opinion=self._ledger.on_opinion,
             on_report=self._ledger.on_report,
+            on_notice=self._ledger.on_notice,
             may_deliver=lambda: not self._quiet,
             log=parts.log,
         )

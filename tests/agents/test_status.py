@@ -71,11 +71,12 @@ def test_an_unknown_screen_is_working_first_and_then_a_matter_for_a_person():
     assert status.look_again_in_s(1.0) == pytest.approx(FLIP_S)
     status.see(UNKNOWN, 1.0 + FLIP_S)
     assert status.opinion.state is AgentState.WORKING
-    assert status.look_again_in_s(1.0) == QUIET_UNKNOWN_S
+    assert status.look_again_in_s(1.0 + FLIP_S) == pytest.approx(QUIET_UNKNOWN_S - FLIP_S)
     status.see(UNKNOWN, 1.0 + QUIET_UNKNOWN_S)
     assert status.opinion.state is AgentState.WAITING
     assert "a person should look" in status.opinion.reason
     status.see(WORKING, 20.0)
+    status.see(WORKING, 20.0 + FLIP_S)
     assert status.opinion.state is AgentState.WORKING
 
 
