@@ -27,6 +27,7 @@ UNHURRIED_LOOK_S = 0.25  # between looks that show nothing new, each in a pause 
 CALM_S = 0.15  # a pause; spinners turn every 0.08 to 0.12 s, and what follows a change of state is silence
 NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
+TYPING_S = 0.2  # a delivery that takes longer types; one that finds nothing to do is over at once
 MOST_PROLONGED = 5  # Claude Code lets 8 go by in a row before it ends the turn with a warning
 SLOWEST_LOOK_S = 0.5  # between looks at an agent that prints without a pause
 
@@ -125,10 +126,10 @@ class LiveAgent:
 
         A turn that goes on because of it is told as work, so that nothing is typed into it.
         """
-        if self._delivering.locked():  # it is being typed into: what comes with that is not mixed with anything else
+        if not await self._nothing_is_typed():  # what comes with that is not mixed with anything else
             self.reported(report)
             return None
-        async with self._delivering:
+        try:
             prolongs = shape == "block"
             self._prolonged = self._prolonged if again else 0
             may = self._may_deliver() and not (prolongs and self._prolonged >= MOST_PROLONGED)
@@ -137,7 +138,15 @@ class LiveAgent:
                 self._prolonged += 1
                 report = replace(report, means="working", source=f"{report.source}, answered with messages")
             self.reported(report)
+        finally:
+            self._delivering.release()
         return handover
+
+    async def _nothing_is_typed(self) -> bool:
+        """Wait a moment for a delivery to end; tell whether none is under way, and none begins until it is released."""
+        with anyio.move_on_after(TYPING_S) as waiting:
+            await self._delivering.acquire()
+        return not waiting.cancelled_caught
 
     async def end_by_itself(self) -> bool:
         """Ask the program to end in its own way, if it can take that now; tell whether it did in its profile's time."""
