@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from agentd.agents.backoff import backoff_s
-from agentd.agents.composer import surely_holds
+from agentd.agents.composer import put_back, surely_holds
 from agentd.agents.line_mode import for_lines, in_line_mode
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict
@@ -50,6 +50,7 @@ class Courier:
         self._chance = chance
         self._not_before_s = 0.0
         self._unsure: Sequence[Delivery] = ()  # typed, and not seen to be submitted
+        self._last = ""  # what was submitted last
 
     def due_in_s(self) -> float | None:
         """Return when to try again without being woken; None when nothing waits."""
@@ -86,6 +87,8 @@ class Courier:
             await self._mailbox.release(deliveries)
             raise
         failpoint("deliver.after_paste")
+        if attempt.outcome is Outcome.SUBMITTED:
+            self._last = text
         await self._settle(deliveries, attempt)
         failpoint("deliver.after_commit")
         return attempt.outcome is Outcome.SUBMITTED
@@ -96,10 +99,13 @@ class Courier:
         await self._mailbox.release(deliveries)
 
     async def tidy(self, look: Look, verdict: Verdict) -> bool:
-        """Take our own unsubmitted text out of the composer; a person's draft is never touched."""
-        if not (verdict.draft and self._unsure and self._ours(look, verdict)):
+        """Take our own text out of the composer; a person's draft is never touched.
+
+        It stands there when it was not seen to be submitted, or when the program put it back after an interruption.
+        """
+        if not (verdict.draft and (put_back(self._profile, verdict, self._last) or self._ours(look, verdict))):
             return False
-        self._unsure = ()
+        self._unsure, self._last = (), ""
         await self._terminal.clear()
         return True
 

@@ -71,6 +71,25 @@ class Boot(_Table, frozen=True):
     settle_ms: Millis = 300  # it must look idle this long
 
 
+class Preface(_Table, frozen=True):
+    """Words of ours before a long text, in a paste of their own.
+
+    For a program that tells its model of a long paste that its user may not have written what it says.
+    """
+
+    text: Annotated[str, Meta(min_length=1, max_length=400)]
+    over_lines: Annotated[int, Meta(ge=1)] = 3  # a text of more lines than this
+    over_chars: Annotated[int, Meta(ge=1)] = 800  # or of more characters
+
+    def __post_init__(self) -> None:
+        if not self.text.isprintable():
+            raise ValueError("`text` must be one line without control characters")
+
+    def belongs_before(self, text: str) -> bool:
+        """Tell whether the program would fold this text."""
+        return len(text) > self.over_chars or text.count("\n") >= self.over_lines
+
+
 class Input(_Table, frozen=True):
     """How text is typed into the program."""
 
@@ -85,6 +104,8 @@ class Input(_Table, frozen=True):
     composer: Pattern | None = None  # its group `text` is what stands in the composer
     composer_tail: Annotated[int, Meta(ge=1, le=50)] = 12  # lines it is looked for in
     placeholder: Pattern | None = None  # what a long paste is shown as
+    preface: Preface | None = None
+    defuse: Pattern | None = None  # what it acts on inside a text, as `@file`; a backslash is put before each
     verify: bool = True  # the text is seen in the composer before Enter
 
     def __post_init__(self) -> None:
@@ -144,6 +165,7 @@ class Profile(_Table, frozen=True):
     name: str
     command: Annotated[str, Meta(min_length=1, max_length=4096)]
     doc: str = ""
+    install: str = ""  # the command that gets the program, told to whoever does not have it
     args: Words = ()
     env: dict[EnvName, str] = {}
     delivery: Literal["type", "pull", "both"] = "type"
