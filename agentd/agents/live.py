@@ -11,6 +11,8 @@ import anyio
 from agentd.agents.courier import Courier
 from agentd.agents.printed import Printed
 from agentd.agents.profile import Profile
+from agentd.agents.program_status import Notice, ProgramStatus
+from agentd.agents.reports import Report
 from agentd.agents.signal import Signal
 from agentd.agents.status import Opinion, Status
 from agentd.agents.terminal import Terminal
@@ -21,6 +23,7 @@ from agentd.tmux.tmux import Output
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
+NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
 SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end
 
@@ -46,6 +49,8 @@ class LiveAgent:
         status: Status,
         *,
         on_opinion: Callable[[str, Opinion], None],
+        on_report: Callable[[str, Report], None],
+        on_notice: Callable[[str, Notice], None],
         may_deliver: Callable[[], bool],
         log: Log,
     ) -> None:
@@ -55,9 +60,14 @@ class LiveAgent:
         self.status = status
         self.seen_ns = 0
         self.printed = Printed()
+        self.answer = ""  # the whole text of its last one, when it tells
         self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
+        self._on_report = on_report
+        self._on_notice = on_notice
+        self._says = ProgramStatus(notices=profile.signals.notices) if profile.signals.heard else None
+        self._noticed_s = -NOTICE_PAUSE_S
         self._may_deliver = may_deliver
         self._delivering = anyio.Lock()
         self._log = log
@@ -68,13 +78,40 @@ class LiveAgent:
 
     def screen_changed(self, output: Output | None = None) -> None:
         """Tell it that the program printed something."""
-        if output is not None and self.printed.followed:
-            self.printed.add(output.data)
+        self.status.printed(anyio.current_time())
+        if output is not None:
+            self._take_in(output)
         self.terminal.changed.set()
         self._wake.set()
 
+    def _take_in(self, output: Output) -> None:
+        if self.printed.followed:
+            self.printed.add(output.data)
+        if self._says is None or not self._says.wants(output.escaped):
+            return
+        for said in self._says.feed(output.data):
+            if isinstance(said, Notice):
+                self._notice(said)
+            else:
+                self.reported(said)
+
+    def _notice(self, notice: Notice) -> None:
+        now_s = anyio.current_time()
+        if now_s >= self._noticed_s + NOTICE_PAUSE_S:
+            self._noticed_s = now_s
+            self._on_notice(self.id, notice)
+            self._hurry()
+
     def inbox_changed(self) -> None:
         """Tell it that messages may wait."""
+        self._hurry()
+
+    def reported(self, report: Report) -> None:
+        """Take in what the program said of itself; a change of its state is told before this returns."""
+        self.answer = report.answer or self.answer
+        self._on_report(self.id, report)
+        if self.status.hear(report, anyio.current_time()):
+            self._on_opinion(self.id, self.status.opinion)
         self._hurry()
 
     async def end_by_itself(self) -> bool:
@@ -137,7 +174,10 @@ class LiveAgent:
 
     async def _deliver(self) -> bool:
         async with self._delivering:
-            return self._may_deliver() and await self._courier.deliver()
+            submitted = self._may_deliver() and await self._courier.deliver()
+            if submitted:
+                self.status.submitted(anyio.current_time())
+            return submitted
 
     async def _say_goodbye(self) -> None:
         """Type what ends this kind of program; this task alone types, so it cannot meet a delivery."""

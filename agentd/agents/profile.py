@@ -98,6 +98,7 @@ class Input(_Table, frozen=True):
     multiline: bool = True  # a text of several lines may be typed
     max_inline_bytes: Annotated[int, Meta(ge=100, le=60_000)] = 16_000  # beyond: a pointer to the message
     enter_delay_ms: Millis = 0
+    quiet_ms: Millis | None = None  # silence before an idle screen is believed; if not said: 2000 with signals, else 0
     clear_keys: Keys = ("C-u",)
     submit_key: Annotated[str, Meta(min_length=1, max_length=32)] = "Enter"
     interrupt_keys: Keys = ("C-c",)
@@ -119,7 +120,13 @@ class Signals(_Table, frozen=True):
     """What the program itself says of its state, which counts more than its screen."""
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
+    notices: bool = False  # its bell, OSC 9 and OSC 777 are told as events `agent.notified`
     events: dict[str, Means] = {}  # by the name of a hook's or notification's event
+
+    @property
+    def heard(self) -> bool:
+        """Tell whether its output is listened to."""
+        return self.osc != "none" or self.notices
 
 
 class SeedFile(_Table, frozen=True):
@@ -183,6 +190,11 @@ class Profile(_Table, frozen=True):
     def argv(self) -> list[str]:
         """Return the command's words."""
         return [word.replace(PYTHON, sys.executable) for word in (self.command, *self.args)]
+
+    @property
+    def tells(self) -> bool:
+        """Tell whether the program says anything of its own state."""
+        return self.signals.osc != "none" or any(means != "ignore" for means in self.signals.events.values())
 
     @property
     def batches(self) -> bool:

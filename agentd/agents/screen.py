@@ -60,6 +60,7 @@ class Verdict:
     draft: bool = False  # a half-typed text stands in the composer
     composer: str | None = None  # what stands there; None when none is to be seen
     waits_for: str = ""  # what a waiting agent wants
+    source: str = "screen"  # or title, when the rule looks at that, too
 
 
 def classify(profile: Profile, look: Look) -> Verdict:
@@ -79,9 +80,11 @@ def _verdict(profile: Profile, rule: Rule, name: str, evidence: str, lines: Sequ
     state = AgentState.IDLE if rule.state == "draft" else AgentState(rule.state)
     composer = _composer(profile, lines) if rule.composer else None
     draft = rule.state == "draft"
+    source = "screen" if rule.title is None else "title"
     if state is AgentState.IDLE and not draft and composer and composer.strip():
-        return Verdict(state, "a half-typed text stands in the composer", name, evidence, True, composer)
-    return Verdict(state, rule.reason, name, evidence, draft, composer, rule.waits_for or "")
+        why = "a half-typed text stands in the composer"
+        return Verdict(state, why, name, evidence, True, composer, source=source)
+    return Verdict(state, rule.reason, name, evidence, draft, composer, rule.waits_for or "", source)
 
 
 def _dead(exit_status: int | None, lines: Sequence[str]) -> Verdict:

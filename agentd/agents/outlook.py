@@ -1,0 +1,34 @@
+"""What would make an agent's state another one: a sentence for those who ask."""
+
+from __future__ import annotations
+
+from agentd.records import AgentState
+
+_BY_STATE = {
+    AgentState.STARTING: "a screen that its profile calls idle; agentd read shows the one there is",
+    AgentState.IDLE: "a message, or text typed by a person",
+    AgentState.WORKING: "its program coming back to its prompt",
+    AgentState.WAITING: "an answer at its terminal: agentd attach",
+    AgentState.STOPPED: "agentd respawn; what waits in its inbox is kept",
+    AgentState.FAILED: "a ready screen; or agentd stop, then agentd respawn",
+}
+_BY_WAITS_FOR = {
+    "login": "a login at its terminal: agentd attach",
+    "rate_limit": "its program going on by itself, or a person at its terminal: agentd attach",
+    "error": "a person who sees to it at its terminal: agentd attach",
+}
+_BY_SOURCE = {
+    "osc": "its program saying so, or an idle screen and two seconds without output",
+    "hook": "its program saying so, or an idle screen and two seconds without output",
+}
+
+
+def would_change(state: AgentState, waits_for: str = "", *, draft: bool = False, source: str = "") -> str:
+    """Return what would change the state of a live agent."""
+    if draft:
+        return "the half-typed text in its composer being submitted or cleared; until then nothing is typed over it"
+    if state is AgentState.WAITING and waits_for in _BY_WAITS_FOR:
+        return _BY_WAITS_FOR[waits_for]
+    if state is AgentState.WORKING and source in _BY_SOURCE:
+        return _BY_SOURCE[source]
+    return _BY_STATE[state]
