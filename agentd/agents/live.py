@@ -110,6 +110,7 @@ class LiveAgent:
         """Take in what the program said of itself; a change of its state is told before this returns."""
         self.answer = report.answer or self.answer
         self._on_report(self.id, report)
+        self.terminal.told(report.means, report.source)
         if self.status.hear(report, anyio.current_time()):
             self._on_opinion(self.id, self.status.opinion)
         self._hurry()
