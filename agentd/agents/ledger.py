@@ -78,7 +78,7 @@ class Ledger:
         )
         self.put(agent)
         if agent.state is not before.state:
-            self.tell("agent.state", agent)
+            self.tell("agent.state", agent, rule=opinion.rule)
             if before.state is AgentState.STARTING:
                 self._roster.start(self._registry.save, [self._directory.entry(agent_id)])
 
@@ -97,7 +97,7 @@ class Ledger:
             "agent.notified", agent=agent.id, name=agent.name, team=agent.team, kind=notice.kind, text=notice.text
         )
 
-    def tell(self, event: str, agent: Agent) -> None:
+    def tell(self, event: str, agent: Agent, **more: str) -> None:
         """Emit an event about an agent."""
         self._events.emit(
             event,
@@ -107,6 +107,7 @@ class Ledger:
             state=agent.state,
             reason=agent.reason,
             waits_for=agent.waits_for,
+            **more,
         )
 
 

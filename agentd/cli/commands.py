@@ -381,6 +381,20 @@ _TABLE = (
         group=TEAMS,
     ),
     Command(
+        "profile check",
+        "checks:check",
+        "Boot an agent of a profile, send it a line, report what was seen, and stop it.",
+        "agentd profile check claude --cwd ~/project",
+        (Argument("NAME", completes="profiles"),),
+        (
+            Option("--cwd", "DIR", "where it starts (here)", completes="directories"),
+            Option("--env", "KEY=VALUE", "a variable of its environment", kind="pair", repeat=True),
+            Option("--text", "TEXT", "the line to send it"),
+            Option("--timeout", "SECONDS", "how long each step may take (120)", kind="number", high=YEAR_S),
+        ),
+        group=TEAMS,
+    ),
+    Command(
         "profile classify",
         "profiles:classify",
         "Say what a profile's rules make of a saved screen; needs no daemon.",
