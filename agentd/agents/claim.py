@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, get_args
 
+from agentd.agents.profile import WaitsFor
 from agentd.agents.reports import Report
 from agentd.records import AgentState
 
@@ -16,11 +17,12 @@ WORDS: Final = {
     "permission": (AgentState.WAITING, "it asks for permission"),
     "question": (AgentState.WAITING, "it asks a question"),
     "login": (AgentState.WAITING, "it asks for a login"),
-    "rate_limit": (AgentState.WAITING, "it met a rate limit"),
+    "rate_limit": (AgentState.IDLE, "it says that its turn ended at a rate limit"),
     "trust": (AgentState.WAITING, "it asks whether to trust the directory"),
     "done": (AgentState.IDLE, "it says that its turn is over"),
     "error": (AgentState.IDLE, "it says that its turn failed"),
 }
+WAITS_FOR: Final = frozenset(get_args(WaitsFor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,6 @@ def claim_of(report: Report, now_s: float) -> Claim | None:
     if report.means not in WORDS:
         return None
     state, reason = WORDS[report.means]
-    asks = report.means if state is AgentState.WAITING else ""
+    asks = report.means if report.means in WAITS_FOR else ""
     said = f"{reason}: {report.message}" if report.message else reason
     return Claim(state, said, asks, report.source, report.message, now_s)

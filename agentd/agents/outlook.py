@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agentd.records import AgentState
 
+NAME: Final = "NAME"  # stands for the agent's
+
 _BY_STATE = {
-    AgentState.STARTING: "a screen that its profile calls idle; agentd read shows the one there is",
+    AgentState.STARTING: "a screen that its profile calls idle; see it with: agentd read NAME",
     AgentState.IDLE: "a message, or text typed by a person",
     AgentState.WORKING: "its program coming back to its prompt",
-    AgentState.WAITING: "an answer at its terminal: agentd attach",
-    AgentState.STOPPED: "agentd respawn; what waits in its inbox is kept",
-    AgentState.FAILED: "a ready screen; or agentd stop, then agentd respawn",
+    AgentState.WAITING: "an answer at its terminal: agentd attach NAME",
+    AgentState.STOPPED: "agentd respawn NAME; what waits in its inbox is kept",
+    AgentState.FAILED: "a ready screen; or agentd stop NAME and agentd respawn NAME",
 }
 _BY_WAITS_FOR = {
-    "login": "a login at its terminal: agentd attach",
-    "rate_limit": "its program going on by itself, or a person at its terminal: agentd attach",
-    "error": "a person who sees to it at its terminal: agentd attach",
+    "login": "a login at its terminal: agentd attach NAME",
+    "rate_limit": "its program going on by itself, or a person at its terminal: agentd attach NAME",
+    "error": "a person who sees to it at its terminal: agentd attach NAME",
 }
 _BY_SOURCE = {
     "osc": "its program saying so, or an idle screen and two seconds without output",

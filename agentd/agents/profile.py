@@ -55,7 +55,8 @@ class Rule(_Table, frozen=True, rename={"unless": "not"}):
 
     state: Literal["starting", "idle", "working", "waiting", "draft"]  # draft: idle, but a half-typed text stands there
     waits_for: WaitsFor | None = None  # what a waiting agent wants of a person
-    screen: Pattern | None = None  # searched for in the last lines
+    region: Literal["bottom", "above", "below", "bare"] = "bottom"  # bare: bottom of a screen without a composer
+    screen: Pattern | None = None  # searched for in the last lines of the region
     unless: Pattern | None = None  # `not`: must not be found in them
     title: Pattern | None = None  # searched for in the pane's title
     command: Words = ()  # names of the foreground program; one that is not known holds
@@ -103,7 +104,10 @@ class Input(_Table, frozen=True):
     submit_key: Annotated[str, Meta(min_length=1, max_length=32)] = "Enter"
     interrupt_keys: Keys = ("C-c",)
     composer: Pattern | None = None  # its group `text` is what stands in the composer
-    composer_tail: Annotated[int, Meta(ge=1, le=50)] = 12  # lines it is looked for in
+    composer_tail: Annotated[int, Meta(ge=1, le=200)] = 12  # lines it is looked for in
+    frame: Annotated[str, Meta(max_length=8)] = ""  # characters its lines begin with: drawn, not typed
+    hint: Pattern | None = None  # what stands in an empty one
+    faint: bool = False  # what is drawn dim or grey in it is a hint, too; costs a capture with colours
     placeholder: Pattern | None = None  # what a long paste is shown as
     preface: Preface | None = None
     defuse: Pattern | None = None  # what it acts on inside a text, as `@file`; a backslash is put before each
@@ -173,6 +177,7 @@ class Profile(_Table, frozen=True):
     command: Annotated[str, Meta(min_length=1, max_length=4096)]
     doc: str = ""
     install: str = ""  # the command that gets the program, told to whoever does not have it
+    version: str = ""  # of the program that the rules were written for
     args: Words = ()
     env: dict[EnvName, str] = {}
     delivery: Literal["type", "pull", "both"] = "type"
@@ -186,6 +191,11 @@ class Profile(_Table, frozen=True):
     answers: Answers = Answers()
     stop: Stop = Stop()
     rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for number, rule in enumerate(self.rules):
+            if rule.region != "bottom" and self.input.composer is None:
+                raise ValueError(f"rules[{number}].region: `{rule.region}` needs `input.composer`")
 
     def argv(self) -> list[str]:
         """Return the command's words."""
@@ -242,11 +252,12 @@ class Profiles:
         return self._origins[self.get(name).name]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per profile: name, doc, origin, command, delivery."""
+        """Return one row per profile: name, doc, version, origin, command, delivery."""
         return [
             {
                 "name": profile.name,
                 "doc": profile.doc,
+                "version": profile.version,
                 "origin": self._origins[profile.name],
                 "command": [profile.command, *profile.args],
                 "delivery": profile.delivery,

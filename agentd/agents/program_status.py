@@ -87,7 +87,7 @@ def report_of(record: str) -> Report | None:
     fields = dict(_pair(field) for field in record.split(":"))
     state = fields.get("state", "")
     means = _KINDS.get(fields.get("kind", ""), "question") if state == "blocked" else _STATES.get(state)
-    if means is None:
+    if means is None or (means == "ended" and "id" in fields):  # one of several sessions within the program
         return None
     return Report(means, SOURCE, message=_text(fields.get("msg", "")) or _text(fields.get("title", "")))
 

@@ -15,10 +15,12 @@ from agentd.agents.ledger import Ledger
 from agentd.agents.profile import Profile
 from agentd.agents.registry import Entry, digest
 from agentd.agents.roster import Roster
+from agentd.agents.shimmed import shimmed
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError, Conflict, OverLimit
 from agentd.failpoint import failpoint
 from agentd.records import Agent, AgentState
+from agentd.tmux.input import check_place
 
 SPAWNS_AT_ONCE = 64  # in flight; measured by bench/spawn.py: more buys nothing
 
@@ -106,11 +108,12 @@ class Starts:
         try:
             async with self._spawns:
                 parts.places.write_token(agent.id, token)
+                env, cwd = parts.places.environment(agent, profile), agent.cwd or str(Path.home())
                 pane = await parts.tmux.spawn(
                     session_name(agent.name, agent.id),
-                    profile.argv(),
-                    env=parts.places.environment(agent, profile),
-                    cwd=agent.cwd or str(Path.home()),
+                    _command(profile, profile.argv(), env.get("PATH"), cwd),
+                    env=env,
+                    cwd=cwd,
                     width=parts.config.tmux.width,
                     height=parts.config.tmux.height,
                     umask=parts.umask,
@@ -132,6 +135,14 @@ class Starts:
                 f"{len(live)} agents live and {wanted} more would pass agents.max = {most}",
                 hint="stop some, or raise agents.max",
             )
+
+
+def _command(profile: Profile, argv: Sequence[str], path: str | None, cwd: str) -> Sequence[str]:
+    """Return the command of the pane."""
+    if profile.signals.osc != "shim":
+        return argv
+    check_place(argv[0], path, cwd)  # tmux sees the shim only
+    return shimmed(argv)
 
 
 def _new_agent(request: SpawnRequest) -> Agent:

@@ -224,6 +224,8 @@ class Status:
 
     def _booting(self, verdict: Verdict, now_s: float) -> Opinion:
         claim = self._claim
+        if self.opinion.state is AgentState.WAITING:  # a person's time is not the program's
+            self._boot_deadline_s = now_s + self._boot_timeout_s
         if AgentState.WAITING in (verdict.state, claim.state if claim else None):
             self._ready_since_s = None
             return self._running(verdict, now_s)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
 
+from agentd.agents.attributes import read
 from agentd.agents.composer import holds
 from agentd.agents.profile import Means, Profile
 from agentd.agents.screen import Verdict, classify
+from agentd.agents.shimmed import foreground_command
 from agentd.agents.signal import Signal
 from agentd.records import AgentState, PaneRef
 from agentd.tmux.fleet import Fleet
@@ -48,14 +50,21 @@ class Terminal:
         self._tmux = tmux
         self._profile = profile
         self._confirm_s = confirm_s
+        self._shim_hides_command = profile.signals.osc == "shim" and any(rule.command for rule in profile.rules)
         self.ref = ref
         self.changed = Signal()
         self._proof = ""  # what the program said since Enter that shows that it got the prompt
 
     async def look(self) -> tuple[Look, Verdict]:
         """Return what the screen shows and what the profile's rules make of it."""
-        look = await self._tmux.look(self.ref)
-        return look, classify(self._profile, look)
+        look = await self._tmux.look(self.ref, escapes=self._profile.input.faint)
+        if self._shim_hides_command:
+            look = replace(look, command=foreground_command(self.ref.pid))
+        if not self._profile.input.faint:
+            return look, classify(self._profile, look)
+        shown = read(look.text)
+        look = replace(look, text="\n".join(line.rstrip(" ") for line in shown.plain.split("\n")))
+        return look, classify(self._profile, look, shown.solid)
 
     def told(self, means: Means, source: str) -> None:
         """Take in what the program said of itself."""

@@ -21,12 +21,17 @@ def print_agents(agents: Sequence[dict[str, Any]]) -> None:
     """Print one line per agent."""
     rows = [
         (
-            *(agent["name"], agent["state"], duration(agent["since_s"]), agent["inbox"] or ""),
+            *(agent["name"], state_of(agent), duration(agent["since_s"]), agent["inbox"] or ""),
             *(agent["profile"], agent["team"], agent["role"], agent["id"], agent["cwd"]),
         )
         for agent in agents
     ]
     table(_HEADS, rows)
+
+
+def state_of(agent: dict[str, Any]) -> str:
+    """Return an agent's state, with what it waits for."""
+    return f"{agent['state']}: {agent['waits_for']}" if agent.get("waits_for") else str(agent["state"])
 
 
 def ls(values: Values) -> int:
@@ -54,7 +59,7 @@ def show(values: Values) -> int:
     facts(
         [
             *((name, agent.get(name)) for name in ("name", "id", "profile", "team", "role")),
-            ("state", f"{agent['state']} for {duration(agent['since_s'])}"),
+            ("state", f"{state_of(agent)} for {duration(agent['since_s'])}"),
             *((name, agent.get(name)) for name in ("reason", "cwd", "pane", "session", "socket", "pid")),
             ("exit status", agent.get("exit_status")),
             ("created", moment(agent.get("created_at"))),
@@ -74,8 +79,9 @@ def explain(values: Values) -> int:
     facts(
         [
             ("agent", f"{answer['name']} ({answer['id']})"),
-            ("state", answer["state"]),
+            ("state", f"{state_of(answer)} for {duration(answer['since_s'])}"),
             ("reason", answer["reason"]),
+            ("source", answer["source"]),
             ("rule", answer["rule"]),
             ("evidence", answer["evidence"]),
             ("seen", f"{duration(answer['age_s'])} ago"),

@@ -55,7 +55,9 @@ def test_each_state_is_read(fields, means):
     assert with_bell.means == means
 
 
-@pytest.mark.parametrize("fields", ["", "?", "?v=1", "state=", "state=happy", "=", "STATE=idle", "state=idle\x18"])
+@pytest.mark.parametrize(
+    "fields", ["", "?", "?v=1", "state=", "state=happy", "=", "STATE=idle", "state=clear:id=7", "state=idle\x18"]
+)
 def test_what_says_nothing_of_a_state_is_no_report(fields):
     assert read(record(fields)) == []
 

@@ -72,10 +72,13 @@ EXPLAINED = {
     "id": "a1",
     "name": "lead",
     "state": "idle",
+    "waits_for": "",
     "reason": "prompt",
+    "source": "screen",
     "rule": "rules[1] idle",
     "evidence": "$ ",
     "age_s": 0.2,
+    "since_s": 3.0,
     "draft": False,
     "would_change": "a message",
 }
