@@ -178,6 +178,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     mailbox.on_standing.append(partial(_tell_standing, given.log, events))
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
+    places.write_launcher()
     crew = Crew(
         CrewParts(
             tmux=tmux,

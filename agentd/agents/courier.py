@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import anyio
 
@@ -12,7 +13,7 @@ from agentd.agents.line_mode import for_lines, in_line_mode
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict
 from agentd.agents.terminal import Attempt, Outcome, Terminal
-from agentd.agents.text import render
+from agentd.agents.text import bundle, render
 from agentd.config import CourierConfig
 from agentd.errors import AgentdError, Busy, InvalidValue, OverLimit
 from agentd.failpoint import failpoint
@@ -23,7 +24,18 @@ from agentd.tmux.tmux import Look
 
 PASTE_BYTES = 65_536  # what tmux is given at once
 ENVELOPE_BYTES = 160  # of one message's header, names at their longest
+HANDED_MESSAGES = 20
+HANDED_BYTES = 8_000  # Claude Code shows its agent 10,000 characters of a hook's answer, and of a longer one the start
+HANDED_LEASE_S = 5.0  # a hook prints and confirms in a fraction of a second, or has given up by then
 RETRY_TYPING_S = 0.5  # after an agent turned out not to be ready at the last look
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """Messages that are leased to a hook of the program, and their text."""
+
+    text: str
+    leases: Sequence[str]  # message id#attempt, to be confirmed once the hook has printed the text
 
 
 class Courier:
@@ -92,6 +104,20 @@ class Courier:
         await self._settle(deliveries, attempt)
         failpoint("deliver.after_commit")
         return attempt.outcome is Outcome.SUBMITTED
+
+    async def hand_over(self) -> Handover | None:
+        """Lease what waits for a hook's answer; what is not confirmed in time is offered again."""
+        if self._profile.delivery == "type" or not self._mailbox.depth(self._inbox):
+            return None
+        config = self._config
+        taken = await self._mailbox.reserve(
+            self._inbox, HANDED_MESSAGES, config.batch_bytes, HANDED_LEASE_S, config.max_attempts
+        )
+        if not taken:
+            return None
+        self._metrics.add("deliveries_handed_over_total", len(taken))
+        text = bundle([delivery.message for delivery in taken], self._display, HANDED_BYTES)
+        return Handover(text, [f"{delivery.message.id}#{delivery.attempt}" for delivery in taken])
 
     async def take_over(self, deliveries: Sequence[Delivery]) -> None:
         """Give back what the last daemon was delivering; its text may still stand in the composer."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
-from agentd.agents.courier import Courier
+from agentd.agents.courier import Courier, Handover
 from agentd.agents.printed import Printed
+<<<<<<< HEAD
 from agentd.agents.profile import Profile
 from agentd.agents.program_status import Notice, ProgramStatus
+=======
+from agentd.agents.profile import Profile, Shape
+>>>>>>> hooks
 from agentd.agents.reports import Report
 from agentd.agents.signal import Signal
 from agentd.agents.status import Opinion, Status
@@ -25,6 +29,7 @@ IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which 
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
 NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
+MOST_PROLONGED = 5  # Claude Code lets 8 go by in a row before it ends the turn with a warning
 SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end
 
 
@@ -70,6 +75,7 @@ class LiveAgent:
         self._noticed_s = -NOTICE_PAUSE_S
         self._may_deliver = may_deliver
         self._delivering = anyio.Lock()
+        self._prolonged = 0  # times in a row that messages kept a turn from ending
         self._log = log
         self._wake = Signal()
         self._urgent = Signal()  # what must not wait until a burst of output is over
@@ -114,6 +120,25 @@ class LiveAgent:
         if self.status.hear(report, anyio.current_time()):
             self._on_opinion(self.id, self.status.opinion)
         self._hurry()
+
+    async def hand_over(self, report: Report, shape: Shape, *, again: bool) -> Handover | None:
+        """Take in what a hook of the program said, and return what its answer brings; None when that is nothing.
+
+        A turn that goes on because of it is told as work, so that nothing is typed into it.
+        """
+        if self._delivering.locked():  # it is being typed into: what comes with that is not mixed with anything else
+            self.reported(report)
+            return None
+        async with self._delivering:
+            prolongs = shape == "block"
+            self._prolonged = self._prolonged if again else 0
+            may = self._may_deliver() and not (prolongs and self._prolonged >= MOST_PROLONGED)
+            handover = await self._courier.hand_over() if may else None
+            if handover and prolongs:
+                self._prolonged += 1
+                report = replace(report, means="working", source=f"{report.source}, answered with messages")
+            self.reported(report)
+        return handover
 
     async def end_by_itself(self) -> bool:
         """Ask the program to end in its own way, if it can take that now; tell whether it did in its profile's time."""
@@ -175,7 +200,8 @@ class LiveAgent:
 
     async def _deliver(self) -> bool:
         async with self._delivering:
-            submitted = self._may_deliver() and await self._courier.deliver()
+            # Looked at again: a hook may have taken messages meanwhile, and its turn goes on.
+            submitted = self._may_deliver() and self.status.deliverable and await self._courier.deliver()
             if submitted:
                 self.status.submitted(anyio.current_time())
             return submitted

@@ -19,6 +19,10 @@ from agentd.errors import InvalidValue, NotFound
 
 BUILT_IN = "built-in"
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
+SESSION = "{session}"  # in the words that resume: the id of the program's session
+DAEMONS_OWN = frozenset({"token", "last-screen.txt"})  # in an agent's private directory
+
+_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")  # it becomes a word of a command line: never an option
 
 Pattern = re.Pattern[str]
 Words = tuple[Annotated[str, Meta(max_length=4096)], ...]
@@ -43,6 +47,9 @@ Means = Literal[
     "ended",
     "ignore",
 ]
+# How a hook's answer brings a text: beside what the agent reads next, or as the reason not to end the turn.
+Shape = Literal["context", "block"]
+EventName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}(:[A-Za-z0-9_.-]{1,64})?$(?!\n)")]
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
 
 
@@ -124,8 +131,13 @@ class Signals(_Table, frozen=True):
     """What the program itself says of its state, which counts more than its screen."""
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
+<<<<<<< HEAD
     notices: bool = False  # its bell, OSC 9 and OSC 777 are told as events `agent.notified`
     events: dict[str, Means] = {}  # by the name of a hook's or notification's event
+=======
+    events: dict[EventName, Means] = {}  # by an event of its hooks: `Stop`, or more exactly `StopFailure:rate_limit`
+    carries: dict[EventName, Shape] = {}  # the events whose answer can bring messages
+>>>>>>> hooks
 
     @property
     def heard(self) -> bool:
@@ -136,8 +148,8 @@ class Signals(_Table, frozen=True):
 class SeedFile(_Table, frozen=True):
     """A file in the agent's private directory, written before its program starts.
 
-    `{private}` (that directory), `{cwd}`, `{agentd}` (the command that is agentd, as one shell word) and `{python}` are
-    filled in, here as in `args` and `env`.
+    `{private}` (that directory), `{cwd}`, `{agentd}` (the program that is agentd, here as one word of a shell's command
+    line), `{python}` and `{socket}` are filled in, here as in `args` and `env`.
     """
 
     name: Annotated[
@@ -145,12 +157,30 @@ class SeedFile(_Table, frozen=True):
     ]
     text: Annotated[str, Meta(max_length=65_536)]
 
+    def __post_init__(self) -> None:
+        if self.name.partition("/")[0] in DAEMONS_OWN:
+            raise ValueError(f"`{self.name}` is a file of agentd's own; choose another name")
+
 
 class Resume(_Table, frozen=True):
     """How the program goes on with a session of its own after its end."""
 
-    args: Words = ()  # instead of nothing; `{session}` is the session's id
-    screen: Pattern | None = None  # where the id stands when no hook tells it; its group `session`
+    args: Words = ()  # after its other ones; `{session}` is the session's id
+    screen: Pattern | None = None  # where the id stands on its last screen; its group `session`
+
+    def __post_init__(self) -> None:
+        if self.screen is not None and "session" not in self.screen.groupindex:
+            raise ValueError("`screen` needs a group (?P<session>...)")
+
+    def session_on(self, screen: str) -> str:
+        """Return the session that a program's last screen names; empty when it names none."""
+        found = [match["session"] for match in self.screen.finditer(screen)] if self.screen else []
+        return found[-1] if found and valid_session(found[-1]) else ""
+
+
+def valid_session(text: str) -> bool:
+    """Tell whether a text can be the id of a program's session."""
+    return _SESSION.fullmatch(text) is not None
 
 
 class Answers(_Table, frozen=True):

@@ -82,14 +82,14 @@ class Starts:
         await self._ledger.discard(failed)
         return results
 
-    async def respawn(self, agent: Agent) -> Agent:
-        """Start an ended agent again: same id, same inbox, a new token."""
+    async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
+        """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
         if self._roster.known(agent.id):
             raise Conflict(f"{agent.name} is running ({agent.state})", hint=f"stop it first: agentd stop {agent.name}")
         self._check_room(1)
         profile = self._parts.profiles.get(agent.profile)
         before, token = self._parts.directory.entry(agent.id), new_token()
-        entry = Entry(_again(agent), digest(token))
+        entry = Entry(_again(agent, fresh=fresh), digest(token))
         with anyio.CancelScope(shield=True), self._roster.being_started([agent.id]):
             await self._ledger.save_new([entry])  # with its new token, before its program can show it
             results: list[Agent | AgentdError] = [agent]
@@ -108,12 +108,21 @@ class Starts:
         try:
             async with self._spawns:
                 parts.places.write_token(agent.id, token)
+<<<<<<< HEAD
                 env, cwd = parts.places.environment(agent, profile), agent.cwd or str(Path.home())
                 pane = await parts.tmux.spawn(
                     session_name(agent.name, agent.id),
                     _command(profile, profile.argv(), env.get("PATH"), cwd),
                     env=env,
                     cwd=cwd,
+=======
+                parts.places.seed(agent, profile)
+                pane = await parts.tmux.spawn(
+                    session_name(agent.name, agent.id),
+                    parts.places.argv(agent, profile),
+                    env=parts.places.environment(agent, profile),
+                    cwd=agent.cwd or str(Path.home()),
+>>>>>>> hooks
                     width=parts.config.tmux.width,
                     height=parts.config.tmux.height,
                     umask=parts.umask,
@@ -162,9 +171,11 @@ def _new_agent(request: SpawnRequest) -> Agent:
     )
 
 
-def _again(agent: Agent) -> Agent:
+def _again(agent: Agent, *, fresh: bool) -> Agent:
     return replace(
         agent,
+        resume_id="" if fresh else agent.resume_id,
+        log_path="" if fresh else agent.log_path,
         state=AgentState.STARTING,
         reason="being started again",
         pane=None,

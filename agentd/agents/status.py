@@ -69,6 +69,11 @@ class Status:
         self.opinion = replace(first, since_s=now_s, would_change=would_change(AgentState.STARTING))
 
     @property
+    def started(self) -> bool:
+        """Tell whether its program has been ready."""
+        return self._started
+
+    @property
     def deliverable(self) -> bool:
         """Tell whether a message may be typed now: idle, quiet, and no half-typed text stands in the composer."""
         return self._free and self.opinion.state is AgentState.IDLE

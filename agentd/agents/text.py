@@ -90,6 +90,16 @@ def render(profile: Profile, messages: Sequence[Message], display: Callable[[str
     return Prompt("\n".join(blocks), ids, tuple(pointers))
 
 
+def bundle(messages: Sequence[Message], display: Callable[[str], str], most_bytes: int) -> str:
+    """Return messages in envelopes for a program that is handed them; the largest become pointers until all fit."""
+    blocks = [_enveloped(message, display) for message in messages]
+    for index in sorted(range(len(blocks)), key=lambda index: len(blocks[index].encode()), reverse=True):
+        if len("\n".join(blocks).encode()) <= most_bytes:
+            break
+        blocks[index] = _header_pointer(messages[index], display)
+    return "\n".join(blocks)
+
+
 def parse(text: str) -> list[Envelope | PlainText]:
     """Return the envelopes of a prompt in order, and what stands between them."""
     found: list[Envelope | PlainText] = []

@@ -120,6 +120,8 @@ async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[st
     counts = await parts.mailbox.counts(agent.id)
     return {
         **agent_row(parts, agent),
+        "resume_id": agent.resume_id,
+        "log_path": agent.log_path,
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
         "created_at": agent.created_ns / 1e9,
         "attach": parts.tmux.attach_argv(agent.pane) if agent.pane else None,
@@ -183,13 +185,13 @@ async def stop(parts: Parts, _caller: Caller, params: calls.Stop) -> dict[str, A
     return {"stopped": stopped, "failed": failed}
 
 
-async def respawn(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+async def respawn(parts: Parts, _caller: Caller, params: calls.Respawn) -> dict[str, Any]:
     """Start an ended agent again under its identity."""
     agent = parts.directory.one(params.target)
     holder = parts.directory.by_name(agent.name)
     if holder is not None and holder.id != agent.id and holder.state is not AgentState.STOPPED:
         raise Conflict(f"the name `{agent.name}` belongs to {holder.id} now", hint=f"stop it first: {holder.id}")
-    again = await parts.crew.respawn(agent)
+    again = await parts.crew.respawn(agent, fresh=params.fresh)
     parts.queries.changed()
     return {"agent": agent_row(parts, again)}
 

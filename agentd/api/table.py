@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentd.api import agents, daemon, loops, mailbox, messages, search, sending, sessions, teams
+from agentd.api import agents, daemon, hooks, loops, mailbox, messages, search, sending, sessions, teams
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params
@@ -28,6 +28,7 @@ FUNCTIONS: dict[str, Function] = {
     "agents.capture": agents.capture,
     "agents.wait": agents.wait,
     "agents.whoami": agents.whoami,
+    "agents.report": hooks.report,
     "agents.follow": agents.follow,
     "messages.send": sending.send,
     "messages.send_batch": sending.send_batch,
@@ -38,6 +39,7 @@ FUNCTIONS: dict[str, Function] = {
     "messages.take": messages.take,
     "messages.extend": messages.extend,
     "messages.ack": messages.ack,
+    "messages.confirm": hooks.confirm,
     "messages.nack": messages.nack,
     "messages.dead": messages.dead,
     "messages.retry": messages.retry,

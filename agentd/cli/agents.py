@@ -62,6 +62,8 @@ def show(values: Values) -> int:
             ("state", f"{state_of(agent)} for {duration(agent['since_s'])}"),
             *((name, agent.get(name)) for name in ("reason", "cwd", "pane", "session", "socket", "pid")),
             ("exit status", agent.get("exit_status")),
+            ("resume id", agent.get("resume_id")),
+            ("log", agent.get("log_path")),
             ("created", moment(agent.get("created_at"))),
             ("messages", messages),
             ("environment", env),
@@ -139,7 +141,7 @@ def print_stopped(stopped: Sequence[dict[str, Any]]) -> None:
 
 def respawn(values: Values) -> int:
     """Start an ended agent again."""
-    answer = ask("agents.respawn", {"target": values["target"]})
+    answer = ask("agents.respawn", {"target": values["target"], "fresh": values["fresh"] or None})
     return _done(values, answer, f"{answer['agent']['name']} is {answer['agent']['state']}")
 
 
