@@ -10,12 +10,8 @@ import anyio
 
 from agentd.agents.courier import Courier, Handover
 from agentd.agents.printed import Printed
-<<<<<<< HEAD
-from agentd.agents.profile import Profile
-from agentd.agents.program_status import Notice, ProgramStatus
-=======
 from agentd.agents.profile import Profile, Shape
->>>>>>> hooks
+from agentd.agents.program_status import Notice, ProgramStatus
 from agentd.agents.reports import Report
 from agentd.agents.signal import Signal
 from agentd.agents.status import Opinion, Status

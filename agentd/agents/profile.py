@@ -131,13 +131,9 @@ class Signals(_Table, frozen=True):
     """What the program itself says of its state, which counts more than its screen."""
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
-<<<<<<< HEAD
     notices: bool = False  # its bell, OSC 9 and OSC 777 are told as events `agent.notified`
-    events: dict[str, Means] = {}  # by the name of a hook's or notification's event
-=======
     events: dict[EventName, Means] = {}  # by an event of its hooks: `Stop`, or more exactly `StopFailure:rate_limit`
     carries: dict[EventName, Shape] = {}  # the events whose answer can bring messages
->>>>>>> hooks
 
     @property
     def heard(self) -> bool:
