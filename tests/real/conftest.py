@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import programs
 import pytest
+import results
 from stage import Stage, stage
 
 MAY_INSTALL = os.environ.get("AGENTD_REAL") == "install"
@@ -30,3 +31,9 @@ def real(program: programs.Program) -> Iterator[Stage]:
     """Give a daemon that can start the program."""
     with stage(program) as one:
         yield one
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    for line in results.table():
+        terminalreporter.write_line(line)

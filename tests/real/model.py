@@ -46,8 +46,9 @@ class Asked:
     tools: dict[str, dict[str, Any]]  # what may be called, with its schema
     stream: bool
     at_s: float = field(default_factory=time.time)
+    raw: str = ""  # the whole request, with what a program puts into it unasked
     answer: str = ""
-    answered: bool = False  # to its end, without the program going away
+    answered_s: float = 0.0  # when the answer was told to its end; 0: it was not, or the program went away
 
     @property
     def main(self) -> bool:
@@ -397,12 +398,13 @@ class Door(BaseHTTPRequestHandler):
         if asked is None:
             self._whole({"input_tokens": 100, "totalTokens": 100})
             return
+        asked.raw = json.dumps(body)
         self.server.asked.append(asked)
         wanted = plan(asked)
         asked.answer = wanted.text
         try:
             self._answer(asked, wanted)
-            asked.answered = wanted.code == 200
+            asked.answered_s = time.time()
         except OSError:  # the program went away in the middle
             self.close_connection = True
 
@@ -460,7 +462,8 @@ class Door(BaseHTTPRequestHandler):
 def _error(dialect: str, code: int) -> dict[str, Any]:
     message, kind = f"the test wants {code}", CODES.get(code, "api_error")
     if dialect == "gemini":
-        return {"error": {"code": code, "message": message, "status": "RESOURCE_EXHAUSTED" if code == 429 else "INTERNAL"}}
+        status = "RESOURCE_EXHAUSTED" if code == 429 else "INTERNAL"
+        return {"error": {"code": code, "message": message, "status": status}}
     return {"type": "error", "error": {"type": kind, "code": kind, "message": message}}
 
 

@@ -36,6 +36,13 @@ class Program:
     executable: Callable[[], str]  # below node_modules; the native one, where the package has one
     environment: Mapping[str, str]
     home: Callable[[Path, Path, str], dict[str, str]]  # home, working directory, url -> files of the home
+    alters: tuple[tuple[str, str], ...] = ()  # what it, or its profile on purpose, makes of some texts
+
+    def typed(self, text: str) -> str:
+        """Return what becomes of a text on its way to the model."""
+        for before, after in self.alters:
+            text = text.replace(before, after)
+        return text
 
     def seed(self, home: Path, cwd: Path, url: str) -> dict[str, str]:
         """Write the files that a user of the program would have, and return its environment."""
@@ -137,6 +144,7 @@ PROGRAMS = {
                 "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL": "1",
             },
             _claude,
+            (("\t", "    "), ("@", "\\@")),
         ),
         Program("codex", "@openai/codex", "0.169.0", _codex_executable, {"OPENAI_API_KEY": "test"}, _codex),
         Program(
@@ -164,6 +172,7 @@ PROGRAMS = {
                 "NO_BROWSER": "1",
             },
             _gemini,
+            (("@", "\\@"),),
         ),
     )
 }

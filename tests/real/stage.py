@@ -16,6 +16,7 @@ from model import Asked, Model
 from programs import Program
 
 from agentd.agents.text import sanitise
+from agentd.errors import AgentdError
 
 BOOT_S = 90.0
 TURN_S = 60.0
@@ -52,10 +53,6 @@ class Stage:
         self.boot_s = time.monotonic() - begun
         return agent
 
-    def state(self) -> str:
-        """Return its state as everyone is told."""
-        return str(self.now()["state"])
-
     def now(self) -> dict[str, Any]:
         """Return its row."""
         with self.whole.client() as client:
@@ -68,9 +65,20 @@ class Stage:
             with self.whole.client() as client:
                 wanted = {"target": self.agent["id"], "until": state, "timeout_s": deadline_s}
                 client.call("agents.wait", wanted, timeout_s=deadline_s + 10)
-        except Exception as error:
+        except AgentdError as error:
             raise AssertionError(f"{error}\n{self.explained()}\n{self.screen()}") from None
         return time.monotonic() - begun
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return every state it was in, with the time and the reason."""
+        with self.whole.client() as client:
+            events = client.call("events.list", {"types": ["agent.state"]})["events"]
+        mine = [event for event in events if event["data"]["agent"] == self.agent["id"]]
+        return [{"at": event["at"], **event["data"]} for event in mine]
+
+    def keys(self, *names: str) -> None:
+        """Press keys as a person would."""
+        self.whole.cli("keys", self.agent["id"], *names)
 
     def explained(self) -> dict[str, Any]:
         """Return why it is thought to be in its state."""
@@ -126,7 +134,7 @@ class Stage:
     def answered(self, id_: str) -> Asked:
         """Wait until the model's answer to a message has been read to its end."""
         asked = self.asked(id_)
-        wait_until(lambda: asked.answered, f"the answer to {id_}", TURN_S)
+        wait_until(lambda: asked.answered_s, f"the answer to {id_}", TURN_S)
         return asked
 
     def conversation(self) -> str:
@@ -139,11 +147,11 @@ def marks(text: str, id_: str) -> int:
     return len(re.findall(HEADER.format(id_), text))
 
 
-def holds(text: str, body: str) -> bool:
-    """Tell whether a body stands in a text as it was sent, quoted line by line or in one."""
+def holds(text: str, body: str, program: Program) -> bool:
+    """Tell whether a body stands in a text as the program is known to leave it, quoted line by line or in one."""
     lines = sanitise(body).split("\n")
     quoted = lines[0] if len(lines) == 1 else "\n".join(f"| {line}" for line in lines)
-    return _bare(quoted) in _bare(text)
+    return _bare(program.typed(quoted)) in _bare(text)
 
 
 def _bare(text: str) -> str:
