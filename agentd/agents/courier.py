@@ -53,7 +53,7 @@ class Courier:
         chance: Callable[[], float],
     ) -> None:
         self._inbox = inbox
-        self._profile = profile
+        self.profile = profile  # its agent's own task may exchange it between two deliveries
         self._terminal = terminal
         self._mailbox = mailbox
         self._config = config
@@ -66,7 +66,7 @@ class Courier:
 
     def due_in_s(self) -> float | None:
         """Return when to try again without being woken; None when nothing waits."""
-        if self._profile.delivery == "pull" or not self._mailbox.depth(self._inbox):
+        if self.profile.delivery == "pull" or not self._mailbox.depth(self._inbox):
             return None
         pause_s = self._not_before_s - anyio.current_time()
         due_s = self._mailbox.next_due(self._inbox)
@@ -107,7 +107,7 @@ class Courier:
 
     async def hand_over(self) -> Handover | None:
         """Lease what waits for a hook's answer; what is not confirmed in time is offered again."""
-        if self._profile.delivery == "type" or not self._mailbox.depth(self._inbox):
+        if self.profile.delivery == "type" or not self._mailbox.depth(self._inbox):
             return None
         config = self._config
         taken = await self._mailbox.reserve(
@@ -129,7 +129,7 @@ class Courier:
 
         It stands there when it was not seen to be submitted, or when the program put it back after an interruption.
         """
-        if not (verdict.draft and (put_back(self._profile, verdict, self._last) or self._ours(look, verdict))):
+        if not (verdict.draft and (put_back(self.profile, verdict, self._last) or self._ours(look, verdict))):
             return False
         self._unsure, self._last = (), ""
         await self._terminal.clear()
@@ -152,11 +152,11 @@ class Courier:
         # By the end of any of them: what is still to be delivered may be less than what was typed.
         profile = self._as_typed()
         texts = [render(profile, [delivery.message], self._display).text for delivery in self._unsure]
-        return any(surely_holds(self._profile, look, verdict, text) for text in texts)
+        return any(surely_holds(self.profile, look, verdict, text) for text in texts)
 
     def _as_typed(self) -> Profile:
         """Return the profile as its terminal is now: what it says of long texts holds only outside line mode."""
-        return for_lines(self._profile) if in_line_mode(self._terminal.ref.pid) else self._profile
+        return for_lines(self.profile) if in_line_mode(self._terminal.ref.pid) else self.profile
 
     def _most_messages(self, profile: Profile) -> int:
         if not profile.batches:

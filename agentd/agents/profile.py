@@ -185,7 +185,16 @@ class Answers(_Table, frozen=True):
     approve_keys: Keys = ()
     deny_keys: Keys = ()
     policy: Literal["never", "ask", "allow"] = "ask"  # never: deny at once; allow: approve what `allow` matches
-    allow: tuple[Pattern, ...] = ()  # searched for in what is asked
+    allow: tuple[Pattern, ...] = ()  # each must match all of what is asked
+    asks: Pattern | None = None  # where that stands on the screen when no hook tells it; its group `asks`
+
+    def __post_init__(self) -> None:
+        if self.asks is not None and "asks" not in self.asks.groupindex:
+            raise ValueError("`asks` needs a group (?P<asks>...)")
+        if self.policy == "never" and not self.deny_keys:
+            raise ValueError("`policy` is never, and there are no `deny_keys`")
+        if self.policy == "allow" and not (self.approve_keys and self.allow):
+            raise ValueError("`policy` is allow, which needs `approve_keys` and `allow`")
 
 
 class Stop(_Table, frozen=True):

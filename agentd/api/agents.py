@@ -147,6 +147,8 @@ def explain(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str,
         "age_s": round((time.time_ns() - seen_ns) / 1e9, 3),
         "since_s": round((time.time_ns() - agent.since_ns) / 1e9, 3),
         "draft": opinion.draft,
+        "prompt": live.asking.prompt.id if live and live.asking.prompt else None,
+        "asks": live.asking.asks if live and agent.state is AgentState.WAITING else "",
         "inbox": parts.mailbox.depth(agent.id),
         "would_change": opinion.would_change.replace(NAME, agent.name),
     }

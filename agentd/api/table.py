@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentd.api import agents, daemon, hooks, loops, mailbox, messages, search, sending, sessions, teams
+from agentd.api import (
+    agents,
+    daemon,
+    hooks,
+    loops,
+    mailbox,
+    messages,
+    permissions,
+    search,
+    sending,
+    sessions,
+    teams,
+)
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params
@@ -25,6 +37,8 @@ FUNCTIONS: dict[str, Function] = {
     "agents.respawn": agents.respawn,
     "agents.keys": agents.keys,
     "agents.interrupt": agents.interrupt,
+    "agents.approve": permissions.approve,
+    "agents.deny": permissions.deny,
     "agents.capture": agents.capture,
     "agents.wait": agents.wait,
     "agents.whoami": agents.whoami,

@@ -18,6 +18,7 @@ IDS = Argument("ID", many=True)
 SET = Option("--set", "KEY=VALUE", "a setting for this run of the daemon", kind="pair", repeat=True)
 TIMEOUT = Option("--timeout", "SECONDS", "how long to wait (300)", kind="number", high=YEAR_S)
 LEASE = Option("--lease", "SECONDS", "how long they are yours (60)", kind="number", low=0.1, high=86_400)
+PROMPT = Option("--prompt", "ID", "only this prompt, as `agentd approve` lists it; another one is left alone")
 LIMIT = Option("--limit", "N", "the most to show (100)", kind="int", low=1, high=10_000)
 
 NO_WORKTREES = (
@@ -126,6 +127,24 @@ _TABLE = (
         "Press keys in an agent's terminal.",
         "agentd keys lead Escape C-c Enter",
         (TARGET, Argument("KEY", many=True)),
+        group=AGENTS,
+    ),
+    Command(
+        "approve",
+        "approving:approve",
+        "Let an agent do what it asks permission for; without a target, list who waits for an answer.",
+        "agentd approve lead --prompt 3f0a9c2e71",
+        (MAYBE_TARGET,),
+        (PROMPT,),
+        group=AGENTS,
+    ),
+    Command(
+        "deny",
+        "approving:deny",
+        "Deny an agent what it asks permission for.",
+        "agentd deny lead --reason 'use the staging database'",
+        (TARGET,),
+        (PROMPT, Option("--reason", "TEXT", "why; it is sent to the agent as a message")),
         group=AGENTS,
     ),
     Command(

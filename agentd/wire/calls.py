@@ -99,6 +99,19 @@ class Keys(Params):
     keys: Annotated[list[Annotated[str, Meta(min_length=1, max_length=32)]], Meta(min_length=1, max_length=100)]
 
 
+class Approve(Params):
+    """Whose permission prompts; prompt: its id, as agents.list shows it, of one agent's; another one is left alone."""
+
+    target: Target
+    prompt: Annotated[str, Meta(pattern=r"^[0-9a-f]{10}$(?!\n)")] | None = None
+
+
+class Deny(Approve, kw_only=True):
+    """The same; the reason is sent to the agent and written down."""
+
+    reason: Annotated[str, Meta(max_length=2000)] = ""
+
+
 class Capture(Cached, kw_only=True):
     """The last `lines` of the screen and its scrollback; raw keeps colours."""
 
@@ -345,6 +358,8 @@ _TABLE = (
     Call("agents.respawn", Respawn, "Start an ended agent again under its identity."),
     Call("agents.keys", Keys, "Press keys in an agent's terminal."),
     Call("agents.interrupt", OneTarget, "Interrupt what an agent is doing."),
+    Call("agents.approve", Approve, "Let agents do what they ask permission for."),
+    Call("agents.deny", Deny, "Deny agents what they ask permission for."),
     Call("agents.capture", Capture, "Return what is on an agent's screen.", writes=False),
     Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
     Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),

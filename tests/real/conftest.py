@@ -18,7 +18,9 @@ def program(request: pytest.FixtureRequest) -> programs.Program:
     """Give a program that is there; skip with the reason when it cannot be had."""
     found = programs.PROGRAMS[request.param]
     if programs.installed(found) is None and not MAY_INSTALL:
-        pytest.skip(f"{found.name} {found.version} is not installed; `./dev real` installs it below {programs.directory()}")
+        pytest.skip(
+            f"{found.name} {found.version} is not installed; `./dev real` installs it below {programs.directory()}"
+        )
     try:
         programs.install(found)
     except programs.NotThere as why:

@@ -1,4 +1,4 @@
-"""A model server on 127.0.0.1 for real programs: what a prompt says in (( )) is what it answers, and it keeps what it was asked.
+"""A model server on 127.0.0.1 for real programs: a prompt says in (( )) how it is answered, and the server keeps it.
 
     ((reply TEXT))          answers TEXT
     ((lines N))             answers N numbered lines
@@ -8,8 +8,9 @@
     ((tool COMMAND))        asks for a command to be run in the program's shell
     ((call NAME JSON))      asks for a call of the first tool whose name ends in NAME
 
-Without one it answers `got N characters DIGEST`, so that a prompt which arrived whole is known by its answer. It speaks Anthropic's
-messages, OpenAI's responses and chat completions, and Gemini's generateContent. By hand: python tests/real/model.py [PORT]
+Without one it answers `got N characters DIGEST`, so that a prompt which arrived whole is known by its answer.
+It speaks Anthropic's messages, OpenAI's responses and chat completions, and Gemini's generateContent.
+By hand: python tests/real/model.py [PORT]
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ DIRECTIVE = re.compile(r"\(\((\w+)(?: (.*?))?\)\)", re.DOTALL)
 SHELLS = ("Bash", "bash", "exec_command", "shell_command", "shell", "run_shell_command")
 PIECE_S = 0.25
 # Blocks that programs add to what was typed.
-ADDED = re.compile(r"\s*<(?:system-reminder|environment_context|user_instructions|permissions|skills|apps|turn_aborted)")
+ADDED = re.compile(
+    r"\s*<(?:system-reminder|environment_context|user_instructions|permissions|skills|apps|turn_aborted)"
+)
 CODES = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
 numbers = itertools.count(1)
 
@@ -121,7 +124,7 @@ def _filled(schema: dict[str, Any], command: str) -> dict[str, Any]:
             found[name] = ["bash", "-lc", command] if kind.get("type") == "array" else command
         elif name == "sandbox_permissions":
             found[name] = "require_escalated"
-        elif name in ("with_escalated_permissions",):
+        elif name == "with_escalated_permissions":
             found[name] = True
         elif name == "justification" or name in schema.get("required", ()):
             found[name] = plain.get(str(kind.get("type", "string")).lower(), "a test")
@@ -382,7 +385,7 @@ class Door(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Model
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Say nothing: what matters is kept in `asked`."""
 
     def do_HEAD(self) -> None:
@@ -428,9 +431,10 @@ class Door(BaseHTTPRequestHandler):
             if not name:
                 break
             if dialect in ("messages", "responses"):
-                value = {"type": name, "sequence_number": number} | value
-                self._chunk(f"event: {name}\n")
-            self._chunk(f"data: {json.dumps(value)}\n\n")
+                typed = {"type": name, "sequence_number": number} | value
+                self._chunk(f"event: {name}\ndata: {json.dumps(typed)}\n\n")
+            else:
+                self._chunk(f"data: {json.dumps(value)}\n\n")
         if dialect == "chat":
             self._chunk("data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")

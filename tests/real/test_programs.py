@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -21,7 +22,14 @@ EACH = pytest.mark.parametrize("program", list(PROGRAMS), indirect=True)
 ONE_LINE = "please say what you got"
 FORTY_LINES = "\n".join(f"{number}: a line of forty, with 'quotes', $VARS and ünïcode ✓" for number in range(40))
 TEN_KILOBYTES = ("0123456789abcdef " * 700)[:10_240].rstrip()
-SIGNS = ("/help me", "!touch {marker}", "@README.md is a file", "#remember this", "/etc/hosts\nis a path", "!touch {marker}\n!id")
+SIGNS = (
+    "/help me",
+    "!touch {marker}",
+    "@README.md is a file",
+    "#remember this",
+    "/etc/hosts\nis a path",
+    "!touch {marker}\n!id",
+)
 PERMISSION_S = 1.0
 
 
@@ -197,7 +205,7 @@ def test_profile_check_says_what_it_saw(real: Stage) -> None:
     env = [word for pair in real.environment.items() for word in ("--env", "=".join(pair))]
     words = ["profile", "check", real.program.name, "--cwd", str(real.cwd), *env, "--timeout", "60", "--json"]
     done = real.whole.cli(*words, check=False)
-    report: dict[str, Any] = __import__("json").loads(done.stdout)
+    report: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == 0, report
     assert "got " in report["answer"]
     assert report["proof"]
