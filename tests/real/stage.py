@@ -88,7 +88,7 @@ class Stage:
     def screen(self) -> str:
         """Return what tmux itself shows."""
         with contextlib.suppress(AssertionError):
-            return self.whole.screen(self.agent)
+            return "\n".join(line for line in self.whole.screen(self.agent).split("\n") if line.strip())
         return "(no screen)"
 
     def read(self, *words: str) -> str:
