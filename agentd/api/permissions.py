@@ -37,6 +37,7 @@ async def _answer(
         return {"answered": [await _answer_one(parts, caller, agent, decision, params.prompt, reason)], "failed": []}
     if params.prompt is not None:
         raise InvalidValue("a prompt is one agent's, and the target names a group", field="$.prompt", hint="name one")
+    waiting = _waiting(parts, params.target)
     answered: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
 
@@ -47,7 +48,7 @@ async def _answer(
             failed.append({"target": agent.name, **error_row(error)})
 
     async with anyio.create_task_group() as group:
-        for agent in _waiting(parts, params.target):
+        for agent in waiting:
             group.start_soon(one, agent)
     return {"answered": answered, "failed": failed}
 
