@@ -121,7 +121,7 @@ class LiveAgent:
     def reported(self, report: Report) -> None:
         """Take in what the program said of itself; a change of its state is told before this returns."""
         self.answer = report.answer or self.answer
-        self.asking.hear(report, anyio.current_time())
+        self.asking.hear(report, time.monotonic())
         self._on_report(self.id, report)
         self.terminal.told(report.means, report.source)
         if self.status.hear(report, time.monotonic()):
@@ -228,7 +228,7 @@ class LiveAgent:
 
     async def _answer_prompt(self) -> bool:
         async with self._delivering:
-            return await self.asking.act(anyio.current_time())
+            return await self.asking.act(time.monotonic())
 
     def _take_profile(self) -> None:
         """Exchange the profile between two actions, so that none begins under one and ends under another."""
@@ -254,11 +254,13 @@ class LiveAgent:
         if await self._courier.tidy(look, verdict):
             return None
         before = self.status.opinion.state
+        asks_anew = self.asking.see(look, verdict, self._looked_s)
         if self.status.see(verdict, self._looked_s):
             self._pace_s = FASTEST_LOOK_S
             self._on_opinion(self.id, self.status.opinion)
         else:
             self._pace_s = min(self._pace_s * 2, UNHURRIED_LOOK_S)
+        self._tell_of_question(before, asks_anew=asks_anew)
         return None
 
     def _tell_of_question(self, before: AgentState, *, asks_anew: bool) -> None:
@@ -272,8 +274,8 @@ class LiveAgent:
         self._wake.set()
 
     async def _rest(self) -> None:
-        now_s = anyio.current_time()
-        waits = [IDLE_LOOK_S, self.status.look_again_in_s(time.monotonic())]
+        now_s = time.monotonic()
+        waits = [IDLE_LOOK_S, self.status.look_again_in_s(now_s), self.asking.due_in_s(now_s)]
         if self.status.deliverable:
             waits.append(self._courier.due_in_s())
         timeout_s = min(wait for wait in waits if wait is not None)
