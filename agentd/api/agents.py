@@ -19,7 +19,16 @@ from agentd.agents.text import sanitise
 from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts
 from agentd.api.views import agent_row, error_row, max_age_s, message_row, of_answer
-from agentd.errors import AgentdError, AgentGone, AlreadyExists, Conflict, DeadlineExceeded, InvalidValue, OverLimit
+from agentd.errors import (
+    AgentdError,
+    AgentGone,
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    InvalidValue,
+    NotFound,
+    OverLimit,
+)
 from agentd.records import Agent, AgentState, Caller, Change, Draft, MessageState, Role
 from agentd.wire import calls
 
@@ -244,6 +253,15 @@ def _last_screen(parts: Parts, agent: Agent, lines: int | None) -> dict[str, Any
 def _last_lines(text: str, lines: int | None) -> str:
     kept = text.rstrip().split("\n")
     return "\n".join(kept if lines is None else kept[-lines:])
+
+
+def answer(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Return the last answer of a program that tells it; its screen may show only the end."""
+    live = _running(parts, params.target)
+    if not live.answer:
+        name = parts.directory.one(params.target).name
+        raise NotFound(f"the program of {name} has told no answer", hint=f"see its screen: agentd read {name}")
+    return {"id": live.id, "text": live.answer}
 
 
 async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> dict[str, Any]:

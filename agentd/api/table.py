@@ -40,6 +40,7 @@ FUNCTIONS: dict[str, Function] = {
     "agents.approve": permissions.approve,
     "agents.deny": permissions.deny,
     "agents.capture": agents.capture,
+    "agents.answer": agents.answer,
     "agents.wait": agents.wait,
     "agents.whoami": agents.whoami,
     "agents.report": hooks.report,

@@ -100,6 +100,7 @@ _TABLE = (
         (
             Option("--lines", "N", "the last N lines of screen and scrollback", kind="int", low=1, high=10_000),
             Option("--follow", doc="go on with what it prints, as it prints it"),
+            Option("--answer", doc="instead, its last answer, whole, where its program tells it by a hook"),
             Option("--raw", doc="with its colours and control sequences, unfiltered"),
         ),
         group=AGENTS,

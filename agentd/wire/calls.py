@@ -361,6 +361,7 @@ _TABLE = (
     Call("agents.approve", Approve, "Let agents do what they ask permission for."),
     Call("agents.deny", Deny, "Deny agents what they ask permission for."),
     Call("agents.capture", Capture, "Return what is on an agent's screen.", writes=False),
+    Call("agents.answer", OneTarget, "Return an agent's last answer, whole, as its program told it.", writes=False),
     Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
     Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),
     Call("agents.report", AgentsReport, "Take in what a hook of the caller's program says.", agent_may=True),

@@ -108,6 +108,7 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("show lead", "agents.get", {"target": "lead"}, SHOWN, "3 acked"),
     ("explain lead", "agents.explain", {"target": "lead"}, EXPLAINED, "rules[1] idle"),
     ("read lead --lines 5", "agents.capture", {"target": "lead", "lines": 5}, {"text": "$ ls\n"}, "$ ls"),
+    ("read lead --answer", "agents.answer", {"target": "lead"}, {"id": "a1", "text": "all of it"}, "all of it"),
     ("wait lead --for idle --timeout 9", "agents.wait", {"target": "lead", "until": "idle", "timeout_s": 9}, {"agent": AGENT}, "idle"),
     ("wait lead --for reply", "agents.wait", {"target": "lead", "until": "reply"}, {"agent": AGENT, "message": MESSAGE}, "done"),
     ("attach lead --json", "agents.get", {"target": "lead"}, SHOWN, "attach"),
