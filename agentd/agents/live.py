@@ -147,6 +147,17 @@ class LiveAgent:
             self.reported(report)
         return handover
 
+    async def interrupt(self) -> int:
+        """Press what interrupts its program, and return how many keys that were.
+
+        None while it is idle: what interrupts a turn may end a program that has none, or open a dialog.
+        """
+        _, verdict = await self.terminal.look()
+        if verdict.state is AgentState.IDLE and self.status.opinion.state is AgentState.IDLE:
+            return 0
+        await self.terminal.press(self.profile.input.interrupt_keys)
+        return len(self.profile.input.interrupt_keys)
+
     async def end_by_itself(self) -> bool:
         """Ask the program to end in its own way, if it can take that now; tell whether it did in its profile's time."""
         if not self.status.deliverable or not (self.profile.stop.text or self.profile.stop.keys):

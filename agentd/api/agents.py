@@ -215,10 +215,8 @@ async def keys(parts: Parts, _caller: Caller, params: calls.Keys) -> dict[str, A
 
 
 async def interrupt(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
-    """Interrupt an agent."""
-    live = _running(parts, params.target)
-    await live.terminal.interrupt()
-    return {"pressed": len(live.profile.input.interrupt_keys)}
+    """Interrupt what an agent does."""
+    return {"pressed": await _running(parts, params.target).interrupt()}
 
 
 async def capture(parts: Parts, caller: Caller, params: calls.Capture) -> dict[str, Any]:

@@ -124,7 +124,8 @@ def keys(values: Values) -> int:
 def interrupt(values: Values) -> int:
     """Interrupt an agent."""
     answer = ask("agents.interrupt", {"target": values["target"]})
-    return _done(values, answer, f"interrupted {values['target']}")
+    idle = f"{values['target']} is idle; there is nothing to interrupt"
+    return _done(values, answer, f"interrupted {values['target']}" if answer["pressed"] else idle)
 
 
 def stop(values: Values) -> int:
