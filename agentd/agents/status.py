@@ -270,7 +270,7 @@ def _told(claim: Claim, verdict: Verdict) -> Opinion:
     evidence = claim.message or verdict.evidence
     how = claim.source.partition(" ")[0]
     told = Opinion(claim.state, claim.reason, claim.source, evidence, verdict.draft, claim.waits_for, how)
-    if verdict.waits_for and not claim.waits_for and verdict.state is claim.state:  # it works, or not, at a rate limit
+    if verdict.waits_for and claim.waits_for in ("", "error") and verdict.state is claim.state:
         return replace(told, reason=verdict.reason, evidence=verdict.evidence, waits_for=verdict.waits_for)
     return told
 

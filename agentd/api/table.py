@@ -29,6 +29,7 @@ FUNCTIONS: dict[str, Function] = {
     "daemon.shutdown": daemon.shutdown,
     "daemon.metrics": daemon.metrics,
     "config.show": daemon.config_show,
+    "notify.test": daemon.notify_test,
     "agents.spawn": agents.spawn,
     "agents.list": agents.list_,
     "agents.get": agents.get,

@@ -447,6 +447,13 @@ _TABLE = (
         ),
         group=OBSERVING,
     ),
+    Command(
+        "notify test",
+        "events:notify_test",
+        "Run the commands of the configuration's [hooks] once, with an example, and say how each ended.",
+        "agentd notify test",
+        group=OBSERVING,
+    ),
     Command("metrics", "events:metrics", "Print counters and gauges.", "agentd metrics", group=OBSERVING),
     Command(
         "doctor",

@@ -350,6 +350,7 @@ _TABLE = (
     Call("daemon.shutdown", Shutdown, "Stop the daemon."),
     Call("daemon.metrics", Nothing, "Return counters and gauges.", writes=False),
     Call("config.show", Nothing, "Return each setting, its value and where it came from.", writes=False),
+    Call("notify.test", Nothing, "Run the commands of the configuration's [hooks] once, with an example."),
     Call("agents.spawn", Spawn, "Start agents."),
     Call("agents.list", AgentsList, "List agents.", agent_may=True, writes=False),
     Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
