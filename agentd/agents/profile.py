@@ -371,7 +371,7 @@ def read_profile(name: str, text: str, origin: str) -> Profile:
 
 
 def _finding(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Return the key that is meant, and msgspec's finding with it counted from 1: `input.envelope: Invalid enum value 'x'`."""
+    """Return the key that is meant, and msgspec's finding with it, counted from 1: `rules[1].state: Invalid ...`."""
     what, _, path = str(error).partition(" - at `$")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     what = what.replace("Object contains unknown field", "there is no key").replace("Object missing", "missing")
