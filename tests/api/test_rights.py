@@ -23,6 +23,8 @@ LEAST: dict[str, dict[str, Any]] = {
     **{f"messages.{verb}": {} for verb in ("inbox", "take", "dead", "follow")},
     **{f"messages.{verb}": IDS for verb in ("ack", "nack", "extend", "retry", "drop")},
     **{f"agents.{verb}": NOBODY for verb in ("get", "explain", "respawn", "interrupt", "capture", "answer", "follow")},
+    **{f"agents.{verb}": NOBODY for verb in ("approve", "deny")},
+    "notify.test": {},
     **{f"teams.{verb}": {"team": "nobody"} for verb in ("get", "down")},
     "agents.report": {},
     "messages.confirm": {"ids": ["m000000000#1"]},
