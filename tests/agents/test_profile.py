@@ -191,7 +191,7 @@ def test_a_bad_rule_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(LINES)
     with pytest.raises(InvalidValue) as caught:
         Profiles.load(str(tmp_path)).get("x")
-    assert caught.value.message.startswith(f"{tmp_path}/x.toml, line 14: rules[1].screen: the pattern '(' is not valid")
+    assert caught.value.message.startswith(f"{tmp_path}/x.toml, line 14: rules[2].screen: the pattern '(' is not valid")
 
 
 def test_a_bad_file_stands_in_nobodys_way_and_is_not_replaced_by_ours(tmp_path: Path) -> None:
