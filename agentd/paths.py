@@ -106,6 +106,11 @@ class Paths:
         return os.path.join(self.state_dir, "agentd.log")
 
     @property
+    def audit_file(self) -> str:
+        """Return the path of the record of who answered which prompt."""
+        return os.path.join(self.state_dir, "audit.jsonl")
+
+    @property
     def lock_files(self) -> tuple[str, ...]:
         """Return the locks that make the daemon the only one of its state and of its runtime directory."""
         state = os.path.join(self.state_dir, "state.lock")

@@ -25,6 +25,7 @@ class Crew:
     """Every live agent; each room of it does one thing to them."""
 
     def __init__(self, parts: CrewParts) -> None:
+        self._profiles = parts.profiles
         self._roster = Roster(parts.log)
         ledger = Ledger(parts, self._roster)
         self._ends = Ends(parts, self._roster, ledger)
@@ -75,6 +76,13 @@ class Crew:
     async def stop(self, agent: Agent, *, force: bool) -> Agent:
         """End an agent's program and everything it started; what waits in its inbox is kept."""
         return await self._ends.stop(agent, force=force)
+
+    def profile_changed(self, name: str) -> None:
+        """Have the live agents of a profile read and treated as it says now; their programs run on as started."""
+        profile = self._profiles.get(name)
+        for live in self._roster.live.values():
+            if live.profile.name == name:
+                live.follow_profile(profile)
 
     # -- what happens
 

@@ -17,7 +17,7 @@ from agentd.agents.registry import Entry, digest
 from agentd.agents.roster import Roster
 from agentd.agents.shimmed import shimmed
 from agentd.agents.watch import Watch
-from agentd.errors import AgentdError, Conflict, OverLimit
+from agentd.errors import AgentdError, Conflict, InvalidValue, NotFound, OverLimit
 from agentd.failpoint import failpoint
 from agentd.records import Agent, AgentState
 from agentd.tmux.input import check_place
@@ -120,7 +120,7 @@ class Starts:
                     umask=parts.umask,
                 )
         except AgentdError as error:
-            results[index] = error
+            results[index] = _explained(error, profile)
             return
         failpoint("spawn.after_tmux")
         started = replace(agent, pane=pane)
@@ -136,6 +136,14 @@ class Starts:
                 f"{len(live)} agents live and {wanted} more would pass agents.max = {most}",
                 hint="stop some, or raise agents.max",
             )
+
+
+def _explained(error: AgentdError, profile: Profile) -> AgentdError:
+    """Return the error, or the one that says how the program is installed."""
+    missing = isinstance(error, InvalidValue) and error.field == "argv"
+    if not (missing and profile.install):
+        return error
+    return NotFound(f"`{profile.command}` is not installed", hint=f"install it: {profile.install}")
 
 
 def _command(profile: Profile, argv: Sequence[str], path: str | None, cwd: str) -> Sequence[str]:

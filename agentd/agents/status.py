@@ -270,7 +270,10 @@ def _seen(verdict: Verdict, state: AgentState) -> Opinion:
 def _told(claim: Claim, verdict: Verdict) -> Opinion:
     evidence = claim.message or verdict.evidence
     how = claim.source.partition(" ")[0]
-    return Opinion(claim.state, claim.reason, claim.source, evidence, verdict.draft, claim.waits_for, how)
+    told = Opinion(claim.state, claim.reason, claim.source, evidence, verdict.draft, claim.waits_for, how)
+    if verdict.waits_for and claim.waits_for in ("", "error") and verdict.state is claim.state:
+        return replace(told, reason=verdict.reason, evidence=verdict.evidence, waits_for=verdict.waits_for)
+    return told
 
 
 def _asked(claim: Claim | None, verdict: Verdict) -> Opinion:

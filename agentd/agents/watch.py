@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import anyio
 
+from agentd.agents.asking import Asking
 from agentd.agents.courier import Courier
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
@@ -63,7 +64,9 @@ class Watch:
                 quiet_s=profile.quiet_s,
                 started=started,
             ),
+            Asking(agent.id, profile, terminal, parts.audit.decided, parts.audit.answered),
             on_opinion=self._ledger.on_opinion,
+            on_asked=self._ledger.on_asked,
             on_report=self._ledger.on_report,
             on_notice=self._ledger.on_notice,
             may_deliver=lambda: not self._quiet,

@@ -19,7 +19,16 @@ from agentd.agents.text import sanitise
 from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts
 from agentd.api.views import agent_row, error_row, max_age_s, message_row, of_answer
-from agentd.errors import AgentdError, AgentGone, AlreadyExists, Conflict, DeadlineExceeded, InvalidValue, OverLimit
+from agentd.errors import (
+    AgentdError,
+    AgentGone,
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    InvalidValue,
+    NotFound,
+    OverLimit,
+)
 from agentd.records import Agent, AgentState, Caller, Change, Draft, MessageState, Role
 from agentd.wire import calls
 
@@ -147,6 +156,8 @@ def explain(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str,
         "age_s": round((time.time_ns() - seen_ns) / 1e9, 3),
         "since_s": round((time.time_ns() - agent.since_ns) / 1e9, 3),
         "draft": opinion.draft,
+        "prompt": live.asking.prompt.id if live and live.asking.prompt else None,
+        "asks": live.asking.asks if live and agent.state is AgentState.WAITING else "",
         "inbox": parts.mailbox.depth(agent.id),
         "would_change": opinion.would_change.replace(NAME, agent.name),
     }
@@ -204,10 +215,8 @@ async def keys(parts: Parts, _caller: Caller, params: calls.Keys) -> dict[str, A
 
 
 async def interrupt(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
-    """Interrupt an agent."""
-    live = _running(parts, params.target)
-    await live.terminal.interrupt()
-    return {"pressed": len(live.profile.input.interrupt_keys)}
+    """Interrupt what an agent does."""
+    return {"pressed": await _running(parts, params.target).interrupt()}
 
 
 async def capture(parts: Parts, caller: Caller, params: calls.Capture) -> dict[str, Any]:
@@ -242,6 +251,15 @@ def _last_screen(parts: Parts, agent: Agent, lines: int | None) -> dict[str, Any
 def _last_lines(text: str, lines: int | None) -> str:
     kept = text.rstrip().split("\n")
     return "\n".join(kept if lines is None else kept[-lines:])
+
+
+def answer(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Return the last answer of a program that tells it; its screen may show only the end."""
+    live = _running(parts, params.target)
+    if not live.answer:
+        name = parts.directory.one(params.target).name
+        raise NotFound(f"the program of {name} has told no answer", hint=f"see its screen: agentd read {name}")
+    return {"id": live.id, "text": live.answer}
 
 
 async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> dict[str, Any]:

@@ -60,7 +60,10 @@ def show(values: Values) -> int:
         [
             *((name, agent.get(name)) for name in ("name", "id", "profile", "team", "role")),
             ("state", f"{state_of(agent)} for {duration(agent['since_s'])}"),
-            *((name, agent.get(name)) for name in ("reason", "cwd", "pane", "session", "socket", "pid")),
+            *(
+                (name, agent.get(name))
+                for name in ("reason", "asks", "prompt", "cwd", "pane", "session", "socket", "pid")
+            ),
             ("exit status", agent.get("exit_status")),
             ("resume id", agent.get("resume_id")),
             ("log", agent.get("log_path")),
@@ -86,6 +89,8 @@ def explain(values: Values) -> int:
             ("source", answer["source"]),
             ("rule", answer["rule"]),
             ("evidence", answer["evidence"]),
+            ("asks", answer.get("asks")),
+            ("prompt", answer.get("prompt")),
             ("seen", f"{duration(answer['age_s'])} ago"),
             ("draft", "half-typed text stands in its composer" if answer["draft"] else ""),
             ("would change", answer["would_change"]),
@@ -119,7 +124,8 @@ def keys(values: Values) -> int:
 def interrupt(values: Values) -> int:
     """Interrupt an agent."""
     answer = ask("agents.interrupt", {"target": values["target"]})
-    return _done(values, answer, f"interrupted {values['target']}")
+    idle = f"{values['target']} is idle; there is nothing to interrupt"
+    return _done(values, answer, f"interrupted {values['target']}" if answer["pressed"] else idle)
 
 
 def stop(values: Values) -> int:

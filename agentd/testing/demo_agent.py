@@ -21,8 +21,9 @@ import tty
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from agentd.agents.text import Envelope, parse
 from agentd.testing.answers import Answers
-from agentd.testing.composer import Composer
+from agentd.testing.composer import Composer, one_line
 from agentd.testing.hooks import Hooks
 from agentd.testing.keys import Key, KeyReader, Paste
 from agentd.testing.tui import Tui
@@ -31,6 +32,9 @@ MODES = {
     "echo": "answers at once",
     "slow": "works for --delay seconds on each prompt (2)",
     "asks-permission": "asks before each prompt; swallows pastes meanwhile",
+    "asks-late": "asks --delay seconds after a paste, before Enter",
+    "asks-twice": "asks before each prompt, and once more after a yes",
+    "asks-stubbornly": "asks before each prompt and takes no answer",
     "deaf": "looks ready and never reads",
     "never-ready": "never shows a composer",
     "crash": "exits with status 1 at the first prompt",
@@ -42,6 +46,8 @@ MODES = {
 }
 PROMPT = "demo> "
 QUESTION = "Allow? [y/N] "
+ASKS = "demo asks to run: "
+ASKED_LINES = 8
 SLOW_S = 2.0
 TICK_S = 0.01
 FLOOD_LINES = 20  # printed in each tick
@@ -75,7 +81,7 @@ class DemoAgent:
         self._keys = KeyReader()
         self._prompts: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._asked: list[str] = []  # prompts that wait for permission
-        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: one prompt is done
+        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: one prompt is done; ASKS: time to ask
         self._working = 0
         self._interrupted = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
@@ -108,7 +114,7 @@ class DemoAgent:
 
     def _block(self) -> Sequence[str]:
         if self._asked:
-            return (QUESTION,)
+            return (*_asked(self._asked[-1]), QUESTION)
         composer = PROMPT + self._composer.shown
         return ("demo: working", composer) if self._working else (composer,)
 
@@ -118,6 +124,8 @@ class DemoAgent:
             self._answer_question(item, lines)
         elif isinstance(item, Paste):
             self._composer.paste(item.text)
+            if self._mode == "asks-late":
+                threading.Timer(self._delay_s, self._tell, (ASKS,)).start()
         elif item.char == ENTER:
             return self._submit(lines)
         elif item.char == CTRL_D and not self._composer.text:
@@ -146,8 +154,8 @@ class DemoAgent:
             return 0
         if self._mode in EXITS:
             return EXITS[self._mode]
-        if self._mode == "asks-permission":
-            self._asked.append(text)
+        if self._mode.startswith("asks-"):
+            self._asked += [text, f"{text} again"] if self._mode == "asks-twice" else [text]
             self._hooks.run("PermissionRequest", tool_name="Echo", tool_input={"text": text})
         else:
             self._start(text)
@@ -157,12 +165,15 @@ class DemoAgent:
         """Take `y` or `n` (Enter is the default, no); like real agents it swallows everything else."""
         if not isinstance(item, Key) or item.char not in ("y", "Y", "n", "N", ENTER, CTRL_C):
             return
+        if self._mode == "asks-stubbornly":
+            return
         text = self._asked.pop()
-        if item.char in "yY":
-            lines.append(QUESTION + "yes")
+        allowed = item.char in "yY"
+        lines += [*_asked(text), QUESTION + ("yes" if allowed else "no")]
+        if allowed and not self._asked:
             self._start(text)
-        else:
-            lines.append(QUESTION + "no")
+        elif not allowed:
+            self._asked.clear()
 
     def _start(self, text: str) -> None:
         self._working += 1
@@ -174,6 +185,9 @@ class DemoAgent:
             line = self._said.get()
             if line is None:
                 self._working -= 1
+            elif line is ASKS:
+                self._asked.append(self._composer.text)
+                self._composer.clear()
             else:
                 lines.append(line)
         return lines
@@ -215,6 +229,18 @@ class DemoAgent:
     def _tell(self, line: str | None) -> None:
         self._said.put(line)
         os.write(self._wake_write, b".")
+
+
+def _asked(text: str) -> list[str]:
+    """Return what stands above the question: the bodies of a prompt, as commands that it wants to run.
+
+    Further lines are indented, so that none of them can look like a first one.
+    """
+    bodies = [item.body if isinstance(item, Envelope) else item.text for item in parse(text)]
+    first, *rest = "\n".join(bodies).split("\n")
+    shown = [ASKS + first, *(f"  {line}" for line in rest)]
+    cut = shown if len(shown) <= ASKED_LINES else [*shown[:ASKED_LINES], "  …"]
+    return [one_line(line) for line in cut]
 
 
 def _read(fd: int) -> bytes:

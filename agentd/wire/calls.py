@@ -99,6 +99,19 @@ class Keys(Params):
     keys: Annotated[list[Annotated[str, Meta(min_length=1, max_length=32)]], Meta(min_length=1, max_length=100)]
 
 
+class Approve(Params):
+    """Whose permission prompts; prompt: its id, as agents.list shows it, of one agent's; another one is left alone."""
+
+    target: Target
+    prompt: Annotated[str, Meta(pattern=r"^[0-9a-f]{10}$(?!\n)")] | None = None
+
+
+class Deny(Approve, kw_only=True):
+    """The same; the reason is sent to the agent and written down."""
+
+    reason: Annotated[str, Meta(max_length=2000)] = ""
+
+
 class Capture(Cached, kw_only=True):
     """The last `lines` of the screen and its scrollback; raw keeps colours."""
 
@@ -337,6 +350,7 @@ _TABLE = (
     Call("daemon.shutdown", Shutdown, "Stop the daemon."),
     Call("daemon.metrics", Nothing, "Return counters and gauges.", writes=False),
     Call("config.show", Nothing, "Return each setting, its value and where it came from.", writes=False),
+    Call("notify.test", Nothing, "Run the commands of the configuration's [hooks] once, with an example."),
     Call("agents.spawn", Spawn, "Start agents."),
     Call("agents.list", AgentsList, "List agents.", agent_may=True, writes=False),
     Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
@@ -345,7 +359,10 @@ _TABLE = (
     Call("agents.respawn", Respawn, "Start an ended agent again under its identity."),
     Call("agents.keys", Keys, "Press keys in an agent's terminal."),
     Call("agents.interrupt", OneTarget, "Interrupt what an agent is doing."),
+    Call("agents.approve", Approve, "Let agents do what they ask permission for."),
+    Call("agents.deny", Deny, "Deny agents what they ask permission for."),
     Call("agents.capture", Capture, "Return what is on an agent's screen.", writes=False),
+    Call("agents.answer", OneTarget, "Return an agent's last answer, whole, as its program told it.", writes=False),
     Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
     Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),
     Call("agents.report", AgentsReport, "Take in what a hook of the caller's program says.", agent_may=True),

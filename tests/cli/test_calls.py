@@ -96,6 +96,20 @@ FOUND = {
     "left_out": 0,
     "indexed_behind": 0,
 }
+ASKING = {
+    "state": "waiting",
+    "waits_for": "permission",
+    "reason": "it asks",
+    "prompt": "0123456789",
+    "asks": "git push",
+}
+APPROVED = {
+    "answered": [
+        {"id": "a1", "name": "lead", "answer": "approve", "prompt": "0123456789", "asks": "git push", "then": "working"}
+    ],
+    "failed": [],
+}
+DENIED = {"answered": [{**APPROVED["answered"][0], "answer": "deny", "asks": ""}], "failed": []}
 STOPPED = {"id": "a1", "name": "lead", "state": "stopped", "kept": 2}
 DONE = {"done": ["m1"], "failed": []}
 EVENT = {"id": 4, "type": "agent.state", "at": 1.0, "data": {"agent": "a1", "state": "idle", "reason": "the prompt"}}
@@ -108,10 +122,17 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("show lead", "agents.get", {"target": "lead"}, SHOWN, "3 acked"),
     ("explain lead", "agents.explain", {"target": "lead"}, EXPLAINED, "rules[1] idle"),
     ("read lead --lines 5", "agents.capture", {"target": "lead", "lines": 5}, {"text": "$ ls\n"}, "$ ls"),
+    ("read lead --answer", "agents.answer", {"target": "lead"}, {"id": "a1", "text": "all of it"}, "all of it"),
     ("wait lead --for idle --timeout 9", "agents.wait", {"target": "lead", "until": "idle", "timeout_s": 9}, {"agent": AGENT}, "idle"),
     ("wait lead --for reply", "agents.wait", {"target": "lead", "until": "reply"}, {"agent": AGENT, "message": MESSAGE}, "done"),
     ("attach lead --json", "agents.get", {"target": "lead"}, SHOWN, "attach"),
     ("keys lead C-c Enter", "agents.keys", {"target": "lead", "keys": ["C-c", "Enter"]}, {"pressed": 2}, "C-c"),
+    ("approve", "agents.list", {"state": "waiting"}, {"agents": [{**AGENT, **ASKING}]}, "git push"),
+    ("approve", "agents.list", {"state": "waiting"}, {"agents": []}, "no agent waits"),
+    ("approve lead --prompt 0123456789", "agents.approve", {"target": "lead", "prompt": "0123456789"}, APPROVED, "approved lead: git push"),
+    ("deny lead --reason no", "agents.deny", {"target": "lead", "reason": "no"}, DENIED, "denied lead"),
+    ("notify test", "notify.test", {}, {"hooks": [{"hook": "on_state", "command": ["sh"], "took_ms": 3, "error": None, "output": "hi"}]}, "well"),
+    ("notify test", "notify.test", {}, {"hooks": []}, "no hook is set"),
     ("interrupt lead", "agents.interrupt", {"target": "lead"}, {"pressed": 1}, "interrupted"),
     ("stop lead @crew --force", "agents.stop", {"targets": ["lead", "@crew"], "force": True}, {"stopped": [STOPPED], "failed": []}, "2 messages"),
     ("respawn lead", "agents.respawn", {"target": "lead"}, {"agent": AGENT}, "lead is idle"),
@@ -143,7 +164,8 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("team ls", "teams.list", {}, {"teams": []}, "team up"),
     ("team show crew", "teams.get", {"team": "crew"}, {"name": "crew", "cwd": "/", "agents": [AGENT]}, "lead"),
     ("team down crew", "teams.down", {"team": "crew"}, {"stopped": [STOPPED], "failed": []}, "1 stopped"),
-    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type"}]}, "built-in"),
+    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type", "version": "", "error": None}]}, "built-in"),
+    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "x", "doc": "", "origin": "/x.toml", "command": [], "delivery": "", "version": "", "error": "/x.toml, line 3: bad"}]}, "not taken: /x.toml, line 3: bad"),
     ("profile show sh", "profiles.get", {"name": "sh"}, {"name": "sh", "command": "sh"}, '"command": "sh"'),
     ("events --since 3 --types agent.state", "events.list", {"since": 3, "types": ["agent.state"]}, {"events": [EVENT], "last": 4}, "agent=a1"),
     ("events", "events.list", {}, {"events": [], "last": 0}, "--follow"),
@@ -157,6 +179,8 @@ LISTS = {
     "msg": "messages",
     "team ls": "teams",
     "profile ls": "profiles",
+    "approve": "agents",
+    "notify test": "hooks",
     "events": "events",
     "search": "messages",
 }
@@ -199,7 +223,7 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
         (
             key
             for start, key in LISTS.items()
-            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread"))
+            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread", "test"))
         ),
         None,
     )
