@@ -38,6 +38,7 @@ FUNCTIONS: dict[str, Function] = {
     "messages.take": messages.take,
     "messages.extend": messages.extend,
     "messages.ack": messages.ack,
+    "messages.done": messages.done,
     "messages.nack": messages.nack,
     "messages.dead": messages.dead,
     "messages.retry": messages.retry,
