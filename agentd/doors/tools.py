@@ -155,9 +155,9 @@ TOOLS: dict[str, Tool] = {tool.name: tool for tool in _TABLE}
 
 
 def tool_named(name: str) -> Tool:
-    """Return a tool; raises UnknownMethod naming those there are."""
+    """Return a tool; raises UnknownMethod when there is none of the name."""
     if name not in TOOLS:
-        raise UnknownMethod(f"there is no tool {name[:100]!r}", hint=f"tools: {', '.join(TOOLS)}")
+        raise UnknownMethod(f"there is no tool {name[:100]!r}", hint="list the tools again")
     return TOOLS[name]
 
 

@@ -220,6 +220,7 @@ def test_every_command_that_asks_is_tried():
         "completion",
         "schema",
         "demo",
+        "mcp",
         "version",
         "__complete",
     }
