@@ -19,6 +19,7 @@ import anyio
 
 from agentd import __version__, config, logs
 from agentd.agents.adoption import Adoption
+from agentd.agents.audit import Audit
 from agentd.agents.causes import Causes
 from agentd.agents.crew import Crew
 from agentd.agents.crew_parts import CrewParts
@@ -178,6 +179,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     mailbox.on_standing.append(partial(_tell_standing, given.log, events))
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
+    places.write_launcher()
     crew = Crew(
         CrewParts(
             tmux=tmux,
@@ -189,6 +191,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             metrics=metrics,
             config=settings,
             places=places,
+            audit=stack.enter_context(Audit.open(paths.audit_file, directory, events, given.log)),
             instance=instance,
             umask=given.umask,
             log=given.log,

@@ -62,9 +62,9 @@ class Crew:
         """Start agents, in order of the requests; a failed one leaves nothing behind."""
         return await self._starts.spawn(requests)
 
-    async def respawn(self, agent: Agent) -> Agent:
-        """Start an ended agent again: same id, same inbox, a new token."""
-        return await self._starts.respawn(agent)
+    async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
+        """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
+        return await self._starts.respawn(agent, fresh=fresh)
 
     async def adopt(self, recovered: Sequence[Delivery]) -> Adoption:
         """Take over the agents that outlived the last daemon; say which are lost and end what nobody knows."""

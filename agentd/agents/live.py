@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
-from agentd.agents.courier import Courier
+from agentd.agents.asking import Answer, Asking
+from agentd.agents.courier import Courier, Handover
 from agentd.agents.printed import Printed
-from agentd.agents.profile import Profile
+from agentd.agents.profile import Profile, Shape
+from agentd.agents.program_status import Notice, ProgramStatus
+from agentd.agents.reports import Report
 from agentd.agents.signal import Signal
 from agentd.agents.status import Opinion, Status
 from agentd.agents.terminal import Terminal
 from agentd.errors import AgentdError, AgentGone, StaleTarget
 from agentd.logs import Log
-from agentd.records import Delivery
+from agentd.records import AgentState, Delivery
 from agentd.tmux.tmux import Output
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
+NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
+MOST_PROLONGED = 5  # Claude Code lets 8 go by in a row before it ends the turn with a warning
 SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end
 
 
@@ -44,8 +49,12 @@ class LiveAgent:
         terminal: Terminal,
         courier: Courier,
         status: Status,
+        asking: Asking,
         *,
         on_opinion: Callable[[str, Opinion], None],
+        on_asked: Callable[[str], None],
+        on_report: Callable[[str, Report], None],
+        on_notice: Callable[[str, Notice], None],
         may_deliver: Callable[[], bool],
         log: Log,
     ) -> None:
@@ -53,29 +62,86 @@ class LiveAgent:
         self.profile = profile
         self.terminal = terminal
         self.status = status
+        self.asking = asking
         self.seen_ns = 0
         self.printed = Printed()
+        self.answer = ""  # the whole text of its last one, when it tells
         self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
+        self._on_asked = on_asked
+        self._on_report = on_report
+        self._on_notice = on_notice
+        self._says = ProgramStatus(notices=profile.signals.notices) if profile.signals.heard else None
+        self._noticed_s = -NOTICE_PAUSE_S
         self._may_deliver = may_deliver
         self._delivering = anyio.Lock()
+        self._prolonged = 0  # times in a row that messages kept a turn from ending
         self._log = log
         self._wake = Signal()
         self._urgent = Signal()  # what must not wait until a burst of output is over
         self._asked_to_end = False
+        self._next_profile: Profile | None = None
         self._pace_s = FASTEST_LOOK_S
 
     def screen_changed(self, output: Output | None = None) -> None:
         """Tell it that the program printed something."""
-        if output is not None and self.printed.followed:
-            self.printed.add(output.data)
+        self.status.printed(anyio.current_time())
+        if output is not None:
+            self._take_in(output)
         self.terminal.changed.set()
         self._wake.set()
+
+    def _take_in(self, output: Output) -> None:
+        if self.printed.followed:
+            self.printed.add(output.data)
+        if self._says is None or not self._says.wants(output.escaped):
+            return
+        for said in self._says.feed(output.data):
+            if isinstance(said, Notice):
+                self._notice(said)
+            else:
+                self.reported(said)
+
+    def _notice(self, notice: Notice) -> None:
+        now_s = anyio.current_time()
+        if now_s >= self._noticed_s + NOTICE_PAUSE_S:
+            self._noticed_s = now_s
+            self._on_notice(self.id, notice)
+            self._hurry()
 
     def inbox_changed(self) -> None:
         """Tell it that messages may wait."""
         self._hurry()
+
+    def reported(self, report: Report) -> None:
+        """Take in what the program said of itself; a change of its state is told before this returns."""
+        self.answer = report.answer or self.answer
+        self.asking.hear(report, anyio.current_time())
+        self._on_report(self.id, report)
+        self.terminal.told(report.means, report.source)
+        if self.status.hear(report, anyio.current_time()):
+            self._on_opinion(self.id, self.status.opinion)
+        self._hurry()
+
+    async def hand_over(self, report: Report, shape: Shape, *, again: bool) -> Handover | None:
+        """Take in what a hook of the program said, and return what its answer brings; None when that is nothing.
+
+        A turn that goes on because of it is told as work, so that nothing is typed into it.
+        """
+        if self._delivering.locked():  # it is being typed into: what comes with that is not mixed with anything else
+            self.reported(report)
+            return None
+        async with self._delivering:
+            prolongs = shape == "block"
+            self._prolonged = self._prolonged if again else 0
+            may = self._may_deliver() and not (prolongs and self._prolonged >= MOST_PROLONGED)
+            handover = await self._courier.hand_over() if may else None
+            if handover and prolongs:
+                self._prolonged += 1
+                report = replace(report, means="working", source=f"{report.source}, answered with messages")
+            self.reported(report)
+        return handover
 
     async def end_by_itself(self) -> bool:
         """Ask the program to end in its own way, if it can take that now; tell whether it did in its profile's time."""
@@ -86,6 +152,15 @@ class LiveAgent:
         with anyio.move_on_after(self.profile.stop.timeout_s):
             await self.ended.wait()
         return self.ended.is_set()
+
+    async def answer_prompt(self, answer: Answer, timeout_s: float) -> str:
+        """Have a prompt answered, and see it go; returns the state that came then."""
+        return await self.asking.give(answer, self._hurry, timeout_s)
+
+    def follow_profile(self, profile: Profile) -> None:
+        """Have it read, typed into and answered as a newer profile of its kind says; its program runs on as started."""
+        self._next_profile = profile
+        self._hurry()
 
     def died(self) -> None:
         """Tell it that its program ended."""
@@ -103,6 +178,7 @@ class LiveAgent:
         except (AgentGone, StaleTarget) as error:
             ended = Ended(None, screen=error.message)
         self.ended.set()
+        self.asking.close()
         await on_end(self, ended)
 
     async def _take_over(self, recovered: Sequence[Delivery]) -> None:
@@ -113,8 +189,11 @@ class LiveAgent:
 
     async def _turn(self) -> Ended | None:
         try:
+            self._take_profile()
             if ended := await self._observe():
                 return ended
+            if await self._answer_prompt():
+                return None
             if self._asked_to_end:
                 await self._say_goodbye()
             elif self.status.deliverable and await self._deliver():
@@ -137,7 +216,21 @@ class LiveAgent:
 
     async def _deliver(self) -> bool:
         async with self._delivering:
-            return self._may_deliver() and await self._courier.deliver()
+            # Looked at again: a hook may have taken messages meanwhile, and its turn goes on.
+            submitted = self._may_deliver() and self.status.deliverable and await self._courier.deliver()
+            if submitted:
+                self.status.submitted(anyio.current_time())
+            return submitted
+
+    async def _answer_prompt(self) -> bool:
+        async with self._delivering:
+            return await self.asking.act(anyio.current_time())
+
+    def _take_profile(self) -> None:
+        """Exchange the profile between two actions, so that none begins under one and ends under another."""
+        if self._next_profile is not None:
+            self.profile, self._next_profile = self._next_profile, None
+            self.terminal.profile = self._courier.profile = self.asking.profile = self.profile
 
     async def _say_goodbye(self) -> None:
         """Type what ends this kind of program; this task alone types, so it cannot meet a delivery."""
@@ -156,19 +249,29 @@ class LiveAgent:
         self.seen_ns = time.time_ns()
         if await self._courier.tidy(look, verdict):
             return None
+        before = self.status.opinion.state
+        asks_anew = self.asking.see(look, verdict, anyio.current_time())
         if self.status.see(verdict, anyio.current_time()):
             self._pace_s = FASTEST_LOOK_S
             self._on_opinion(self.id, self.status.opinion)
         else:
             self._pace_s = min(self._pace_s * 2, SLOWEST_LOOK_S)
+        self._tell_of_question(before, asks_anew=asks_anew)
         return None
+
+    def _tell_of_question(self, before: AgentState, *, asks_anew: bool) -> None:
+        if self.status.opinion.state is not AgentState.WAITING:
+            self.asking.forget()
+        elif asks_anew and before is AgentState.WAITING:  # no change of state tells of it
+            self._on_asked(self.id)
 
     def _hurry(self) -> None:
         self._urgent.set()
         self._wake.set()
 
     async def _rest(self) -> None:
-        waits = [IDLE_LOOK_S, self.status.look_again_in_s(anyio.current_time())]
+        now_s = anyio.current_time()
+        waits = [IDLE_LOOK_S, self.status.look_again_in_s(now_s), self.asking.due_in_s(now_s)]
         if self.status.deliverable:
             waits.append(self._courier.due_in_s())
         timeout_s = min(wait for wait in waits if wait is not None)

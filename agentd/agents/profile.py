@@ -19,6 +19,10 @@ from agentd.errors import InvalidValue, NotFound
 
 BUILT_IN = "built-in"
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
+SESSION = "{session}"  # in the words that resume: the id of the program's session
+DAEMONS_OWN = frozenset({"token", "last-screen.txt"})  # in an agent's private directory
+
+_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")  # it becomes a word of a command line: never an option
 
 Pattern = re.Pattern[str]
 Words = tuple[Annotated[str, Meta(max_length=4096)], ...]
@@ -43,6 +47,9 @@ Means = Literal[
     "ended",
     "ignore",
 ]
+# How a hook's answer brings a text: beside what the agent reads next, or as the reason not to end the turn.
+Shape = Literal["context", "block"]
+EventName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}(:[A-Za-z0-9_.-]{1,64})?$(?!\n)")]
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
 
 
@@ -55,7 +62,8 @@ class Rule(_Table, frozen=True, rename={"unless": "not"}):
 
     state: Literal["starting", "idle", "working", "waiting", "draft"]  # draft: idle, but a half-typed text stands there
     waits_for: WaitsFor | None = None  # what a waiting agent wants of a person
-    screen: Pattern | None = None  # searched for in the last lines
+    region: Literal["bottom", "above", "below", "bare"] = "bottom"  # bare: bottom of a screen without a composer
+    screen: Pattern | None = None  # searched for in the last lines of the region
     unless: Pattern | None = None  # `not`: must not be found in them
     title: Pattern | None = None  # searched for in the pane's title
     command: Words = ()  # names of the foreground program; one that is not known holds
@@ -71,6 +79,25 @@ class Boot(_Table, frozen=True):
     settle_ms: Millis = 300  # it must look idle this long
 
 
+class Preface(_Table, frozen=True):
+    """Words of ours before a long text, in a paste of their own.
+
+    For a program that tells its model of a long paste that its user may not have written what it says.
+    """
+
+    text: Annotated[str, Meta(min_length=1, max_length=400)]
+    over_lines: Annotated[int, Meta(ge=1)] = 3  # a text of more lines than this
+    over_chars: Annotated[int, Meta(ge=1)] = 800  # or of more characters
+
+    def __post_init__(self) -> None:
+        if not self.text.isprintable():
+            raise ValueError("`text` must be one line without control characters")
+
+    def belongs_before(self, text: str) -> bool:
+        """Tell whether the program would fold this text."""
+        return len(text) > self.over_chars or text.count("\n") >= self.over_lines
+
+
 class Input(_Table, frozen=True):
     """How text is typed into the program."""
 
@@ -79,12 +106,18 @@ class Input(_Table, frozen=True):
     multiline: bool = True  # a text of several lines may be typed
     max_inline_bytes: Annotated[int, Meta(ge=100, le=60_000)] = 16_000  # beyond: a pointer to the message
     enter_delay_ms: Millis = 0
+    quiet_ms: Millis | None = None  # silence before an idle screen is believed; if not said: 2000 with signals, else 0
     clear_keys: Keys = ("C-u",)
     submit_key: Annotated[str, Meta(min_length=1, max_length=32)] = "Enter"
     interrupt_keys: Keys = ("C-c",)
     composer: Pattern | None = None  # its group `text` is what stands in the composer
-    composer_tail: Annotated[int, Meta(ge=1, le=50)] = 12  # lines it is looked for in
+    composer_tail: Annotated[int, Meta(ge=1, le=200)] = 12  # lines it is looked for in
+    frame: Annotated[str, Meta(max_length=8)] = ""  # characters its lines begin with: drawn, not typed
+    hint: Pattern | None = None  # what stands in an empty one
+    faint: bool = False  # what is drawn dim or grey in it is a hint, too; costs a capture with colours
     placeholder: Pattern | None = None  # what a long paste is shown as
+    preface: Preface | None = None
+    defuse: Pattern | None = None  # what it acts on inside a text, as `@file`; a backslash is put before each
     verify: bool = True  # the text is seen in the composer before Enter
 
     def __post_init__(self) -> None:
@@ -98,14 +131,21 @@ class Signals(_Table, frozen=True):
     """What the program itself says of its state, which counts more than its screen."""
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
-    events: dict[str, Means] = {}  # by the name of a hook's or notification's event
+    notices: bool = False  # its bell, OSC 9 and OSC 777 are told as events `agent.notified`
+    events: dict[EventName, Means] = {}  # by an event of its hooks: `Stop`, or more exactly `StopFailure:rate_limit`
+    carries: dict[EventName, Shape] = {}  # the events whose answer can bring messages
+
+    @property
+    def heard(self) -> bool:
+        """Tell whether its output is listened to."""
+        return self.osc != "none" or self.notices
 
 
 class SeedFile(_Table, frozen=True):
     """A file in the agent's private directory, written before its program starts.
 
-    `{private}` (that directory), `{cwd}`, `{agentd}` (the command that is agentd, as one shell word) and `{python}` are
-    filled in, here as in `args` and `env`.
+    `{private}` (that directory), `{cwd}`, `{agentd}` (the program that is agentd, here as one word of a shell's command
+    line), `{python}` and `{socket}` are filled in, here as in `args` and `env`.
     """
 
     name: Annotated[
@@ -113,12 +153,30 @@ class SeedFile(_Table, frozen=True):
     ]
     text: Annotated[str, Meta(max_length=65_536)]
 
+    def __post_init__(self) -> None:
+        if self.name.partition("/")[0] in DAEMONS_OWN:
+            raise ValueError(f"`{self.name}` is a file of agentd's own; choose another name")
+
 
 class Resume(_Table, frozen=True):
     """How the program goes on with a session of its own after its end."""
 
-    args: Words = ()  # instead of nothing; `{session}` is the session's id
-    screen: Pattern | None = None  # where the id stands when no hook tells it; its group `session`
+    args: Words = ()  # after its other ones; `{session}` is the session's id
+    screen: Pattern | None = None  # where the id stands on its last screen; its group `session`
+
+    def __post_init__(self) -> None:
+        if self.screen is not None and "session" not in self.screen.groupindex:
+            raise ValueError("`screen` needs a group (?P<session>...)")
+
+    def session_on(self, screen: str) -> str:
+        """Return the session that a program's last screen names; empty when it names none."""
+        found = [match["session"] for match in self.screen.finditer(screen)] if self.screen else []
+        return found[-1] if found and valid_session(found[-1]) else ""
+
+
+def valid_session(text: str) -> bool:
+    """Tell whether a text can be the id of a program's session."""
+    return _SESSION.fullmatch(text) is not None
 
 
 class Answers(_Table, frozen=True):
@@ -127,7 +185,16 @@ class Answers(_Table, frozen=True):
     approve_keys: Keys = ()
     deny_keys: Keys = ()
     policy: Literal["never", "ask", "allow"] = "ask"  # never: deny at once; allow: approve what `allow` matches
-    allow: tuple[Pattern, ...] = ()  # searched for in what is asked
+    allow: tuple[Pattern, ...] = ()  # each must match all of what is asked
+    asks: Pattern | None = None  # where that stands on the screen when no hook tells it; its group `asks`
+
+    def __post_init__(self) -> None:
+        if self.asks is not None and "asks" not in self.asks.groupindex:
+            raise ValueError("`asks` needs a group (?P<asks>...)")
+        if self.policy == "never" and not self.deny_keys:
+            raise ValueError("`policy` is never, and there are no `deny_keys`")
+        if self.policy == "allow" and not (self.approve_keys and self.allow):
+            raise ValueError("`policy` is allow, which needs `approve_keys` and `allow`")
 
 
 class Stop(_Table, frozen=True):
@@ -144,6 +211,8 @@ class Profile(_Table, frozen=True):
     name: str
     command: Annotated[str, Meta(min_length=1, max_length=4096)]
     doc: str = ""
+    install: str = ""  # the command that gets the program, told to whoever does not have it
+    version: str = ""  # of the program that the rules were written for
     args: Words = ()
     env: dict[EnvName, str] = {}
     delivery: Literal["type", "pull", "both"] = "type"
@@ -158,9 +227,19 @@ class Profile(_Table, frozen=True):
     stop: Stop = Stop()
     rules: tuple[Rule, ...] = ()
 
+    def __post_init__(self) -> None:
+        for number, rule in enumerate(self.rules):
+            if rule.region != "bottom" and self.input.composer is None:
+                raise ValueError(f"rules[{number}].region: `{rule.region}` needs `input.composer`")
+
     def argv(self) -> list[str]:
         """Return the command's words."""
         return [word.replace(PYTHON, sys.executable) for word in (self.command, *self.args)]
+
+    @property
+    def tells(self) -> bool:
+        """Tell whether the program says anything of its own state."""
+        return self.signals.osc != "none" or any(means != "ignore" for means in self.signals.events.values())
 
     @property
     def batches(self) -> bool:
@@ -208,11 +287,12 @@ class Profiles:
         return self._origins[self.get(name).name]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per profile: name, doc, origin, command, delivery."""
+        """Return one row per profile: name, doc, version, origin, command, delivery."""
         return [
             {
                 "name": profile.name,
                 "doc": profile.doc,
+                "version": profile.version,
                 "origin": self._origins[profile.name],
                 "command": [profile.command, *profile.args],
                 "delivery": profile.delivery,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import anyio
 
+from agentd.agents.asking import Asking
 from agentd.agents.courier import Courier
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
@@ -14,7 +15,7 @@ from agentd.agents.ledger import Ledger
 from agentd.agents.live import LiveAgent
 from agentd.agents.profile import Profile
 from agentd.agents.roster import Roster
-from agentd.agents.status import Status
+from agentd.agents.status import RELEASE_S, Status
 from agentd.agents.terminal import Terminal
 from agentd.records import Agent, Delivery, PaneRef
 
@@ -59,9 +60,14 @@ class Watch:
                 settle_s=profile.boot.settle_ms / 1000,
                 boot_timeout_s=profile.boot.timeout_s,
                 now_s=anyio.current_time(),
+                quiet_s=_quiet_s(profile),
                 started=started,
             ),
+            Asking(agent.id, profile, terminal, parts.audit.decided, parts.audit.answered),
             on_opinion=self._ledger.on_opinion,
+            on_asked=self._ledger.on_asked,
+            on_report=self._ledger.on_report,
+            on_notice=self._ledger.on_notice,
             may_deliver=lambda: not self._quiet,
             log=parts.log,
         )
@@ -74,3 +80,9 @@ class Watch:
         with anyio.move_on_after(timeout_s):
             for live in list(self._roster.live.values()):
                 await live.between_deliveries()
+
+
+def _quiet_s(profile: Profile) -> float:
+    if profile.input.quiet_ms is not None:
+        return profile.input.quiet_ms / 1000
+    return RELEASE_S if profile.tells else 0.0

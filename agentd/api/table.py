@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentd.api import agents, daemon, loops, mailbox, messages, search, sending, sessions, teams
+from agentd.api import (
+    agents,
+    daemon,
+    hooks,
+    loops,
+    mailbox,
+    messages,
+    permissions,
+    search,
+    sending,
+    sessions,
+    teams,
+)
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params
@@ -25,9 +37,12 @@ FUNCTIONS: dict[str, Function] = {
     "agents.respawn": agents.respawn,
     "agents.keys": agents.keys,
     "agents.interrupt": agents.interrupt,
+    "agents.approve": permissions.approve,
+    "agents.deny": permissions.deny,
     "agents.capture": agents.capture,
     "agents.wait": agents.wait,
     "agents.whoami": agents.whoami,
+    "agents.report": hooks.report,
     "agents.follow": agents.follow,
     "messages.send": sending.send,
     "messages.send_batch": sending.send_batch,
@@ -39,6 +54,7 @@ FUNCTIONS: dict[str, Function] = {
     "messages.extend": messages.extend,
     "messages.ack": messages.ack,
     "messages.done": messages.done,
+    "messages.confirm": hooks.confirm,
     "messages.nack": messages.nack,
     "messages.dead": messages.dead,
     "messages.retry": messages.retry,

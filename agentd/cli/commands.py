@@ -18,6 +18,7 @@ IDS = Argument("ID", many=True)
 SET = Option("--set", "KEY=VALUE", "a setting for this run of the daemon", kind="pair", repeat=True)
 TIMEOUT = Option("--timeout", "SECONDS", "how long to wait (300)", kind="number", high=YEAR_S)
 LEASE = Option("--lease", "SECONDS", "how long they are yours (60)", kind="number", low=0.1, high=86_400)
+PROMPT = Option("--prompt", "ID", "only this prompt, as `agentd approve` lists it; another one is left alone")
 LIMIT = Option("--limit", "N", "the most to show (100)", kind="int", low=1, high=10_000)
 
 NO_WORKTREES = (
@@ -129,6 +130,24 @@ _TABLE = (
         group=AGENTS,
     ),
     Command(
+        "approve",
+        "approving:approve",
+        "Let an agent do what it asks permission for; without a target, list who waits for an answer.",
+        "agentd approve lead --prompt 3f0a9c2e71",
+        (MAYBE_TARGET,),
+        (PROMPT,),
+        group=AGENTS,
+    ),
+    Command(
+        "deny",
+        "approving:deny",
+        "Deny an agent what it asks permission for.",
+        "agentd deny lead --reason 'use the staging database'",
+        (TARGET,),
+        (PROMPT, Option("--reason", "TEXT", "why; it is sent to the agent as a message")),
+        group=AGENTS,
+    ),
+    Command(
         "interrupt",
         "agents:interrupt",
         "Interrupt what an agent is doing.",
@@ -148,9 +167,18 @@ _TABLE = (
     Command(
         "respawn",
         "agents:respawn",
-        "Start an ended agent again, with its name and its inbox.",
-        "agentd respawn lead",
+        "Start an ended agent again, with its name and its inbox, where its program's session ended.",
+        "agentd respawn lead --fresh",
         (TARGET,),
+        (Option("--fresh", doc="with a session of its own"),),
+        group=AGENTS,
+    ),
+    Command(
+        "hook",
+        "hook:hook",
+        "Report an event of an agent's program, which runs this itself; reads JSON, always exits 0.",
+        """echo '{"hook_event_name": "Stop"}' | agentd hook""",
+        (Argument("EVENT", required=False), Argument("PAYLOAD", required=False)),
         group=AGENTS,
     ),
     Command("whoami", "agents:whoami", "Say who the daemon takes you for.", "agentd whoami", group=AGENTS),
@@ -378,6 +406,20 @@ _TABLE = (
         "Show one profile.",
         "agentd profile show claude",
         (Argument("NAME", completes="profiles"),),
+        group=TEAMS,
+    ),
+    Command(
+        "profile check",
+        "checks:check",
+        "Boot an agent of a profile, send it a line, report what was seen, and stop it.",
+        "agentd profile check claude --cwd ~/project",
+        (Argument("NAME", completes="profiles"),),
+        (
+            Option("--cwd", "DIR", "where it starts (here)", completes="directories"),
+            Option("--env", "KEY=VALUE", "a variable of its environment", kind="pair", repeat=True),
+            Option("--text", "TEXT", "the line to send it"),
+            Option("--timeout", "SECONDS", "how long each step may take (120)", kind="number", high=YEAR_S),
+        ),
         group=TEAMS,
     ),
     Command(

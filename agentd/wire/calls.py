@@ -21,6 +21,7 @@ MessageId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}$(?!\n)", description=
 TakenId = Annotated[
     str, Meta(min_length=2, max_length=32, description="message id, or id#attempt of one that was taken")
 ]
+LeaseId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}#[0-9]{1,6}$(?!\n)", description="id#attempt of a message")]
 Lease = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
@@ -78,6 +79,12 @@ class OneTarget(Params):
     target: Target
 
 
+class Respawn(OneTarget):
+    """One ended agent; fresh: its program begins a session of its own instead of going on with the last one."""
+
+    fresh: bool = False
+
+
 class Stop(Params):
     """Which agents to end; force kills at once."""
 
@@ -90,6 +97,19 @@ class Keys(Params):
 
     target: Target
     keys: Annotated[list[Annotated[str, Meta(min_length=1, max_length=32)]], Meta(min_length=1, max_length=100)]
+
+
+class Approve(Params):
+    """Whose permission prompts; prompt: its id, as agents.list shows it, of one agent's; another one is left alone."""
+
+    target: Target
+    prompt: Annotated[str, Meta(pattern=r"^[0-9a-f]{10}$(?!\n)")] | None = None
+
+
+class Deny(Approve, kw_only=True):
+    """The same; the reason is sent to the agent and written down."""
+
+    reason: Annotated[str, Meta(max_length=2000)] = ""
 
 
 class Capture(Cached, kw_only=True):
@@ -106,6 +126,13 @@ class AgentsWait(Params):
     target: Target
     until: Literal["starting", "idle", "working", "waiting", "stopped", "failed", "exit", "reply"]
     timeout_s: Seconds = 300.0
+
+
+class AgentsReport(Params):
+    """An event of a hook of the caller's own program, and what the program gave the hook to read, as it came."""
+
+    event: Annotated[str, Meta(max_length=100)] = ""
+    payload: Annotated[str, Meta(max_length=1_000_000)] = ""
 
 
 class Send(Params):
@@ -202,6 +229,12 @@ class Nack(Params):
     ids: Annotated[list[TakenId], Meta(min_length=1, max_length=10_000)]
     delay_s: Seconds = 0.0
     detail: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Confirm(Params):
+    """Messages by the lease that came with them."""
+
+    ids: Annotated[list[LeaseId], Meta(min_length=1, max_length=1000)]
 
 
 class Dead(Params):
@@ -336,12 +369,15 @@ _TABLE = (
     Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
     Call("agents.explain", OneTarget, "Say why an agent is thought to be in its state.", agent_may=True, writes=False),
     Call("agents.stop", Stop, "Stop agents."),
-    Call("agents.respawn", OneTarget, "Start an ended agent again under its identity."),
+    Call("agents.respawn", Respawn, "Start an ended agent again under its identity."),
     Call("agents.keys", Keys, "Press keys in an agent's terminal."),
     Call("agents.interrupt", OneTarget, "Interrupt what an agent is doing."),
+    Call("agents.approve", Approve, "Let agents do what they ask permission for."),
+    Call("agents.deny", Deny, "Deny agents what they ask permission for."),
     Call("agents.capture", Capture, "Return what is on an agent's screen.", writes=False),
     Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
     Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),
+    Call("agents.report", AgentsReport, "Take in what a hook of the caller's program says.", agent_may=True),
     Call("agents.follow", AgentsFollow, "Stream what an agent prints.", writes=False, stream=True),
     Call("messages.send", Send, "Send a message; the answer means it is on disk.", agent_may=True),
     Call("messages.send_batch", SendBatch, "Send many messages in one durable commit.", agent_may=True),
@@ -353,6 +389,7 @@ _TABLE = (
     Call("messages.extend", Extend, "Hold taken messages longer.", agent_may=True),
     Call("messages.ack", Ack, "Say that messages were dealt with.", agent_may=True),
     Call("messages.done", Done, "Answer messages in hand with a result and acknowledge them.", agent_may=True),
+    Call("messages.confirm", Confirm, "Say that taken messages reached the caller's program.", agent_may=True),
     Call("messages.nack", Nack, "Give messages back.", agent_may=True),
     Call("messages.dead", Dead, "List dead letters.", writes=False),
     Call("messages.retry", Ids, "Offer dead letters again."),

@@ -13,6 +13,9 @@ from agentd.agents.profile import Profiles, read_profile
 from agentd.errors import InvalidValue, NotFound
 
 HEAD = 'command = "x"\n'
+SHELLS = ("sh", "shell", "zsh")
+AGENTS = ("aider", "claude", "codex", "gemini", "goose", "opencode", "pi")
+OURS = sorted((*AGENTS, *SHELLS, "demo", "generic"))
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +24,9 @@ def built_in() -> Profiles:
 
 
 def test_the_profiles_we_ship(built_in: Profiles) -> None:
-    assert built_in.names() == ["demo", "generic", "sh", "shell", "zsh"]
+    assert built_in.names() == OURS
     for row in built_in.rows():
-        assert row.keys() == {"name", "doc", "origin", "command", "delivery"}
+        assert row.keys() == {"name", "doc", "version", "origin", "command", "delivery"}
         assert row["doc"]
         assert row["origin"] == "built-in"
     assert built_in.get("demo").argv()[0] == sys.executable
@@ -32,7 +35,7 @@ def test_the_profiles_we_ship(built_in: Profiles) -> None:
     assert not built_in.get("shell").batches
 
 
-@pytest.mark.parametrize("name", ["demo", "generic", "sh", "shell", "zsh"])
+@pytest.mark.parametrize("name", OURS)
 def test_a_profiles_data_is_plain_and_makes_the_same_profile(built_in: Profiles, name: str) -> None:
     profile = built_in.get(name)
     data = msgspec.msgpack.decode(msgspec.msgpack.encode(profile.data()))
@@ -42,7 +45,7 @@ def test_a_profiles_data_is_plain_and_makes_the_same_profile(built_in: Profiles,
 def test_an_unknown_profile_is_not_found_and_the_known_ones_are_named(built_in: Profiles) -> None:
     with pytest.raises(NotFound) as caught:
         built_in.get("shel")
-    assert caught.value.hint == "profiles: demo, generic, sh, shell, zsh"
+    assert caught.value.hint == f"profiles: {', '.join(OURS)}"
 
 
 def test_a_users_profile_overrides_ours_by_name(tmp_path: Path) -> None:

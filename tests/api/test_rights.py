@@ -24,6 +24,8 @@ LEAST: dict[str, dict[str, Any]] = {
     **{f"messages.{verb}": IDS for verb in ("ack", "nack", "extend", "retry", "drop")},
     **{f"agents.{verb}": NOBODY for verb in ("get", "explain", "respawn", "interrupt", "capture", "follow")},
     **{f"teams.{verb}": {"team": "nobody"} for verb in ("get", "down")},
+    "agents.report": {},
+    "messages.confirm": {"ids": ["m000000000#1"]},
     "agents.spawn": {"profile": "nothing"},
     "agents.stop": {"targets": ["nobody"]},
     "agents.keys": {"target": "nobody", "keys": ["Enter"]},

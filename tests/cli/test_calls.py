@@ -72,14 +72,25 @@ EXPLAINED = {
     "id": "a1",
     "name": "lead",
     "state": "idle",
+    "waits_for": "",
     "reason": "prompt",
+    "source": "screen",
     "rule": "rules[1] idle",
     "evidence": "$ ",
     "age_s": 0.2,
+    "since_s": 3.0,
     "draft": False,
     "would_change": "a message",
 }
-SHOWN = {**AGENT, "env": {"A": "1"}, "created_at": 1.0, "attach": ["true"], "messages": {"acked": 3, "dead": 0}}
+SHOWN = {
+    **AGENT,
+    "resume_id": "s-1",
+    "log_path": "/l",
+    "env": {"A": "1"},
+    "created_at": 1.0,
+    "attach": ["true"],
+    "messages": {"acked": 3, "dead": 0},
+}
 FOUND = {
     "messages": [{**MESSAGE, "score": 1.0, "snippet": "done", "matches": [[0, 4]]}],
     "left_out": 0,
@@ -104,6 +115,7 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("interrupt lead", "agents.interrupt", {"target": "lead"}, {"pressed": 1}, "interrupted"),
     ("stop lead @crew --force", "agents.stop", {"targets": ["lead", "@crew"], "force": True}, {"stopped": [STOPPED], "failed": []}, "2 messages"),
     ("respawn lead", "agents.respawn", {"target": "lead"}, {"agent": AGENT}, "lead is idle"),
+    ("respawn lead --fresh", "agents.respawn", {"target": "lead", "fresh": True}, {"agent": AGENT}, "lead is idle"),
     ("whoami", "agents.whoami", {}, {"role": "operator", "id": None, "name": "operator"}, "operator"),
     ("send lead hi --key k --priority high --ttl 5 --reply-to m0", "messages.send", {"to": "lead", "body": "hi", "key": "k", "priority": "high", "ttl_s": 5, "reply_to": "m0"}, RECEIPT, "m1 to lead: accepted"),
     ("inbox lead --all --limit 5", "messages.inbox", {"target": "lead", "all": True, "limit": 5}, {"messages": [MESSAGE]}, "done"),
@@ -222,6 +234,7 @@ def test_every_command_that_asks_is_tried():
         "demo",
         "mcp",
         "version",
+        "hook",
         "__complete",
     }
     assert tried | alone == {words.split()[0] for words in COMMANDS}
