@@ -102,8 +102,9 @@ class Asking:
         if self._bare is None:
             self.prompt, self._asks = None, ""
             return False
-        if before is None or not same(before, self._bare):
-            self._since_s, self._judged, self._asks = now_s, False, ""
+        drawn_on = before is not None and now_s < self._since_s + STEADY_S  # nobody has answered it so soon
+        if not drawn_on and (before is None or not same(before, self._bare)):
+            self._since_s, self._judged = now_s, False
             self._take_report(now_s)
         if before is None or before.id != self._bare.id:
             self._steady_since_s = now_s

@@ -27,6 +27,7 @@ ENVELOPE_BYTES = 160  # of one message's header, names at their longest
 HANDED_MESSAGES = 20
 HANDED_BYTES = 8_000  # Claude Code shows its agent 10,000 characters of a hook's answer, and of a longer one the start
 HANDED_LEASE_S = 5.0  # a hook prints and confirms in a fraction of a second, or has given up by then
+MOST_TAKEN_OUT = 5  # of one text: a program may put it back a moment later once more, and a person may want it there
 RETRY_TYPING_S = 0.5  # after an agent turned out not to be ready at the last look
 
 
@@ -63,6 +64,7 @@ class Courier:
         self._not_before_s = 0.0
         self._unsure: Sequence[Delivery] = ()  # typed, and not seen to be submitted
         self._last = ""  # what was submitted last
+        self._taken_out = 0  # how often it was, since
 
     def due_in_s(self) -> float | None:
         """Return when to try again without being woken; None when nothing waits."""
@@ -100,7 +102,7 @@ class Courier:
             raise
         failpoint("deliver.after_paste")
         if attempt.outcome is Outcome.SUBMITTED:
-            self._last = text
+            self._last, self._taken_out = text, 0
         await self._settle(deliveries, attempt)
         failpoint("deliver.after_commit")
         return attempt.outcome is Outcome.SUBMITTED
@@ -129,9 +131,14 @@ class Courier:
 
         It stands there when it was not seen to be submitted, or when the program put it back after an interruption.
         """
-        if not (verdict.draft and (put_back(self.profile, verdict, self._last) or self._ours(look, verdict))):
+        if not verdict.draft:
             return False
-        self._unsure, self._last = (), ""
+        if self._ours(look, verdict):
+            self._unsure = ()
+        elif self._taken_out < MOST_TAKEN_OUT and put_back(self.profile, verdict, self._last):
+            self._taken_out += 1
+        else:
+            return False
         await self._terminal.clear()
         return True
 

@@ -83,17 +83,19 @@ def _of_another_thread(values: Values, session: str) -> bool:
 
 
 def _report(name: str, means: Means, values: Values) -> Report:
-    asks = _asks(values) if means in ("permission", "question") else ""
+    wanted = _asks(values) if means in ("permission", "question") else ""
     said = _line(values, MESSAGE_CHARS, "message", "error_details", "error_message", "error")
-    begun = means != "ready" or values.get("source") == "resume"  # a session that was never spoken to cannot be resumed
+    # A session that was never spoken to cannot be resumed.
+    spoken_to = means not in ("ready", "ended", "ignore") or values.get("source") == "resume"
     return Report(
         means,
         f"hook {name}",
-        message=said or _cut(_folded(asks), MESSAGE_CHARS),
-        resume_id=_session(values) if begun else "",
+        message=said or _cut(_folded(wanted), MESSAGE_CHARS),
+        resume_id=_session(values) if spoken_to else "",
         log_path=_path(values),
         answer=_text(values, "last_assistant_message", "prompt_response"),
-        asks=asks if len(asks) <= ASKED_CHARS else "",  # what is not seen whole must not be matched
+        # What is not seen whole must not be matched.
+        asks=wanted if means == "permission" and len(wanted) <= ASKED_CHARS else "",
     )
 
 

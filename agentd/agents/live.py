@@ -24,10 +24,12 @@ from agentd.tmux.tmux import Output
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
+UNHURRIED_LOOK_S = 0.25  # between looks that show nothing new, each in a pause of the output
+CALM_S = 0.15  # a pause; spinners turn every 0.08 to 0.12 s, and what follows a change of state is silence
 NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
 MOST_PROLONGED = 5  # Claude Code lets 8 go by in a row before it ends the turn with a warning
-SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end
+SLOWEST_LOOK_S = 0.5  # between looks at an agent that prints without a pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,12 @@ class LiveAgent:
         self._asked_to_end = False
         self._next_profile: Profile | None = None
         self._pace_s = FASTEST_LOOK_S
+        self._looked_s = self._printed_s = 0.0
 
     def screen_changed(self, output: Output | None = None) -> None:
         """Tell it that the program printed something."""
-        self.status.printed(anyio.current_time())
+        self._printed_s = time.monotonic()
+        self.status.printed(self._printed_s)
         if output is not None:
             self._take_in(output)
         self.terminal.changed.set()
@@ -104,7 +108,7 @@ class LiveAgent:
                 self.reported(said)
 
     def _notice(self, notice: Notice) -> None:
-        now_s = anyio.current_time()
+        now_s = time.monotonic()
         if now_s >= self._noticed_s + NOTICE_PAUSE_S:
             self._noticed_s = now_s
             self._on_notice(self.id, notice)
@@ -120,7 +124,7 @@ class LiveAgent:
         self.asking.hear(report, anyio.current_time())
         self._on_report(self.id, report)
         self.terminal.told(report.means, report.source)
-        if self.status.hear(report, anyio.current_time()):
+        if self.status.hear(report, time.monotonic()):
             self._on_opinion(self.id, self.status.opinion)
         self._hurry()
 
@@ -202,7 +206,7 @@ class LiveAgent:
             raise
         except AgentdError as error:  # tmux or the disk had a bad moment; the messages are kept, so try again
             self._log.warning("agent turn failed", agent=self.id, code=error.code, error=error.message)
-            await anyio.sleep(SLOWEST_LOOK_S)
+            await anyio.sleep(UNHURRIED_LOOK_S)
         except Exception:  # noqa: BLE001  a fault of ours with one agent must not end every other agent's task
             self._log.error("agent turn failed", agent=self.id, exc_info=True)
             await anyio.sleep(RETRY_AFTER_FAULT_S)
@@ -219,7 +223,7 @@ class LiveAgent:
             # Looked at again: a hook may have taken messages meanwhile, and its turn goes on.
             submitted = self._may_deliver() and self.status.deliverable and await self._courier.deliver()
             if submitted:
-                self.status.submitted(anyio.current_time())
+                self.status.submitted(time.monotonic())
             return submitted
 
     async def _answer_prompt(self) -> bool:
@@ -246,17 +250,15 @@ class LiveAgent:
         look, verdict = await self.terminal.look()
         if look.dead:
             return Ended(look.exit_status, look.exit_signal, look.text)
-        self.seen_ns = time.time_ns()
+        self.seen_ns, self._looked_s = time.time_ns(), time.monotonic()
         if await self._courier.tidy(look, verdict):
             return None
         before = self.status.opinion.state
-        asks_anew = self.asking.see(look, verdict, anyio.current_time())
-        if self.status.see(verdict, anyio.current_time()):
+        if self.status.see(verdict, self._looked_s):
             self._pace_s = FASTEST_LOOK_S
             self._on_opinion(self.id, self.status.opinion)
         else:
-            self._pace_s = min(self._pace_s * 2, SLOWEST_LOOK_S)
-        self._tell_of_question(before, asks_anew=asks_anew)
+            self._pace_s = min(self._pace_s * 2, UNHURRIED_LOOK_S)
         return None
 
     def _tell_of_question(self, before: AgentState, *, asks_anew: bool) -> None:
@@ -271,11 +273,21 @@ class LiveAgent:
 
     async def _rest(self) -> None:
         now_s = anyio.current_time()
-        waits = [IDLE_LOOK_S, self.status.look_again_in_s(now_s), self.asking.due_in_s(now_s)]
+        waits = [IDLE_LOOK_S, self.status.look_again_in_s(time.monotonic())]
         if self.status.deliverable:
             waits.append(self._courier.due_in_s())
         timeout_s = min(wait for wait in waits if wait is not None)
         if await self._wake.wait(timeout_s):
-            await self._urgent.wait(self._pace_s)
-        else:
+            await self._until_worth_a_look()
+
+    async def _until_worth_a_look(self) -> None:
+        """Wait for a pause in the output; not at all for what is urgent, and not for long when there is no pause."""
+        now_s = time.monotonic()
+        if now_s > self._looked_s + SLOWEST_LOOK_S:
             self._pace_s = FASTEST_LOOK_S
+        soonest_s = max(self._looked_s + self._pace_s, now_s + FASTEST_LOOK_S)
+        latest_s = max(soonest_s, self._looked_s + SLOWEST_LOOK_S)
+        while (now_s := time.monotonic()) < latest_s:
+            due_s = min(latest_s, max(soonest_s, self._printed_s + min(CALM_S, self._pace_s)))
+            if now_s >= due_s or await self._urgent.wait(due_s - now_s):
+                return

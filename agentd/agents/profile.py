@@ -18,6 +18,7 @@ from agentd.agents.patterns import compile_pattern
 from agentd.errors import InvalidValue, NotFound
 
 BUILT_IN = "built-in"
+QUIET_S = 2.0  # agents.md §1: at work no program measured was silent for more than 0.5 s, on a loaded machine
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
 SESSION = "{session}"  # in the words that resume: the id of the program's session
 DAEMONS_OWN = frozenset({"token", "last-screen.txt"})  # in an agent's private directory
@@ -240,6 +241,13 @@ class Profile(_Table, frozen=True):
     def tells(self) -> bool:
         """Tell whether the program says anything of its own state."""
         return self.signals.osc != "none" or any(means != "ignore" for means in self.signals.events.values())
+
+    @property
+    def quiet_s(self) -> float:
+        """Return how long it must have printed nothing before its idle screen is believed."""
+        if self.input.quiet_ms is not None:
+            return self.input.quiet_ms / 1000
+        return QUIET_S if self.tells else 0.0
 
     @property
     def batches(self) -> bool:

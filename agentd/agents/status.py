@@ -269,7 +269,10 @@ def _seen(verdict: Verdict, state: AgentState) -> Opinion:
 def _told(claim: Claim, verdict: Verdict) -> Opinion:
     evidence = claim.message or verdict.evidence
     how = claim.source.partition(" ")[0]
-    return Opinion(claim.state, claim.reason, claim.source, evidence, verdict.draft, claim.waits_for, how)
+    told = Opinion(claim.state, claim.reason, claim.source, evidence, verdict.draft, claim.waits_for, how)
+    if verdict.waits_for and not claim.waits_for and verdict.state is claim.state:  # it works, or not, at a rate limit
+        return replace(told, reason=verdict.reason, evidence=verdict.evidence, waits_for=verdict.waits_for)
+    return told
 
 
 def _asked(claim: Claim | None, verdict: Verdict) -> Opinion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 
 import anyio
@@ -15,7 +16,7 @@ from agentd.agents.ledger import Ledger
 from agentd.agents.live import LiveAgent
 from agentd.agents.profile import Profile
 from agentd.agents.roster import Roster
-from agentd.agents.status import RELEASE_S, Status
+from agentd.agents.status import Status
 from agentd.agents.terminal import Terminal
 from agentd.records import Agent, Delivery, PaneRef
 
@@ -59,8 +60,8 @@ class Watch:
             Status(
                 settle_s=profile.boot.settle_ms / 1000,
                 boot_timeout_s=profile.boot.timeout_s,
-                now_s=anyio.current_time(),
-                quiet_s=_quiet_s(profile),
+                now_s=time.monotonic(),
+                quiet_s=profile.quiet_s,
                 started=started,
             ),
             Asking(agent.id, profile, terminal, parts.audit.decided, parts.audit.answered),
@@ -80,9 +81,3 @@ class Watch:
         with anyio.move_on_after(timeout_s):
             for live in list(self._roster.live.values()):
                 await live.between_deliveries()
-
-
-def _quiet_s(profile: Profile) -> float:
-    if profile.input.quiet_ms is not None:
-        return profile.input.quiet_ms / 1000
-    return RELEASE_S if profile.tells else 0.0

@@ -32,7 +32,7 @@ MODES = {
     "echo": "answers at once",
     "slow": "works for --delay seconds on each prompt (2)",
     "asks-permission": "asks before each prompt; swallows pastes meanwhile",
-    "asks-late": "asks when a prompt was pasted, before Enter",
+    "asks-late": "asks --delay seconds after a paste, before Enter",
     "asks-twice": "asks before each prompt, and once more after a yes",
     "asks-stubbornly": "asks before each prompt and takes no answer",
     "deaf": "looks ready and never reads",
@@ -81,7 +81,7 @@ class DemoAgent:
         self._keys = KeyReader()
         self._prompts: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._asked: list[str] = []  # prompts that wait for permission
-        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: one prompt is done
+        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: one prompt is done; ASKS: time to ask
         self._working = 0
         self._interrupted = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
@@ -125,8 +125,7 @@ class DemoAgent:
         elif isinstance(item, Paste):
             self._composer.paste(item.text)
             if self._mode == "asks-late":
-                self._asked.append(self._composer.text)
-                self._composer.clear()
+                threading.Timer(self._delay_s, self._tell, (ASKS,)).start()
         elif item.char == ENTER:
             return self._submit(lines)
         elif item.char == CTRL_D and not self._composer.text:
@@ -186,6 +185,9 @@ class DemoAgent:
             line = self._said.get()
             if line is None:
                 self._working -= 1
+            elif line is ASKS:
+                self._asked.append(self._composer.text)
+                self._composer.clear()
             else:
                 lines.append(line)
         return lines
@@ -230,11 +232,14 @@ class DemoAgent:
 
 
 def _asked(text: str) -> list[str]:
-    """Return what stands above the question: the bodies of a prompt, as commands that it wants to run."""
+    """Return what stands above the question: the bodies of a prompt, as commands that it wants to run.
+
+    Further lines are indented, so that none of them can look like a first one.
+    """
     bodies = [item.body if isinstance(item, Envelope) else item.text for item in parse(text)]
     first, *rest = "\n".join(bodies).split("\n")
-    shown = [ASKS + first, *rest]
-    cut = shown if len(shown) <= ASKED_LINES else [*shown[:ASKED_LINES], "…"]
+    shown = [ASKS + first, *(f"  {line}" for line in rest)]
+    cut = shown if len(shown) <= ASKED_LINES else [*shown[:ASKED_LINES], "  …"]
     return [one_line(line) for line in cut]
 
 

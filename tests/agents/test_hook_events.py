@@ -26,6 +26,7 @@ PermissionRequest = "permission"
 Notification = "ignore"
 "Notification:ToolPermission" = "permission"
 Stop = "done"
+SessionEnd = "ended"
 StopFailure = "error"
 "StopFailure:rate_limit" = "rate_limit"
 agent-turn-complete = "done"
@@ -124,6 +125,7 @@ def test_a_log_that_is_no_plain_path(path: Any):
 def test_a_session_counts_once_it_was_spoken_to():
     assert report("SessionStart", source="startup").resume_id == ""
     assert report("SessionStart", source="resume").resume_id == SESSION
+    assert report("SessionEnd", reason="prompt_input_exit").resume_id == ""
     assert report("UserPromptSubmit", prompt="hi").resume_id == SESSION
 
 

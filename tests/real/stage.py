@@ -88,7 +88,7 @@ class Stage:
     def screen(self) -> str:
         """Return what tmux itself shows."""
         with contextlib.suppress(AssertionError):
-            return self.whole.screen(self.agent)
+            return "\n".join(line for line in self.whole.screen(self.agent).split("\n") if line.strip())
         return "(no screen)"
 
     def read(self, *words: str) -> str:
@@ -120,10 +120,10 @@ class Stage:
     # -- the judge
 
     def asked(self, id_: str, deadline_s: float = TURN_S) -> Asked:
-        """Wait until the model was asked with a message as the newest; return the question."""
+        """Wait until the model was told a message, by its user or by a hook's answer; return that question."""
 
         def newest() -> Asked | None:
-            return next((asked for asked in self.model.main() if marks(asked.prompt, id_)), None)
+            return next((asked for asked in self.model.main() if marks(asked.raw, id_)), None)
 
         end = time.monotonic() + deadline_s
         while (found := newest()) is None:
