@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -13,6 +14,25 @@ from agentd.doors.told import NOTE
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 EACH = pytest.mark.parametrize("program", list(PROGRAMS), indirect=True)
+
+
+# Gemini CLI takes settings from its user's home, and from files of root's alone: its user writes what docs/mcp.md says.
+BY_HAND = {
+    "agentd": {
+        "command": "/bin/sh",
+        "args": ["-c", "exec $AGENTD_COMMAND mcp"],
+        "env": {name: f"${name}" for name in ("AGENTD_COMMAND", "AGENTD_SOCKET", "AGENTD_TOKEN_FILE")},
+        "trust": True,
+    }
+}
+
+
+@pytest.fixture(autouse=True)
+def by_hand(real: Stage) -> None:
+    """Do what the program's profile cannot do."""
+    if real.program.name == "gemini":
+        path = real.home / ".gemini" / "settings.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "mcpServers": BY_HAND}))
 
 
 def directive(text: str) -> str:
