@@ -84,7 +84,10 @@ def _of_another_thread(values: Values, session: str) -> bool:
 
 def _report(name: str, means: Means, values: Values) -> Report:
     wanted = _asks(values) if means in ("permission", "question") else ""
-    said = _line(values, MESSAGE_CHARS, "message", "error_details", "error_message", "error")
+    failed = means in ("error", "rate_limit", "login")
+    answer = _text(values, "last_assistant_message", "prompt_response")
+    said = _cut(_folded(answer), MESSAGE_CHARS) if failed else ""
+    said = said or _line(values, MESSAGE_CHARS, "message", "error_details", "error_message", "error")
     # A session that was never spoken to cannot be resumed.
     spoken_to = means not in ("ready", "ended", "ignore") or values.get("source") == "resume"
     return Report(
@@ -93,7 +96,7 @@ def _report(name: str, means: Means, values: Values) -> Report:
         message=said or _cut(_folded(wanted), MESSAGE_CHARS),
         resume_id=_session(values) if spoken_to else "",
         log_path=_path(values),
-        answer=_text(values, "last_assistant_message", "prompt_response"),
+        answer="" if failed else answer,
         # What is not seen whole must not be matched.
         asks=wanted if means == "permission" and len(wanted) <= ASKED_CHARS else "",
     )

@@ -22,6 +22,11 @@ _RUN = (
     "import sys; home = sys.argv.pop(1); home in sys.path or sys.path.insert(0, home); "
     "from agentd.cli import main; sys.exit(main())"
 )
+# Some programs start others with an environment that they cleaned.
+_LAUNCHER = """#!/bin/sh
+[ -n "$AGENTD_SOCKET" ] || export AGENTD_SOCKET={socket}
+exec {words} "$@"
+"""
 
 
 class Places:
@@ -34,9 +39,9 @@ class Places:
     def write_launcher(self) -> None:
         """Make the program that is this very agentd; a newer daemon's takes its place under agents that live on."""
         package_dir = str(Path(agentd.__file__).parents[1])
-        words = [sys.executable, "-P", "-c", _RUN, package_dir]
+        words = shlex.join([sys.executable, "-P", "-c", _RUN, package_dir])
         fresh = f"{self._paths.launcher}.{os.getpid()}"
-        _write(fresh, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', mode=0o700)
+        _write(fresh, _LAUNCHER.format(socket=shlex.quote(self._paths.socket), words=words), mode=0o700)
         Path(fresh).replace(self._paths.launcher)
 
     def write_token(self, agent_id: str, token: str) -> None:

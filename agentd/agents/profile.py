@@ -229,7 +229,7 @@ class Profile(_Table, frozen=True):
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
-        for number, rule in enumerate(self.rules):
+        for number, rule in enumerate(self.rules, 1):
             if rule.region != "bottom" and self.input.composer is None:
                 raise ValueError(f"rules[{number}].region: `{rule.region}` needs `input.composer`")
 
@@ -331,10 +331,10 @@ def read_profile(name: str, text: str, origin: str) -> Profile:
 
 
 def _sentence(error: msgspec.ValidationError) -> str:
-    """Return msgspec's finding with the key first: `input.envelope: Invalid enum value 'x'`."""
+    """Return msgspec's finding with the key first, counted from 1: `rules[1].state: Invalid enum value 'x'`."""
     what, _, path = str(error).partition(" - at `$")
     what = what.replace("Object contains unknown field", "there is no key").replace("Object missing", "missing")
-    key = path.strip("`.")
+    key = re.sub(r"\[(\d+)\]", lambda index: f"[{int(index[1]) + 1}]", path.strip("`."))
     sentence = f"{key}: {what}" if key else what
     return sentence if sentence.isprintable() else ascii(sentence)[1:-1]  # a key may be any text; an error is one line
 

@@ -128,5 +128,11 @@ def test_the_launcher_is_this_agentd_with_an_empty_environment(places: Places, r
         done = subprocess.run(argv, env={}, cwd=tmp_path, capture_output=True, text=True, timeout=30)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("agentd ")
+    done = subprocess.run([str(root / "run-agentd"), "whoami"], env={}, capture_output=True, text=True, timeout=30)
+    assert str(root / "agentd.sock") in done.stderr  # where its own daemon would be
+    done = subprocess.run(
+        [str(root / "run-agentd"), "whoami"], env={"AGENTD_SOCKET": "/x"}, capture_output=True, text=True, timeout=30
+    )
+    assert "at /x" in done.stderr
     assert not (tmp_path / "S").exists()
     assert stat.S_IMODE(os.stat(root / "run-agentd").st_mode) == 0o700

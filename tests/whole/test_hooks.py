@@ -15,6 +15,7 @@ import pytest
 from hooked import add_hooked, bodies, environ_of, type_in
 from instance import Instance, instance, wait_until
 
+from agentd.agents.text import BROUGHT
 from agentd.errors import AgentdError, NotFound
 
 SOON_S = 1.5  # a hook's own deadline, and a busy machine's delay, less what would be a hang
@@ -173,7 +174,7 @@ def test_the_command_prints_then_confirms(whole: Instance, tmp_path: Path):
     output, _ = hook(whole, "PostToolUse", **environ_of(whole, agent))
     values = json.loads(output)["hookSpecificOutput"]
     assert values["hookEventName"] == "PostToolUse"
-    assert values["additionalContext"] == f"[agentd {id_} from operator] \ufffd]52;c;x\ufffd hi"
+    assert values["additionalContext"] == f"{BROUGHT}\n[agentd {id_} from operator] \ufffd]52;c;x\ufffd hi"
     assert whole.json("msg", id_)["state"] == "delivered"
     assert hook(whole, "PostToolUse", **environ_of(whole, agent))[0] == b""
 
