@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,14 +19,7 @@ EACH = pytest.mark.parametrize("program", list(PROGRAMS), indirect=True)
 
 
 # Gemini CLI takes settings from its user's home, and from files of root's alone: its user writes what docs/mcp.md says.
-BY_HAND = {
-    "agentd": {
-        "command": "/bin/sh",
-        "args": ["-c", "exec $AGENTD_COMMAND mcp"],
-        "env": {name: f"${name}" for name in ("AGENTD_COMMAND", "AGENTD_SOCKET", "AGENTD_TOKEN_FILE")},
-        "trust": True,
-    }
-}
+GUIDE = Path(__file__).parents[2] / "docs" / "mcp.md"
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +27,8 @@ def by_hand(real: Stage) -> None:
     """Do what the program's profile cannot do."""
     if real.program.name == "gemini":
         path = real.home / ".gemini" / "settings.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "mcpServers": BY_HAND}))
+        (entry, *_) = re.findall(r"```json\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+        path.write_text(json.dumps({**json.loads(path.read_text()), **json.loads(entry)}))
 
 
 def directive(text: str) -> str:
