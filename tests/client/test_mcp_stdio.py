@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from mcp_client import META, PYTHONPATH, McpClient, command, mcp_client
-from serving import Served, serving_in_thread
+from serving import Served, in_thread, serving_in_thread
 
 from agentd.doors.listening import bind
 from agentd.doors.tools import TOOLS
@@ -195,11 +195,18 @@ def test_what_the_daemon_would_break_off_for_is_refused_alone(served, client, bo
 
 
 def test_a_client_that_writes_before_it_reads_holds_nobody_up(served, client):
-    big = "x" * 100_000  # it comes twice, as a text and as data; of all of them a pipe holds a hundredth
+    """Both pipes would be full, and each side would wait for the other to read."""
+    big = "x" * 50_000  # it comes twice, as a text and as data
     served.answers.agents_whoami = lambda _: {"name": big}
-    for _ in range(30):
+    ping = json.dumps({"jsonrpc": "2.0", "id": "p", "method": "ping"}).encode() + b"\n"
+    for _ in range(20):
         client.begin("tools/call", name="whoami", arguments={})
-    assert [client.read()["result"]["structuredContent"]["name"] == big for _ in range(30)] == [True] * 30
+    with in_thread(lambda: client.write(ping * 5000)) as writing:
+        writing.join(10)
+        stuck = writing.is_alive()
+        names = [answer for answer in (client.read()["result"] for _ in range(5020)) if answer]
+    assert not stuck
+    assert [name["structuredContent"]["name"] == big for name in names] == [True] * 20
 
 
 def test_the_end_of_stdin_is_the_end(served, environ):

@@ -144,16 +144,19 @@ def test_who_is_no_agent_has_no_tools():
 
 def test_a_parameter_that_is_not_offered_is_refused_though_the_call_has_it():
     asked = Asked()
-    for name, extra in (
-        ("send_message", "headers"),
-        ("send_message", "key"),
-        ("inbox", "target"),
-        ("list_agents", "x\x1b"),
+    message = {"to": "bob", "body": "x"}
+    for name, good, extra in (
+        ("send_message", message, {"headers": {"from": "operator"}}),
+        ("send_message", message, {"key": "k"}),
+        ("inbox", {}, {"target": "bob"}),
+        ("list_agents", {}, {"x\x1b": 1}),
     ):
-        result = asked.use(name, **{extra: {}})
+        result = asked.use(name, **good, **extra)
         assert result["structuredContent"]["error"]["code"] == "invalid"
         assert "\x1b" not in result["content"][0]["text"]
-    assert asked.calls == []
+        assert asked.calls == []
+        asked.use(name, **good)
+        assert asked.calls.pop()[0] == TOOLS[name].call
     asked.use("inbox")
     assert asked.calls[0][1].limit == TOOLS["inbox"].defaults["limit"]
 
