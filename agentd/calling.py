@@ -58,7 +58,9 @@ def arguments(
         known = isinstance(wait_s, int | float) and 0 <= wait_s <= LONGEST_WAIT_S  # the daemon refuses any other
         return params, None, wait_s + WAIT_MARGIN_S if known else default_s
     if timeout_s is None:
-        return params, None, default_s
+        wait_s = params.get("wait_s", 0)  # of a call that may wait, as messages.inbox does
+        known = isinstance(wait_s, int | float) and 0 <= wait_s <= LONGEST_WAIT_S
+        return params, None, default_s + wait_s if known else default_s
     return params, {"deadline_ms": max(1, round(timeout_s * 1000))}, timeout_s
 
 

@@ -55,6 +55,7 @@ FUNCTIONS: dict[str, Function] = {
     "messages.take": messages.take,
     "messages.extend": messages.extend,
     "messages.ack": messages.ack,
+    "messages.done": messages.done,
     "messages.confirm": hooks.confirm,
     "messages.nack": messages.nack,
     "messages.dead": messages.dead,

@@ -493,6 +493,13 @@ _TABLE = (
         "schema", "calls:schema", "Print every call with the types of its parameters.", "agentd schema", group=OTHER
     ),
     Command(
+        "mcp",
+        "mcp:mcp",
+        "Give an agent's own program its tools: an MCP server on stdin and stdout, as that agent and nobody else.",
+        "agentd mcp",
+        group=OTHER,
+    ),
+    Command(
         "demo",
         "about:demo",
         "Do the main job on an instance of its own, which leaves nothing behind.",

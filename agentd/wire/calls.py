@@ -175,11 +175,15 @@ class MessagesWait(Params):
 
 
 class Inbox(Params):
-    """The caller's inbox, or (operator) an agent's; reading one's own marks it delivered. all: ended ones too."""
+    """The caller's inbox, or (operator) an agent's; reading one's own marks it delivered. all: ended ones too.
+
+    wait_s: when nothing new is in one's own, so long for a message to come.
+    """
 
     target: Target | None = None
     all: bool = False
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    wait_s: Seconds = 0.0
 
 
 class Ids(Params):
@@ -207,6 +211,16 @@ class Ack(Params):
 
     ids: Annotated[list[TakenId], Meta(max_length=10_000)] = []
     all: bool = False
+
+
+class Done(Params):
+    """Messages the caller has in hand, by id or lease; none: all that were delivered to it.
+
+    result: what each sender is answered with before they are acknowledged; a message that is an answer gets none.
+    """
+
+    ids: Annotated[list[TakenId], Meta(max_length=1000)] = []
+    result: Body = ""
 
 
 class Nack(Params):
@@ -376,6 +390,7 @@ _TABLE = (
     Call("messages.take", Take, "Take the next messages, for a time.", agent_may=True),
     Call("messages.extend", Extend, "Hold taken messages longer.", agent_may=True),
     Call("messages.ack", Ack, "Say that messages were dealt with.", agent_may=True),
+    Call("messages.done", Done, "Answer messages in hand with a result and acknowledge them.", agent_may=True),
     Call("messages.confirm", Confirm, "Say that taken messages reached the caller's program.", agent_may=True),
     Call("messages.nack", Nack, "Give messages back.", agent_may=True),
     Call("messages.dead", Dead, "List dead letters.", writes=False),

@@ -37,6 +37,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "messages.get": {"id": "m000000000"},
     "messages.thread": {"id": "m000000000"},
     "messages.wait": {"id": "m000000000", "until": "acked", "timeout_s": 0.1},
+    "messages.done": {},
     "messages.search": {"query": "word"},
     "messages.reindex": {},
     "loops.reset": {},

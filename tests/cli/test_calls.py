@@ -256,6 +256,7 @@ def test_every_command_that_asks_is_tried():
         "completion",
         "schema",
         "demo",
+        "mcp",
         "version",
         "hook",
         "__complete",

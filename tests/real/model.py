@@ -47,6 +47,7 @@ class Asked:
     prompt: str  # what the user said since the last answer
     result: str | None  # the output of the tool that was asked for last, when nothing was said after it
     tools: dict[str, dict[str, Any]]  # what may be called, with its schema
+    namespaces: dict[str, str]  # of those of them that have one
     stream: bool
     at_s: float = field(default_factory=time.time)
     raw: str = ""  # the whole request, with what a program puts into it unasked
@@ -162,7 +163,7 @@ class _Conversation:
         self.result = output
 
     def asked(self, dialect: str, tools: dict[str, dict[str, Any]], *, stream: bool) -> Asked:
-        return Asked(dialect, self.said, "\n".join(self.new), self.result, tools, stream)
+        return Asked(dialect, self.said, "\n".join(self.new), self.result, tools, {}, stream)
 
 
 def read_messages(body: dict[str, Any]) -> Asked:
@@ -210,10 +211,16 @@ def read_responses(body: dict[str, Any]) -> Asked:
         elif kind.endswith("_call") or item.get("role") == "assistant":
             talk.assistant()
     tools: dict[str, dict[str, Any]] = {}
+    namespaces: dict[str, str] = {}
     for tool in body.get("tools") or []:
         for each in tool.get("tools") or [tool]:  # one level of namespaces
-            tools[each.get("name") or each["type"]] = each.get("parameters") or {}
-    return talk.asked("responses", tools, stream=bool(body.get("stream")))
+            name = each.get("name") or each["type"]
+            tools[name] = each.get("parameters") or {}
+            if tool["type"] == "namespace":
+                namespaces[name] = tool["name"]
+    asked = talk.asked("responses", tools, stream=bool(body.get("stream")))
+    asked.namespaces = namespaces
+    return asked
 
 
 def read_gemini(body: dict[str, Any], *, stream: bool) -> Asked:
@@ -311,6 +318,8 @@ def write_responses(asked: Asked, plan: Plan) -> Events:
         arguments = json.dumps(plan.arguments)
         item = {"type": "function_call", "id": f"fc_{number}", "call_id": f"call_{number}", "name": plan.tool}
         item["arguments"] = arguments
+        if plan.tool in asked.namespaces:
+            item["namespace"] = asked.namespaces[plan.tool]
     item["status"] = "completed"
     usage = {
         "input_tokens": 10,
