@@ -11,10 +11,10 @@ import anyio
 from agentd.api.parts import Parts
 from agentd.api.views import message_row
 from agentd.errors import InvalidValue, NotFound
+from agentd.index.engine import FIRST_SEQ, LAST_SEQ, Within
+from agentd.index.query import Query, parse
+from agentd.index.snippet import Snippet, snippet_of
 from agentd.mailbox.ids import STEP, first_seq_at
-from agentd.mailbox.index import FIRST_SEQ, LAST_SEQ, Within
-from agentd.mailbox.query import Query, parse
-from agentd.mailbox.snippet import Snippet, snippet_of
 from agentd.records import OPERATOR, Caller, Message, Role
 from agentd.wire import calls
 
