@@ -14,6 +14,7 @@ from agentd.agents.roster import Roster
 from agentd.agents.watch import Watch
 from agentd.records import Agent, AgentState, Delivery
 from agentd.tmux.tmux import PaneInfo
+from agentd.transcripts.segment import Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,5 +84,6 @@ class Homecoming:
         profile = profiles.get(agent.profile) if known else stand_in(agent.profile)
         kept = replace(agent, pane=info.ref)
         self._ledger.put(kept)
+        self._parts.transcripts.missed(agent.id, Why.AWAY)
         started = agent.state is not AgentState.STARTING
         self._watch.begin(kept, profile, info.ref, started=started, recovered=recovered)

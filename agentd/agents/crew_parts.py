@@ -14,6 +14,7 @@ from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
 from agentd.tmux.fleet import Fleet
+from agentd.transcripts.transcripts import Transcripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class CrewParts:
     metrics: Metrics
     config: Config
     places: Places
+    transcripts: Transcripts
     instance: str
     umask: int  # of whoever started the daemon: ours is 077, and agents' files are their user's business
     log: Log

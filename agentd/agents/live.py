@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import anyio
 
 from agentd.agents.courier import Courier
-from agentd.agents.printed import Printed
 from agentd.agents.profile import Profile
 from agentd.agents.signal import Signal
 from agentd.agents.status import Opinion, Status
@@ -18,6 +17,7 @@ from agentd.errors import AgentdError, AgentGone, StaleTarget
 from agentd.logs import Log
 from agentd.records import Delivery
 from agentd.tmux.tmux import Output
+from agentd.transcripts.transcripts import Recording
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
@@ -44,6 +44,7 @@ class LiveAgent:
         terminal: Terminal,
         courier: Courier,
         status: Status,
+        recording: Recording,
         *,
         on_opinion: Callable[[str, Opinion], None],
         may_deliver: Callable[[], bool],
@@ -54,7 +55,7 @@ class LiveAgent:
         self.terminal = terminal
         self.status = status
         self.seen_ns = 0
-        self.printed = Printed()
+        self.recording = recording
         self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
@@ -68,8 +69,8 @@ class LiveAgent:
 
     def screen_changed(self, output: Output | None = None) -> None:
         """Tell it that the program printed something."""
-        if output is not None and self.printed.followed:
-            self.printed.add(output.data)
+        if output is not None:
+            self.recording.heard(output.escaped)
         self.terminal.changed.set()
         self._wake.set()
 
@@ -89,7 +90,6 @@ class LiveAgent:
 
     def died(self) -> None:
         """Tell it that its program ended."""
-        self.printed.close()
         self.terminal.changed.set()
         self._hurry()
 

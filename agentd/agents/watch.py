@@ -17,6 +17,7 @@ from agentd.agents.roster import Roster
 from agentd.agents.status import Status
 from agentd.agents.terminal import Terminal
 from agentd.records import Agent, Delivery, PaneRef
+from agentd.transcripts.transcripts import Recording
 
 
 class Watch:
@@ -61,6 +62,7 @@ class Watch:
                 now_s=anyio.current_time(),
                 started=started,
             ),
+            Recording(parts.transcripts, agent.id),
             on_opinion=self._ledger.on_opinion,
             may_deliver=lambda: not self._quiet,
             log=parts.log,

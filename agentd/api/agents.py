@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +119,8 @@ async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[st
         **agent_row(parts, agent),
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
         "created_at": agent.created_ns / 1e9,
+        "log_path": agent.log_path or None,
+        "transcript": (await parts.transcripts.glance(agent.id))._asdict(),
         "attach": parts.tmux.attach_argv(agent.pane) if agent.pane else None,
         "messages": {state: counts.get(state, 0) for state in MessageState},
     }
@@ -200,14 +201,14 @@ async def respawn(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dic
 
 async def keys(parts: Parts, _caller: Caller, params: calls.Keys) -> dict[str, Any]:
     """Press keys."""
-    live = _running(parts, params.target)
+    live = running(parts, params.target)
     await live.terminal.press(params.keys)
     return {"pressed": len(params.keys)}
 
 
 async def interrupt(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
     """Interrupt an agent."""
-    live = _running(parts, params.target)
+    live = running(parts, params.target)
     await live.terminal.interrupt()
     return {"pressed": len(live.profile.input.interrupt_keys)}
 
@@ -300,16 +301,8 @@ def whoami(_parts: Parts, caller: Caller, _params: calls.Nothing) -> dict[str, A
     return {"role": caller.role, "id": caller.agent_id or None, "name": caller.name, "pid": caller.pid}
 
 
-async def follow(parts: Parts, _caller: Caller, params: calls.AgentsFollow) -> AsyncIterator[dict[str, Any]]:
-    """Stream what an agent prints, beginning with what its screen shows."""
-    live = _running(parts, params.target)
-    look = await live.terminal.capture(None, escapes=params.raw)
-    yield {"text": look.text.rstrip() + "\n"}
-    async for text in live.printed.follow(raw=params.raw):
-        yield {"text": text}
-
-
-def _running(parts: Parts, target: str) -> LiveAgent:
+def running(parts: Parts, target: str) -> LiveAgent:
+    """Return the live part of the one agent that is named; raises AgentGone when its program has ended."""
     agent = parts.directory.one(target)
     live = parts.crew.live(agent.id)
     if live is None:

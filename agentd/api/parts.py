@@ -25,6 +25,7 @@ from agentd.metrics import Metrics
 from agentd.switches import Switches
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.queries import Queries
+from agentd.transcripts.transcripts import Transcripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Parts:
     registry: Registry
     directory: Directory
     places: Places
+    transcripts: Transcripts
     profiles: Profiles
     crew: Crew
     teams: Teams

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentd.api import agents, daemon, loops, mailbox, messages, search, sending, sessions, teams
+from agentd.api import agents, daemon, loops, mailbox, messages, search, sending, sessions, teams, transcripts
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params
@@ -28,7 +28,9 @@ FUNCTIONS: dict[str, Function] = {
     "agents.capture": agents.capture,
     "agents.wait": agents.wait,
     "agents.whoami": agents.whoami,
-    "agents.follow": agents.follow,
+    "agents.follow": transcripts.follow,
+    "agents.transcript": transcripts.transcript,
+    "agents.own_log": transcripts.own_log,
     "messages.send": sending.send,
     "messages.send_batch": sending.send_batch,
     "messages.get": messages.get,
