@@ -173,7 +173,9 @@ class Transcripts:
     async def glance(self, agent_id: str) -> Extent:
         """Return what is written of an agent's transcript, from memory if it was written to."""
         known = self._store.known(agent_id)
-        return known or await self._read(partial(extent, self._directory / agent_id))
+        if known is not None:
+            return known
+        return await self._read(partial(extent, self._directory / agent_id))
 
     async def position_at(self, agent_id: str, at_ns: int) -> int:
         """Return the position of the first thing that was printed at a time or later."""
