@@ -53,6 +53,7 @@ from agentd.tmux.fleet import Fleet
 from agentd.tmux.measured import switches_of
 from agentd.tmux.notation import decode_output
 from agentd.tmux.queries import Queries, ask, tags_of
+from agentd.transcripts.search import TranscriptSearch
 from agentd.transcripts.transcripts import Transcripts
 
 EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
@@ -150,6 +151,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
             await tasks.start(parts.transcripts.run)
             await tasks.start(parts.crew.run)
             await tasks.start(parts.search.run)
+            await tasks.start(parts.transcript_search.run)
             adoption = await parts.crew.adopt(recovered)
             await parts.queries.revive()
             await tasks.start(door.serve)
@@ -179,6 +181,15 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             paths.mailbox_dir, settings.search, mailbox, lambda report: given.log.warning("search", report=report)
         )
     )
+    transcript_search = await stack.enter_async_context(
+        TranscriptSearch.open(
+            paths.transcripts_dir,
+            settings.transcripts,
+            settings.search,
+            lambda report: given.log.warning("search", report=report),
+        )
+    )
+    transcripts.on_written.append(transcript_search.on_written)
     queries = Queries(cache, tmux)
     mailbox.on_standing.append(partial(_tell_standing, given.log, events))
     directory = Directory(await registry.entries())
@@ -218,6 +229,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         directory=directory,
         places=places,
         transcripts=transcripts,
+        transcript_search=transcript_search,
         profiles=profiles,
         crew=crew,
         teams=Teams(registry, directory, await registry.teams()),

@@ -16,7 +16,6 @@ class Part(NamedTuple):
     """A part of a file."""
 
     data: bytes
-    next: int
     size_bytes: int
 
 
@@ -42,4 +41,4 @@ def read_part(path: str, offset: int, most_bytes: int) -> Part:
         if info.st_uid != os.getuid():
             raise Denied(f"{path} belongs to uid {info.st_uid}, not to you", hint=HINT)
         data = os.pread(file.fileno(), most_bytes, offset)
-    return Part(data, offset + len(data), info.st_size)
+    return Part(data, info.st_size)

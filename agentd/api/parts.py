@@ -25,6 +25,7 @@ from agentd.metrics import Metrics
 from agentd.switches import Switches
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.queries import Queries
+from agentd.transcripts.search import TranscriptSearch
 from agentd.transcripts.transcripts import Transcripts
 
 
@@ -46,6 +47,7 @@ class Parts:
     directory: Directory
     places: Places
     transcripts: Transcripts
+    transcript_search: TranscriptSearch
     profiles: Profiles
     crew: Crew
     teams: Teams

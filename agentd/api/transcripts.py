@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -81,11 +82,14 @@ def _text(page: Page, *, is_last: bool, lines: int | None) -> dict[str, Any]:
     for piece in page.pieces:
         found += plain.feed(piece.data) if isinstance(piece, Printed) else [*plain.end_line(), piece.sentence]
     left_bytes = plain.unsettled_bytes
+    rest = ""
     if is_last or page.next - left_bytes <= page.start:
         left_bytes = plain.held_bytes
-        found += plain.end_line()
-    text = "\n".join(found if lines is None else found[-lines:])
-    return {"text": f"{text}\n" if text else "", **_about(page), "next": page.next - left_bytes}
+        rest = plain.line.rstrip(" ")
+    if lines is not None:
+        found = found[len(found) + bool(rest) - lines :] if len(found) + bool(rest) > lines else found
+    text = "".join(f"{line}\n" for line in found) + rest
+    return {"text": text, **_about(page), "next": page.next - left_bytes}
 
 
 def _about(page: Page) -> dict[str, Any]:
@@ -144,8 +148,10 @@ async def own_log(parts: Parts, _caller: Caller, params: calls.OwnLog) -> dict[s
             hint=f"what it printed: agentd transcript {agent.name}",
         )
     part = await anyio.to_thread.run_sync(read_part, agent.log_path, params.offset, params.limit_bytes)
-    shown = {"data": _base64(part.data)} if params.raw else {"text": part.data.decode("utf-8", "replace")}
-    about = {"path": agent.log_path, "offset": params.offset, "next": part.next, "end": part.size_bytes}
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    shown = {"data": _base64(part.data)} if params.raw else {"text": decoder.decode(part.data)}
+    next_ = params.offset + len(part.data) - len(decoder.getstate()[0])  # half a character is left to the next part
+    about = {"path": agent.log_path, "offset": params.offset, "next": next_, "end": part.size_bytes}
     return {"id": agent.id, "name": agent.name, **shown, **about}
 
 

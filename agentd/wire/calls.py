@@ -317,6 +317,12 @@ class Search(Params):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 20
 
 
+class Reindex(Params):
+    """Which index."""
+
+    in_: Literal["messages", "transcripts"] = msgspec.field(default="messages", name="in")
+
+
 class MessagesFollow(Params):
     """Changes of messages: of one inbox, of one sender's messages, or of all."""
 
@@ -368,7 +374,7 @@ _TABLE = (
     Call("messages.retry", Ids, "Offer dead letters again."),
     Call("messages.drop", Ids, "Delete dead letters."),
     Call("messages.search", Search, "Find messages by their words, best first.", agent_may=True, writes=False),
-    Call("messages.reindex", Nothing, "Make the index of messages again from what is stored."),
+    Call("messages.reindex", Reindex, "Make the index of messages or of transcripts again from what is stored."),
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
     Call("loops.list", Nothing, "List chains of messages near a limit or over it.", writes=False),
     Call("loops.reset", LoopsReset, "Let messages that went round in a loop flow again."),
