@@ -252,7 +252,7 @@ _TABLE = (
     Command(
         "search",
         "search:search",
-        'Find messages or what agents printed: all the words, `a OR b`, "a phrase", begin* as a beginning, -word without it.',
+        'Find messages or what agents printed: all the words, `a OR b`, "a phrase", begin* or -word for none of it.',
         "agentd search 'deploy* OR \"roll back\" -test' --to @review --since 2d",
         (Argument("QUERY"),),
         (
