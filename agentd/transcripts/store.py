@@ -63,7 +63,8 @@ class Store:
             return
         self._looked_s = now_s
         try:
-            free = shutil.disk_usage(self._directory.parent).free
+            place = self._directory if self._directory.exists() else self._directory.parent
+            free = shutil.disk_usage(place).free
         except (OSError, AgentdError) as error:
             self.trouble = _said(error)
             return
