@@ -24,7 +24,7 @@ from agentd.index.words import words_of
 from agentd.paths import private_dir
 from agentd.transcripts.passages import Passage, Passages
 from agentd.transcripts.plain import Plain, text_of
-from agentd.transcripts.reading import Reader, extent
+from agentd.transcripts.reading import Page, Reader, extent
 from agentd.transcripts.segment import Missing, Piece, Printed
 
 STEP_BYTES: Final = 64 * 1024  # read of one agent before another has its turn
@@ -85,29 +85,41 @@ class Taken(NamedTuple):
 def next_step(reader: Reader, recent: Recent) -> list[Taken]:
     """Return the parts of the next step of a transcript; a line that has not ended is left to the one after."""
     page = reader.next(STEP_BYTES)
+    is_full = page.next - page.start >= STEP_BYTES
+    if not is_full and not _ends_a_line(page):
+        return []  # before any line counts as seen
     plain = Plain()
     parts: list[Taken] = []
-    position = start = page.start
+    position = start = end = page.start
     at_ns, chars, words = 0, 0, list[str]()
     for at, portion in _portions(page.pieces):
         lines = plain.end_line() if isinstance(portion, Missing) else plain.feed(portion)
         position += portion.positions if isinstance(portion, Missing) else len(portion)
+        end = position - plain.unsettled_bytes
         at_ns = at_ns or at
         for line in lines:
             found = words_of(line)
             if found and recent.is_new(found):
                 words += found
                 chars += len(line)
-        if chars >= PASSAGE_CHARS:
-            parts.append(Taken(start, position - plain.unsettled_bytes, at_ns, words))
-            start, at_ns, chars, words = parts[-1].end, 0, 0, []
-    end = position - plain.unsettled_bytes
-    if end <= page.start and position - page.start >= STEP_BYTES:  # one line as long as the step
+        if chars >= PASSAGE_CHARS and end > start:
+            parts.append(Taken(start, end, at_ns, words))
+            start, at_ns, chars, words = end, 0, 0, []
+    if is_full and end <= page.start:  # one line, longer than the step
         end = position - plain.held_bytes
         words += words_of(plain.line)
     if end > start:
         parts.append(Taken(start, end, at_ns, words))
     return parts
+
+
+def _ends_a_line(page: Page) -> bool:
+    plain = Plain()
+    for piece in page.pieces:
+        if isinstance(piece, Missing):
+            return True
+        plain.feed(piece.data)
+    return plain.unsettled_bytes < page.next - page.start
 
 
 def _portions(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes | Missing]]:
@@ -209,7 +221,11 @@ class TranscriptSearch:
 
     def _found(self, passage: Passage, hit: Hit) -> FoundPassage:
         page = Reader(self._directory / passage.agent, passage.start, self._report).next(passage.end - passage.start)
-        printed = (piece.data for piece in page.pieces if isinstance(piece, Printed))
+        position, printed = passage.start, list[bytes]()
+        for piece in page.pieces:
+            if isinstance(piece, Printed):
+                printed.append(piece.data[: max(0, passage.end - position)])
+            position += piece.positions
         return FoundPassage(passage, text_of(b"".join(printed)), hit.score)
 
     def _behind(self) -> int:
