@@ -34,7 +34,9 @@ async def opened(
     told: list[str] = []
     config = SearchConfig(engine=engine)
     async with (
-        TranscriptSearch.open(str(place), TranscriptsConfig(**settings), config, (reports or told).append) as search,
+        TranscriptSearch.open(
+            str(place), TranscriptsConfig(**settings), config, (told if reports is None else reports).append
+        ) as search,
         anyio.create_task_group() as tasks,
     ):
         await tasks.start(search.run)
