@@ -34,11 +34,12 @@ def read_part(path: str, offset: int, most_bytes: int) -> Part:
     except OSError as error:
         why = "it is a symlink" if Path(path).is_symlink() else error.strerror
         raise Denied(f"{path} cannot be read: {why}", hint=HINT) from None
-    with os.fdopen(descriptor, "rb") as file:
-        info = os.fstat(file.fileno())
+    try:
+        info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise Denied(f"{path} is not a regular file", hint=HINT)
         if info.st_uid != os.getuid():
             raise Denied(f"{path} belongs to uid {info.st_uid}, not to you", hint=HINT)
-        data = os.pread(file.fileno(), most_bytes, offset)
-    return Part(data, info.st_size)
+        return Part(os.pread(descriptor, most_bytes, offset), info.st_size)
+    finally:
+        os.close(descriptor)

@@ -18,6 +18,7 @@ from agentd.transcripts.track import Track
 from agentd.transcripts.waiting import Heard
 
 _FRESH_S: Final = 1.0  # between looks at how much of the disk is free
+_AGAIN_BYTES: Final = 1_000_000  # free, before it is tried again after a failure
 _DAY_NS: Final = 86_400_000_000_000
 
 Decode = Callable[[bytes], bytes]
@@ -40,8 +41,8 @@ class Store:
 
     @property
     def size_bytes(self) -> int:
-        """Return what all files take that were looked at so far."""
-        return sum(track.size_bytes for track in self._tracks.values())
+        """Return what all files take that were looked at so far; for other threads, too."""
+        return sum(track.size_bytes for track in list(self._tracks.values()))
 
     def write(self, batch: Mapping[str, Heard]) -> None:
         """Write a batch; what the disk does not take is counted, and `trouble` says why."""
@@ -69,7 +70,10 @@ class Store:
             self.trouble = _said(error)
             return
         reserve_mb = self._config.reserve_mb
-        self.trouble = f"less than {reserve_mb} MB of the disk are free" if free < reserve_mb * 1_000_000 else ""
+        if free < reserve_mb * 1_000_000:
+            self.trouble = f"less than {reserve_mb} MB of the disk are free"
+        elif free > _AGAIN_BYTES:  # a full disk may still take a few bytes now and then
+            self.trouble = ""
 
     def _write_one(self, agent_id: str, heard: Heard) -> None:
         pieces = self._pieces(agent_id, heard)
@@ -124,10 +128,7 @@ class Store:
         return track
 
     def known(self, agent_id: str) -> Extent | None:
-        """Return what is written of an agent, without a look at the disk; None when it was not looked at yet.
-
-        The one method for other threads than the writing one.
-        """
+        """Return what is written of an agent, None when its files were not looked at yet; for other threads, too."""
         track = self._tracks.get(agent_id)
         return track.extent if track else None
 

@@ -52,7 +52,6 @@ class Transcripts:
         self._followers = 0
         self._reported: set[str] = set()
         self._trouble = ""
-        self._missing_bytes = 0
 
     @classmethod
     @asynccontextmanager
@@ -71,6 +70,7 @@ class Transcripts:
         """Return what is told of them."""
         return {
             "enabled": self.config.enabled,
+            "size_bytes": self._store.size_bytes,
             "waiting_bytes": self._waiting.size_bytes,
             "trouble": self._trouble,
         }
@@ -119,7 +119,7 @@ class Transcripts:
     async def settle(self) -> None:
         """Write what was heard so far."""
         async with self._writing:
-            self._woken, self._hurried = anyio.Event(), anyio.Event()
+            self._rearm()
             batch = self._waiting.take()
             if not batch and not self._trouble:
                 return
@@ -134,6 +134,13 @@ class Transcripts:
                 grown.set()
         for listener in self.on_written:
             listener(batch.keys())
+
+    def _rearm(self) -> None:
+        """Begin to wait anew; who waited for what is dealt with now, in `run`, is let go."""
+        woken, hurried = self._woken, self._hurried
+        self._woken, self._hurried = anyio.Event(), anyio.Event()
+        woken.set()
+        hurried.set()
 
     def _tell_trouble(self, trouble: str) -> None:
         """Tell once that nothing more is kept, and once that it is kept again."""

@@ -64,6 +64,20 @@ async def test_it_is_on_disk_soon_without_being_asked_for(tmp_path: Path):
                 await anyio.sleep(0.01)
 
 
+async def test_who_reads_does_not_keep_the_rest_from_being_written(tmp_path: Path):
+    """A reading writes what waits; the task that waited for it must hear of what comes after."""
+    async with opened(tmp_path) as transcripts:
+        path = tmp_path / AGENT / f"{0:015d}.log"
+        for number in range(5):
+            transcripts.heard(AGENT, b"read %d" % number)
+            await everything(transcripts)
+            await anyio.sleep(0.3)  # until the task waits again
+            transcripts.heard(AGENT, b"not read %d" % number)
+            with anyio.fail_after(1.0):
+                while b"NOT READ %d" % number not in path.read_bytes():
+                    await anyio.sleep(0.01)
+
+
 async def test_followers_come_and_go_and_each_sees_everything_once(tmp_path: Path):
     lines = [b"LINE %06d\n" % number for number in range(20_000)]
     over = False
