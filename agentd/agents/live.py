@@ -10,7 +10,6 @@ import anyio
 
 from agentd.agents.asking import Answer, Asking
 from agentd.agents.courier import Courier, Handover
-from agentd.agents.printed import Printed
 from agentd.agents.profile import Profile, Shape
 from agentd.agents.program_status import Notice, ProgramStatus
 from agentd.agents.reports import Report
@@ -21,6 +20,7 @@ from agentd.errors import AgentdError, AgentGone, StaleTarget
 from agentd.logs import Log
 from agentd.records import AgentState, Delivery
 from agentd.tmux.tmux import Output
+from agentd.transcripts.transcripts import Recording
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
@@ -53,6 +53,7 @@ class LiveAgent:
         courier: Courier,
         status: Status,
         asking: Asking,
+        recording: Recording,
         *,
         on_opinion: Callable[[str, Opinion], None],
         on_asked: Callable[[str], None],
@@ -67,8 +68,8 @@ class LiveAgent:
         self.status = status
         self.asking = asking
         self.seen_ns = 0
-        self.printed = Printed()
         self.answer = ""  # the whole text of its last one, when it tells
+        self.recording = recording
         self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
@@ -93,13 +94,12 @@ class LiveAgent:
         self._printed_s = time.monotonic()
         self.status.printed(self._printed_s)
         if output is not None:
+            self.recording.heard(output.escaped)
             self._take_in(output)
         self.terminal.changed.set()
         self._wake.set()
 
     def _take_in(self, output: Output) -> None:
-        if self.printed.followed:
-            self.printed.add(output.data)
         if self._says is None or not self._says.wants(output.escaped):
             return
         for said in self._says.feed(output.data):
@@ -188,7 +188,6 @@ class LiveAgent:
 
     def died(self) -> None:
         """Tell it that its program ended."""
-        self.printed.close()
         self.terminal.changed.set()
         self._hurry()
 

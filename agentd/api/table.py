@@ -17,6 +17,7 @@ from agentd.api import (
     sending,
     sessions,
     teams,
+    transcripts,
 )
 from agentd.api.parts import Parts
 from agentd.records import Caller
@@ -45,7 +46,9 @@ FUNCTIONS: dict[str, Function] = {
     "agents.wait": agents.wait,
     "agents.whoami": agents.whoami,
     "agents.report": hooks.report,
-    "agents.follow": agents.follow,
+    "agents.follow": transcripts.follow,
+    "agents.transcript": transcripts.transcript,
+    "agents.own_log": transcripts.own_log,
     "messages.send": sending.send,
     "messages.send_batch": sending.send_batch,
     "messages.get": messages.get,
