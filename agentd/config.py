@@ -198,6 +198,20 @@ class TmuxConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TranscriptsConfig:
+    """What agents printed, and how long it is kept."""
+
+    enabled: bool = _setting(default=True, doc="keep everything that agents print")
+    keep_days: float = _setting(
+        30.0, "days after which what was printed is removed; 0: never for that", low=0, high=36_500
+    )
+    agent_mb: float = _setting(100.0, "most megabytes kept of one agent, compressed", low=1, high=1_000_000)
+    total_mb: float = _setting(5000.0, "most megabytes kept of all; the oldest are removed", low=1, high=100_000_000)
+    reserve_mb: int = _setting(128, "free disk space below which nothing more is kept", low=0, high=100_000)
+    search: bool = _setting(default=True, doc="keep an index of them for `agentd search --in transcripts`")
+
+
+@dataclass(frozen=True, slots=True)
 class WatchConfig:
     """Measures what each switch buys, and turns one off that costs more than it gives."""
 
@@ -219,6 +233,7 @@ class Config:
     rpc: RpcConfig = field(default_factory=RpcConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     tmux: TmuxConfig = field(default_factory=TmuxConfig)
+    transcripts: TranscriptsConfig = field(default_factory=TranscriptsConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     origins: Mapping[str, str] = field(default_factory=dict)  # "tmux.width" -> where its value came from
 
@@ -252,6 +267,7 @@ _SECTIONS: dict[str, type] = {
     "rpc": RpcConfig,
     "search": SearchConfig,
     "tmux": TmuxConfig,
+    "transcripts": TranscriptsConfig,
     "watch": WatchConfig,
 }
 

@@ -54,7 +54,10 @@ from agentd.records import Agent, Change, Delivery
 from agentd.switches import Switch
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.measured import switches_of
+from agentd.tmux.notation import decode_output
 from agentd.tmux.queries import Queries, ask, tags_of
+from agentd.transcripts.search import TranscriptSearch
+from agentd.transcripts.transcripts import Transcripts
 
 EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
 EXIT_CANNOT_START = 78  # sysexits EX_CONFIG; reliability.md R04
@@ -148,9 +151,11 @@ async def _serve(given: _Given, starter: _Starter) -> int:
             if given.settings.watch.enabled:
                 tasks.start_soon(parts.switches.watch, given.settings.watch.period_s, partial(_tell_off, parts))
             await tasks.start(parts.cache.run)
+            await tasks.start(parts.transcripts.run)
             await tasks.start(parts.crew.run)
             await tasks.start(parts.search.run)
             tasks.start_soon(parts.errands.run)
+            await tasks.start(parts.transcript_search.run)
             adoption = await parts.crew.adopt(recovered)
             tasks.start_soon(_profile_watch(parts).run)
             await parts.queries.revive()
@@ -173,16 +178,28 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     events, metrics, waiters = Events(), Metrics(), Waiters()
     on_changes: Relay = [waiters.on_changes]
     on_tmux: Relay = []
-    registry, mailbox, tmux, cache = await _open_floors(given, instance, stack, on_changes, on_tmux)
+    registry, mailbox, transcripts, tmux, cache = await _open_floors(
+        given, events, instance, stack, on_changes, on_tmux
+    )
     search = await stack.enter_async_context(
         Search.open(
             paths.mailbox_dir, settings.search, mailbox, lambda report: given.log.warning("search", report=report)
         )
     )
+    transcript_search = await stack.enter_async_context(
+        TranscriptSearch.open(
+            paths.transcripts_dir,
+            settings.transcripts,
+            settings.search,
+            lambda report: given.log.warning("search", report=report),
+        )
+    )
+    transcripts.on_written.append(transcript_search.on_written)
     queries = Queries(cache, tmux)
     mailbox.on_standing.append(partial(_tell_standing, given.log, events))
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
+    places.write_launcher()
     crew = Crew(
         CrewParts(
             tmux=tmux,
@@ -195,6 +212,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             config=settings,
             places=places,
             audit=stack.enter_context(Audit.open(paths.audit_file, directory, events, given.log)),
+            transcripts=transcripts,
             instance=instance,
             umask=given.umask,
             log=given.log,
@@ -217,6 +235,8 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         registry=registry,
         directory=directory,
         places=places,
+        transcripts=transcripts,
+        transcript_search=transcript_search,
         profiles=profiles,
         crew=crew,
         teams=Teams(registry, directory, await registry.teams()),
@@ -236,8 +256,8 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
 
 
 async def _open_floors(
-    given: _Given, instance: str, stack: AsyncExitStack, on_changes: Relay, on_tmux: Relay
-) -> tuple[Registry, Mailbox, Fleet, Cache]:
+    given: _Given, events: Events, instance: str, stack: AsyncExitStack, on_changes: Relay, on_tmux: Relay
+) -> tuple[Registry, Mailbox, Transcripts, Fleet, Cache]:
     """Open what lives outside of this process: the files and the tmux servers."""
     paths, settings, log = given.paths, given.settings, given.log
 
@@ -254,10 +274,15 @@ async def _open_floors(
         Mailbox.open(paths.mailbox_dir, settings.mailbox, partial(_tell, on_changes, log))
     )
     _compare_shards(settings, mailbox, log)
+    transcripts = await stack.enter_async_context(  # closed after tmux: until then programs are heard
+        Transcripts.open(
+            paths.transcripts_dir, settings.transcripts, decode_output, partial(_tell_transcripts, log, events)
+        )
+    )
     tmux = await stack.enter_async_context(
         Fleet.open(settings.tmux, paths, instance, log, partial(_tell, on_tmux, log))
     )
-    return registry, mailbox, tmux, cache
+    return registry, mailbox, transcripts, tmux, cache
 
 
 def _compare_shards(settings: Config, mailbox: Mailbox, log: logs.Log) -> None:
@@ -315,6 +340,12 @@ def _tell_standing(log: logs.Log, events: Events, standing: Standing) -> None:
     """Tell that a shard of the mailbox takes no writes, or takes them again."""
     log.warning("a shard's standing changed", **standing._asdict())
     events.emit("mailbox.shard", **standing._asdict())
+
+
+def _tell_transcripts(log: logs.Log, events: Events, event: str, data: dict[str, Any]) -> None:
+    """Tell that what agents print is not kept any more, is kept again, or that a part of it is damaged."""
+    log.warning(event, **data)
+    events.emit(event, **data)
 
 
 async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:

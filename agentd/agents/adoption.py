@@ -15,6 +15,7 @@ from agentd.agents.watch import Watch
 from agentd.errors import AgentdError
 from agentd.records import Agent, AgentState, Delivery
 from agentd.tmux.tmux import PaneInfo
+from agentd.transcripts.segment import Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Homecoming:
         profile = self._profile(agent.profile)
         kept = replace(agent, pane=info.ref)
         self._ledger.put(kept)
+        self._parts.transcripts.missed(agent.id, Why.AWAY)
         started = agent.state is not AgentState.STARTING
         self._watch.begin(kept, profile, info.ref, started=started, recovered=recovered)
 

@@ -19,6 +19,7 @@ from agentd.agents.watch import Watch
 from agentd.errors import AgentdError
 from agentd.records import Agent, Change, Delivery, MessageState
 from agentd.tmux.tmux import Activity, Output, PaneDied, Restored, ServerGone, TmuxEvent
+from agentd.transcripts.segment import Why
 
 
 class Crew:
@@ -63,9 +64,9 @@ class Crew:
         """Start agents, in order of the requests; a failed one leaves nothing behind."""
         return await self._starts.spawn(requests)
 
-    async def respawn(self, agent: Agent) -> Agent:
-        """Start an ended agent again: same id, same inbox, a new token."""
-        return await self._starts.respawn(agent)
+    async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
+        """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
+        return await self._starts.respawn(agent, fresh=fresh)
 
     async def adopt(self, recovered: Sequence[Delivery]) -> Adoption:
         """Take over the agents that outlived the last daemon; say which are lost and end what nobody knows."""
@@ -90,14 +91,15 @@ class Crew:
         """Take in an event of one of our tmux servers."""
         match event:
             case Output():
-                if live := self._roster.at(event.server, event.pane_id):
-                    live.screen_changed(event)
+                self._roster.heard(event)
             case Activity():
                 if live := self._roster.at(event.server, event.pane_id):
                     live.screen_changed()
             case Restored():  # what was told meanwhile was not heard
                 for agent_id in self._roster.on_server(event.server):
-                    self._roster.live[agent_id].screen_changed()
+                    live = self._roster.live[agent_id]
+                    live.recording.missed(Why.LOST)
+                    live.screen_changed()
             case PaneDied():
                 if live := self._roster.at(event.server, event.pane_id):
                     live.died()

@@ -24,6 +24,7 @@ class Ledger:
         self._directory = parts.directory
         self._registry = parts.registry
         self._places = parts.places
+        self._transcripts = parts.transcripts
         self._events = parts.events
         self._log = parts.log
         self._roster = roster
@@ -61,6 +62,7 @@ class Ledger:
         for agent_id in agent_ids:
             self._directory.drop(agent_id)
             self._places.remove(agent_id)
+        self._transcripts.forget(agent_ids)
         await self._registry.forget(agent_ids)
 
     def keep_screen(self, agent_id: str, screen: str) -> None:
@@ -79,7 +81,7 @@ class Ledger:
         )
         self.put(agent)
         if agent.state is not before.state:
-            self.tell("agent.state", agent)
+            self.tell("agent.state", agent, rule=opinion.rule)
             if before.state is AgentState.STARTING:
                 self._roster.start(self._registry.save, [self._directory.entry(agent_id)])
 
@@ -102,7 +104,7 @@ class Ledger:
             "agent.notified", agent=agent.id, name=agent.name, team=agent.team, kind=notice.kind, text=notice.text
         )
 
-    def tell(self, event: str, agent: Agent) -> None:
+    def tell(self, event: str, agent: Agent, **more: str) -> None:
         """Emit an event about an agent."""
         live = self._roster.live.get(agent.id)
         self._events.emit(
@@ -114,6 +116,7 @@ class Ledger:
             reason=agent.reason,
             waits_for=agent.waits_for,
             **(live.question if live else NOTHING),
+            **more,
         )
 
 

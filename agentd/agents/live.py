@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
 from agentd.agents.asking import NOTHING, Answer, Asking
-from agentd.agents.courier import Courier
-from agentd.agents.printed import Printed
-from agentd.agents.profile import Profile
+from agentd.agents.courier import Courier, Handover
+from agentd.agents.profile import Profile, Shape
 from agentd.agents.program_status import Notice, ProgramStatus
 from agentd.agents.reports import Report
 from agentd.agents.signal import Signal
@@ -21,6 +20,7 @@ from agentd.errors import AgentdError, AgentGone, StaleTarget
 from agentd.logs import Log
 from agentd.records import AgentState, Delivery
 from agentd.tmux.tmux import Output
+from agentd.transcripts.transcripts import Recording
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
@@ -28,6 +28,8 @@ UNHURRIED_LOOK_S = 0.25  # between looks that show nothing new, each in a pause 
 CALM_S = 0.15  # a pause; spinners turn every 0.08 to 0.12 s, and what follows a change of state is silence
 NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
+TYPING_S = 0.2  # a delivery that takes longer types; one that finds nothing to do is over at once
+MOST_PROLONGED = 5  # Claude Code lets 8 go by in a row before it ends the turn with a warning
 SLOWEST_LOOK_S = 0.5  # between looks at an agent that prints without a pause
 
 
@@ -51,6 +53,7 @@ class LiveAgent:
         courier: Courier,
         status: Status,
         asking: Asking,
+        recording: Recording,
         *,
         on_opinion: Callable[[str, Opinion], None],
         on_asked: Callable[[str], None],
@@ -65,8 +68,8 @@ class LiveAgent:
         self.status = status
         self.asking = asking
         self.seen_ns = 0
-        self.printed = Printed()
         self.answer = ""  # the whole text of its last one, when it tells
+        self.recording = recording
         self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
@@ -77,6 +80,7 @@ class LiveAgent:
         self._noticed_s = -NOTICE_PAUSE_S
         self._may_deliver = may_deliver
         self._delivering = anyio.Lock()
+        self._prolonged = 0  # times in a row that messages kept a turn from ending
         self._log = log
         self._wake = Signal()
         self._urgent = Signal()  # what must not wait until a burst of output is over
@@ -95,13 +99,12 @@ class LiveAgent:
         self._printed_s = time.monotonic()
         self.status.printed(self._printed_s)
         if output is not None:
+            self.recording.heard(output.escaped)
             self._take_in(output)
         self.terminal.changed.set()
         self._wake.set()
 
     def _take_in(self, output: Output) -> None:
-        if self.printed.followed:
-            self.printed.add(output.data)
         if self._says is None or not self._says.wants(output.escaped):
             return
         for said in self._says.feed(output.data):
@@ -126,9 +129,48 @@ class LiveAgent:
         self.answer = report.answer or self.answer
         self.asking.hear(report, time.monotonic())
         self._on_report(self.id, report)
+        self.terminal.told(report.means, report.source)
         if self.status.hear(report, time.monotonic()):
             self._on_opinion(self.id, self.status.opinion)
         self._hurry()
+
+    async def hand_over(self, report: Report, shape: Shape, *, again: bool) -> Handover | None:
+        """Take in what a hook of the program said, and return what its answer brings; None when that is nothing.
+
+        A turn that goes on because of it is told as work, so that nothing is typed into it.
+        """
+        if not await self._nothing_is_typed():  # what comes with that is not mixed with anything else
+            self.reported(report)
+            return None
+        try:
+            prolongs = shape == "block"
+            self._prolonged = self._prolonged if again else 0
+            may = self._may_deliver() and not (prolongs and self._prolonged >= MOST_PROLONGED)
+            handover = await self._courier.hand_over() if may else None
+            if handover and prolongs:
+                self._prolonged += 1
+                report = replace(report, means="working", source=f"{report.source}, answered with messages")
+            self.reported(report)
+        finally:
+            self._delivering.release()
+        return handover
+
+    async def _nothing_is_typed(self) -> bool:
+        """Wait a moment for a delivery to end; tell whether none is under way, and none begins until it is released."""
+        with anyio.move_on_after(TYPING_S) as waiting:
+            await self._delivering.acquire()
+        return not waiting.cancelled_caught
+
+    async def interrupt(self) -> int:
+        """Press what interrupts its program, and return how many keys that were.
+
+        None while it is idle: what interrupts a turn may end a program that has none, or open a dialog.
+        """
+        _, verdict = await self.terminal.look()
+        if verdict.state is AgentState.IDLE and self.status.opinion.state is AgentState.IDLE:
+            return 0
+        await self.terminal.press(self.profile.input.interrupt_keys)
+        return len(self.profile.input.interrupt_keys)
 
     async def end_by_itself(self) -> bool:
         """Ask the program to end in its own way, if it can take that now; tell whether it did in its profile's time."""
@@ -151,7 +193,6 @@ class LiveAgent:
 
     def died(self) -> None:
         """Tell it that its program ended."""
-        self.printed.close()
         self.terminal.changed.set()
         self._hurry()
 
@@ -203,9 +244,11 @@ class LiveAgent:
 
     async def _deliver(self) -> bool:
         async with self._delivering:
-            submitted = self._may_deliver() and await self._courier.deliver()
+            since_s = time.monotonic()
+            # Looked at again: a hook may have taken messages meanwhile, and its turn goes on.
+            submitted = self._may_deliver() and self.status.deliverable and await self._courier.deliver()
             if submitted:
-                self.status.submitted(time.monotonic())
+                self.status.submitted(since_s)
             return submitted
 
     async def _answer_prompt(self) -> bool:

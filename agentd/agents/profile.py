@@ -20,6 +20,10 @@ from agentd.errors import InvalidValue, NotFound
 
 QUIET_S = 2.0  # agents.md §1: at work no program measured was silent for more than 0.5 s, on a loaded machine
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
+SESSION = "{session}"  # in the words that resume: the id of the program's session
+DAEMONS_OWN = frozenset({"token", "last-screen.txt"})  # in an agent's private directory
+
+_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")  # it becomes a word of a command line: never an option
 
 Pattern = re.Pattern[str]
 Words = tuple[Annotated[str, Meta(max_length=4096)], ...]
@@ -44,6 +48,9 @@ Means = Literal[
     "ended",
     "ignore",
 ]
+# How a hook's answer brings a text: beside what the agent reads next, or as the reason not to end the turn.
+Shape = Literal["context", "block"]
+EventName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}(:[A-Za-z0-9_.-]{1,64})?$(?!\n)")]
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
 
 
@@ -73,6 +80,25 @@ class Boot(_Table, frozen=True):
     settle_ms: Millis = 300  # it must look idle this long
 
 
+class Preface(_Table, frozen=True):
+    """Words of ours before a long text, in a paste of their own.
+
+    For a program that tells its model of a long paste that its user may not have written what it says.
+    """
+
+    text: Annotated[str, Meta(min_length=1, max_length=400)]
+    over_lines: Annotated[int, Meta(ge=1)] = 3  # a text of more lines than this
+    over_chars: Annotated[int, Meta(ge=1)] = 800  # or of more characters
+
+    def __post_init__(self) -> None:
+        if not self.text.isprintable():
+            raise ValueError("`text` must be one line without control characters")
+
+    def belongs_before(self, text: str) -> bool:
+        """Tell whether the program would fold this text."""
+        return len(text) > self.over_chars or text.count("\n") >= self.over_lines
+
+
 class Input(_Table, frozen=True):
     """How text is typed into the program."""
 
@@ -91,6 +117,8 @@ class Input(_Table, frozen=True):
     hint: Pattern | None = None  # what stands in an empty one
     faint: bool = False  # what is drawn dim or grey in it is a hint, too; costs a capture with colours
     placeholder: Pattern | None = None  # what a long paste is shown as
+    preface: Preface | None = None
+    defuse: Pattern | None = None  # what it acts on inside a text, as `@file`; a backslash is put before each
     verify: bool = True  # the text is seen in the composer before Enter
 
     def __post_init__(self) -> None:
@@ -105,7 +133,8 @@ class Signals(_Table, frozen=True):
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
     notices: bool = False  # its bell, OSC 9 and OSC 777 are told as events `agent.notified`
-    events: dict[str, Means] = {}  # by the name of a hook's or notification's event
+    events: dict[EventName, Means] = {}  # by an event of its hooks: `Stop`, or more exactly `StopFailure:rate_limit`
+    carries: dict[EventName, Shape] = {}  # the events whose answer can bring messages
 
     @property
     def heard(self) -> bool:
@@ -116,8 +145,8 @@ class Signals(_Table, frozen=True):
 class SeedFile(_Table, frozen=True):
     """A file in the agent's private directory, written before its program starts.
 
-    `{private}` (that directory), `{cwd}`, `{agentd}` (the command that is agentd, as one shell word) and `{python}` are
-    filled in, here as in `args` and `env`.
+    `{private}` (that directory), `{cwd}`, `{agentd}` (the program that is agentd, here as one word of a shell's command
+    line), `{python}` and `{socket}` are filled in, here as in `args` and `env`.
     """
 
     name: Annotated[
@@ -125,12 +154,30 @@ class SeedFile(_Table, frozen=True):
     ]
     text: Annotated[str, Meta(max_length=65_536)]
 
+    def __post_init__(self) -> None:
+        if self.name.partition("/")[0] in DAEMONS_OWN:
+            raise ValueError(f"`{self.name}` is a file of agentd's own; choose another name")
+
 
 class Resume(_Table, frozen=True):
     """How the program goes on with a session of its own after its end."""
 
-    args: Words = ()  # instead of nothing; `{session}` is the session's id
-    screen: Pattern | None = None  # where the id stands when no hook tells it; its group `session`
+    args: Words = ()  # after its other ones; `{session}` is the session's id
+    screen: Pattern | None = None  # where the id stands on its last screen; its group `session`
+
+    def __post_init__(self) -> None:
+        if self.screen is not None and "session" not in self.screen.groupindex:
+            raise ValueError("`screen` needs a group (?P<session>...)")
+
+    def session_on(self, screen: str) -> str:
+        """Return the session that a program's last screen names; empty when it names none."""
+        found = [match["session"] for match in self.screen.finditer(screen)] if self.screen else []
+        return found[-1] if found and valid_session(found[-1]) else ""
+
+
+def valid_session(text: str) -> bool:
+    """Tell whether a text can be the id of a program's session."""
+    return _SESSION.fullmatch(text) is not None
 
 
 class Answers(_Table, frozen=True):
@@ -165,6 +212,7 @@ class Profile(_Table, frozen=True):
     name: str
     command: Annotated[str, Meta(min_length=1, max_length=4096)]
     doc: str = ""
+    install: str = ""  # the command that gets the program, told to whoever does not have it
     version: str = ""  # of the program that the rules were written for
     args: Words = ()
     env: dict[EnvName, str] = {}
@@ -181,7 +229,7 @@ class Profile(_Table, frozen=True):
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
-        for number, rule in enumerate(self.rules):
+        for number, rule in enumerate(self.rules, 1):
             if rule.region != "bottom" and self.input.composer is None:
                 raise ValueError(f"rules[{number}].region: `{rule.region}` needs `input.composer`")
 
@@ -323,12 +371,13 @@ def read_profile(name: str, text: str, origin: str) -> Profile:
 
 
 def _finding(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Return the key that is meant and msgspec's finding with it: `input.envelope: Invalid enum value 'x'`."""
+    """Return the key that is meant, and msgspec's finding with it, counted from 1: `rules[1].state: Invalid ...`."""
     what, _, path = str(error).partition(" - at `$")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     what = what.replace("Object contains unknown field", "there is no key").replace("Object missing", "missing")
     key = path.strip("`.")
-    sentence = f"{key}: {what}" if key else what
+    counted = re.sub(r"\[(\d+)\]", lambda index: f"[{int(index[1]) + 1}]", key)
+    sentence = f"{counted}: {what}" if key else what
     # A key may be any text; an error is one line.
     shown = sentence if sentence.isprintable() else ascii(sentence)[1:-1]
     return f"{key}.{unknown[1]}".lstrip(".") if unknown else key, shown

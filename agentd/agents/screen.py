@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentd.agents.profile import Profile, Rule
+from agentd.agents.cells import cell_width, within
+from agentd.agents.profile import Input, Profile, Rule
 from agentd.records import AgentState
 
 MAX_LINES = 200  # that are not blank; no rule looks at more
@@ -136,27 +137,37 @@ def _parts(profile: Profile, text: str, solid: str | None) -> _Parts:
     match = profile.input.composer.search(shown)
     if match is None:
         return _Parts(bottom)
-    typed = "\n".join(row.solid for row in near)[slice(*match.span("text"))] if match["text"] else ""
     above = [row.plain for row in rows[: len(rows) - len(near)]] + shown[: match.start()].split("\n")
     below = shown[match.end() :].split("\n")
-    return _Parts(bottom, _typed(profile, match["text"] or "", typed), _full(above), _full(below))
+    return _Parts(bottom, _typed(profile.input, match, near), _full(above), _full(below))
 
 
-def _typed(profile: Profile, shown: str, solid: str) -> str:
-    """Return what was typed into a composer: without its frame, and without a hint."""
-    frame, hint = profile.input.frame, profile.input.hint
-    if frame:
-        shown, solid = _unframed(shown, frame), _unframed(solid, frame)
-    return "" if hint is not None and hint.fullmatch(shown.strip()) else solid
+def _typed(source: Input, match: re.Match[str], rows: Sequence[_Row]) -> str:
+    """Return what was typed into the composer: without its frame, and without a hint."""
+    start, end = match.span("text")
+    shown = match["text"] or ""
+    solid = "\n".join(row.solid for row in rows)[start:end] if shown else ""
+    if source.frame and shown:
+        # A last line that is not typed is the box's lower edge: it is as wide as the box.
+        edge = match[0].rpartition("\n")[2] if match.end() > end else ""
+        lines = [
+            _unframed(source.frame, cell_width(edge), *pair)
+            for pair in zip(shown.split("\n"), solid.split("\n"), strict=True)
+        ]
+        shown, solid = ("\n".join(part) for part in zip(*lines, strict=True))
+    return "" if source.hint is not None and source.hint.fullmatch(shown.strip()) else solid
 
 
-def _unframed(text: str, frame: str) -> str:
-    bare = (line.lstrip(" ") for line in text.split("\n"))
-    return "\n".join(line[1:] if line[:1] and line[0] in frame else line for line in bare)
+def _unframed(frame: str, columns: int, shown: str, solid: str) -> tuple[str, str]:
+    """Return a line without the frame at its beginning, and without what stands right of the box."""
+    start = len(shown) - len(shown.lstrip(" "))
+    start += shown[start : start + 1] in frame and bool(shown[start:])
+    end = within(shown, columns) if columns else len(shown)
+    return shown[start:end], solid[start:end]
 
 
 def _rows(text: str, solid: str) -> list[_Row]:
-    """Return the last lines down to the last one that is not blank, each without blanks at its end, cut to a length."""
+    """Return the last lines, the blank ones at the end left out, without the blanks at their ends, cut to a length."""
     found: list[_Row] = []
     full = 0
     for plain, firm in zip(reversed(text.split("\n")), reversed(solid.split("\n")), strict=True):

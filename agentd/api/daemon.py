@@ -31,6 +31,7 @@ def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, A
         "agents": {"live": parts.crew.count, **{state: states.get(state, 0) for state in AgentState}},
         "tmux": {"version": parts.tmux.version, "servers": _servers(parts)},
         "mailbox": {**parts.mailbox.stats(), "shard": [row._asdict() for row in parts.mailbox.standings()]},
+        "transcripts": parts.transcripts.stats(),
         "cache": parts.cache.stats(),
         "switches": [switch.row() for switch in parts.switches],
         "pool": [],

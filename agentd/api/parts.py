@@ -26,6 +26,8 @@ from agentd.metrics import Metrics
 from agentd.switches import Switches
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.queries import Queries
+from agentd.transcripts.search import TranscriptSearch
+from agentd.transcripts.transcripts import Transcripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Parts:
     registry: Registry
     directory: Directory
     places: Places
+    transcripts: Transcripts
+    transcript_search: TranscriptSearch
     profiles: Profiles
     crew: Crew
     teams: Teams

@@ -16,6 +16,8 @@ from agentd.errors import AgentdError, AgentGone, Conflict, InvalidValue
 from agentd.records import Agent, AgentState, Caller, Draft
 from agentd.wire import calls
 
+DRAWN_S = 5.0  # a program says that it asks before it has drawn the prompt
+LOOK_S = 0.05
 PATIENCE_S = 5.0  # beyond what a delivery may take that the answer has to wait for
 
 
@@ -67,6 +69,8 @@ async def _answer_one(
     live = parts.crew.live(agent.id)
     if live is None:
         raise AgentGone(f"{agent.name} is {agent.state} ({agent.reason})", hint=f"agentd respawn {agent.name}")
+    if agent.waits_for == "permission":
+        await _drawn(live)
     prompt = _standing(agent, live, prompt_id)
     answer = Answer(decision, prompt, pid=caller.pid, uid=caller.uid, reason=reason)
     then = await live.answer_prompt(answer, 2 * parts.config.courier.confirm_s + PATIENCE_S)
@@ -82,6 +86,12 @@ async def _answer_one(
     }
 
 
+async def _drawn(live: LiveAgent) -> None:
+    with anyio.move_on_after(DRAWN_S):
+        while live.asking.prompt is None:  # noqa: ASYNC110  it is told by looks at the screen, and they by no event
+            await anyio.sleep(LOOK_S)
+
+
 def _standing(agent: Agent, live: LiveAgent, prompt_id: str | None) -> Prompt:
     """Return the prompt that is meant; raises Conflict saying what the agent does instead of asking it."""
     prompt, name = live.asking.prompt, agent.name
@@ -92,7 +102,7 @@ def _standing(agent: Agent, live: LiveAgent, prompt_id: str | None) -> Prompt:
             f"{name} asks something else by now, prompt {prompt.id}; nothing was pressed",
             hint="look again: agentd approve",
         )
-    if agent.waits_for == "permission":  # told by the program, and not drawn yet
+    if agent.waits_for == "permission":  # told by the program, and not drawn
         why = f"{name} asks for permission, and no rule of its profile sees the prompt on its screen"
     elif agent.state is AgentState.WAITING:
         why = f"{name} waits, and not for permission ({agent.reason})"

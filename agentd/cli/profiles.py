@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agentd.cli.grammar import Values
 
 MAX_SCREEN_BYTES = 4 * 1024 * 1024
+SAVE = "save a screen with: tmux capture-pane -p -e > screen.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def classify(values: Values) -> int:
         "reason": verdict.reason,
         "rule": verdict.rule,
         "draft": verdict.draft,
+        "waits_for": verdict.waits_for,
         "evidence": verdict.evidence,
     }
     if values["json"]:
@@ -88,9 +90,11 @@ def _read(name: str) -> str:
             with open(name, "rb") as file:
                 data = file.read(MAX_SCREEN_BYTES + 1)
     except FileNotFoundError:
-        raise NotFound(f"no file {name}", hint="save a screen with `tmux capture-pane -p`") from None
+        raise NotFound(f"no file {name}", hint=SAVE) from None
     except OSError as error:
         raise InvalidValue(f"cannot read {name}: {error.strerror}", hint="give a file, or - for stdin") from None
+    if b"\0" in data:
+        raise InvalidValue(f"{name} is no saved screen: it holds binary data", hint=SAVE)
     if len(data) > MAX_SCREEN_BYTES:
         raise InvalidValue(f"{name} is over {MAX_SCREEN_BYTES} bytes long", hint="save one screen only")
     return data.decode(errors="replace")

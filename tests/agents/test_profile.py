@@ -37,6 +37,26 @@ def test_the_profiles_we_ship(built_in: Profiles) -> None:
     assert not built_in.get("shell").batches
 
 
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_real_agents_profile_says_what_a_message_to_it_needs(built_in: Profiles, name: str) -> None:
+    profile = built_in.get(name)
+    assert profile.boot.settle_ms >= 300  # a composer is drawn before what may come after it
+    assert profile.input.envelope == "header"  # a body that begins with `!` or `/` is never a command
+    assert profile.input.composer is not None
+    assert not any("yolo" in word or "dangerous" in word or "bypass" in word for word in profile.args)
+    assert profile.stop.text
+    assert "C-c" not in profile.stop.keys  # it ends some of them, and others take it for an answer
+    assert "C-c" not in profile.input.clear_keys
+    assert all(rule.reason for rule in profile.rules)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_what_asks_is_looked_for_before_what_works_and_what_is_idle(built_in: Profiles, name: str) -> None:
+    order = {"waiting": 0, "working": 1, "idle": 2, "draft": 3, "starting": 3}
+    states = [rule.state for rule in built_in.get(name).rules if rule.screen or rule.title]
+    assert states == sorted(states, key=lambda state: order[state])
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_a_profiles_data_is_plain_and_makes_the_same_profile(built_in: Profiles, name: str) -> None:
     profile = built_in.get(name)
@@ -73,19 +93,22 @@ def test_a_users_profile_overrides_ours_by_name(tmp_path: Path) -> None:
         (HEAD + '[input]\nenvelope = "x"', "input.envelope: Invalid enum value 'x'"),
         (HEAD + "[input]\nenter_delay_ms = -1", "input.enter_delay_ms: Expected `int` >= 0"),
         (HEAD + '[input]\ncomposer = "x"', "input: `composer` needs a group (?P<text>...)"),
-        (HEAD + '[[rules]]\nstate = "idl"', "rules[0].state: Invalid enum value 'idl'"),
-        (HEAD + '[[rules]]\nscreen = "x"', "rules[0]: missing required field `state`"),
-        (HEAD + '[[rules]]\nstate = "idle"\nunless = "x"', "rules[0]: there is no key `unless`"),
-        (HEAD + '[[rules]]\nstate = "idle"\ntail = 0', "rules[0].tail: Expected `int` >= 1"),
-        (HEAD + '[[rules]]\nstate = "idle"\nscreen = 1', "rules[0].screen: Expected a regular expression"),
+        (HEAD + '[[rules]]\nstate = "idl"', "rules[1].state: Invalid enum value 'idl'"),
+        (HEAD + '[[rules]]\nscreen = "x"', "rules[1]: missing required field `state`"),
+        (HEAD + '[[rules]]\nstate = "idle"\nunless = "x"', "rules[1]: there is no key `unless`"),
+        (HEAD + '[[rules]]\nstate = "idle"\ntail = 0', "rules[1].tail: Expected `int` >= 1"),
+        (HEAD + '[[rules]]\nstate = "idle"\nscreen = 1', "rules[1].screen: Expected a regular expression"),
         (
             HEAD + '[[rules]]\nstate = "idle"\nscreen = "("',
-            "rules[0].screen: the pattern '(' is not valid: missing ), unterminated subpattern at position 0",
+            "rules[1].screen: the pattern '(' is not valid: missing ), unterminated subpattern at position 0",
         ),
         (
             HEAD + '[[rules]]\nstate = "idle"\nnot = "(a+)+b"',
-            "rules[0].not: the pattern '(a+)+b' has a repeat within a repeat; some screens would take it hours",
+            "rules[1].not: the pattern '(a+)+b' has a repeat within a repeat; some screens would take it hours",
         ),
+        (HEAD + '[[rules]]\nstate = "idle"\n[[rules]]\nstate = "idle"\ntail = 0', "rules[2].tail: Expected `int` >= 1"),
+        (HEAD + '[[rules]]\nstate = "idle"\nregion = "top"', "rules[1].region: Invalid enum value 'top'"),
+        (HEAD + '[[rules]]\nstate = "idle"\nregion = "bare"', "rules[1].region: `bare` needs `input.composer`"),
         (HEAD + 'name = "y"', "`name` is 'y'"),
     ],
 )
@@ -168,7 +191,7 @@ def test_a_bad_rule_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(LINES)
     with pytest.raises(InvalidValue) as caught:
         Profiles.load(str(tmp_path)).get("x")
-    assert caught.value.message.startswith(f"{tmp_path}/x.toml, line 14: rules[1].screen: the pattern '(' is not valid")
+    assert caught.value.message.startswith(f"{tmp_path}/x.toml, line 14: rules[2].screen: the pattern '(' is not valid")
 
 
 def test_a_bad_file_stands_in_nobodys_way_and_is_not_replaced_by_ours(tmp_path: Path) -> None:
