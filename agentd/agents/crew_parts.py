@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agentd.agents.audit import Audit
 from agentd.agents.directory import Directory
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
@@ -14,6 +15,7 @@ from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
 from agentd.tmux.fleet import Fleet
+from agentd.transcripts.transcripts import Transcripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class CrewParts:
     metrics: Metrics
     config: Config
     places: Places
+    audit: Audit
+    transcripts: Transcripts
     instance: str
     umask: int  # of whoever started the daemon: ours is 077, and agents' files are their user's business
     log: Log

@@ -23,6 +23,7 @@ class Ledger:
         self._directory = parts.directory
         self._registry = parts.registry
         self._places = parts.places
+        self._transcripts = parts.transcripts
         self._events = parts.events
         self._log = parts.log
         self._roster = roster
@@ -60,6 +61,7 @@ class Ledger:
         for agent_id in agent_ids:
             self._directory.drop(agent_id)
             self._places.remove(agent_id)
+        self._transcripts.forget(agent_ids)
         await self._registry.forget(agent_ids)
 
     def keep_screen(self, agent_id: str, screen: str) -> None:
@@ -78,9 +80,13 @@ class Ledger:
         )
         self.put(agent)
         if agent.state is not before.state:
-            self.tell("agent.state", agent)
+            self.tell("agent.state", agent, rule=opinion.rule)
             if before.state is AgentState.STARTING:
                 self._roster.start(self._registry.save, [self._directory.entry(agent_id)])
+
+    def on_asked(self, agent_id: str) -> None:
+        """Tell that an agent that waits asks something else now."""
+        self.tell("agent.state", self._directory.entry(agent_id).agent)
 
     def on_report(self, agent_id: str, report: Report) -> None:
         """Keep what a program says its session is called and where its own record of it is."""
@@ -97,8 +103,10 @@ class Ledger:
             "agent.notified", agent=agent.id, name=agent.name, team=agent.team, kind=notice.kind, text=notice.text
         )
 
-    def tell(self, event: str, agent: Agent) -> None:
+    def tell(self, event: str, agent: Agent, **more: str) -> None:
         """Emit an event about an agent."""
+        live = self._roster.live.get(agent.id) if agent.state is AgentState.WAITING else None
+        prompt = live.asking.prompt if live else None
         self._events.emit(
             event,
             agent=agent.id,
@@ -107,6 +115,9 @@ class Ledger:
             state=agent.state,
             reason=agent.reason,
             waits_for=agent.waits_for,
+            **more,
+            prompt=prompt.id if prompt else "",
+            asks=live.asking.asks if live else "",
         )
 
 

@@ -17,6 +17,7 @@ _BY_STATE = {
     AgentState.FAILED: "a ready screen; or agentd stop NAME and agentd respawn NAME",
 }
 _BY_WAITS_FOR = {
+    "permission": "an answer: agentd approve NAME or agentd deny NAME, or at its terminal: agentd attach NAME",
     "login": "a login at its terminal: agentd attach NAME",
     "rate_limit": "its program going on by itself, or a person at its terminal: agentd attach NAME",
     "error": "a person who sees to it at its terminal: agentd attach NAME",

@@ -17,7 +17,7 @@ from agentd.agents.registry import Entry, digest
 from agentd.agents.roster import Roster
 from agentd.agents.shimmed import shimmed
 from agentd.agents.watch import Watch
-from agentd.errors import AgentdError, Conflict, OverLimit
+from agentd.errors import AgentdError, Conflict, InvalidValue, NotFound, OverLimit
 from agentd.failpoint import failpoint
 from agentd.records import Agent, AgentState
 from agentd.tmux.input import check_place
@@ -82,14 +82,14 @@ class Starts:
         await self._ledger.discard(failed)
         return results
 
-    async def respawn(self, agent: Agent) -> Agent:
-        """Start an ended agent again: same id, same inbox, a new token."""
+    async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
+        """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
         if self._roster.known(agent.id):
             raise Conflict(f"{agent.name} is running ({agent.state})", hint=f"stop it first: agentd stop {agent.name}")
         self._check_room(1)
         profile = self._parts.profiles.get(agent.profile)
         before, token = self._parts.directory.entry(agent.id), new_token()
-        entry = Entry(_again(agent), digest(token))
+        entry = Entry(_again(agent, fresh=fresh), digest(token))
         with anyio.CancelScope(shield=True), self._roster.being_started([agent.id]):
             await self._ledger.save_new([entry])  # with its new token, before its program can show it
             results: list[Agent | AgentdError] = [agent]
@@ -108,10 +108,11 @@ class Starts:
         try:
             async with self._spawns:
                 parts.places.write_token(agent.id, token)
+                parts.places.seed(agent, profile)
                 env, cwd = parts.places.environment(agent, profile), agent.cwd or str(Path.home())
                 pane = await parts.tmux.spawn(
                     session_name(agent.name, agent.id),
-                    _command(profile, profile.argv(), env.get("PATH"), cwd),
+                    _command(profile, parts.places.argv(agent, profile), env.get("PATH"), cwd),
                     env=env,
                     cwd=cwd,
                     width=parts.config.tmux.width,
@@ -119,7 +120,7 @@ class Starts:
                     umask=parts.umask,
                 )
         except AgentdError as error:
-            results[index] = error
+            results[index] = _explained(error, profile)
             return
         failpoint("spawn.after_tmux")
         started = replace(agent, pane=pane)
@@ -135,6 +136,14 @@ class Starts:
                 f"{len(live)} agents live and {wanted} more would pass agents.max = {most}",
                 hint="stop some, or raise agents.max",
             )
+
+
+def _explained(error: AgentdError, profile: Profile) -> AgentdError:
+    """Return the error, or the one that says how the program is installed."""
+    missing = isinstance(error, InvalidValue) and error.field == "argv"
+    if not (missing and profile.install):
+        return error
+    return NotFound(f"`{profile.command}` is not installed", hint=f"install it: {profile.install}")
 
 
 def _command(profile: Profile, argv: Sequence[str], path: str | None, cwd: str) -> Sequence[str]:
@@ -162,9 +171,11 @@ def _new_agent(request: SpawnRequest) -> Agent:
     )
 
 
-def _again(agent: Agent) -> Agent:
+def _again(agent: Agent, *, fresh: bool) -> Agent:
     return replace(
         agent,
+        resume_id="" if fresh else agent.resume_id,
+        log_path="" if fresh else agent.log_path,
         state=AgentState.STARTING,
         reason="being started again",
         pane=None,

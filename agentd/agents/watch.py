@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import anyio
 
+from agentd.agents.asking import Asking
 from agentd.agents.courier import Courier
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
@@ -18,6 +19,7 @@ from agentd.agents.roster import Roster
 from agentd.agents.status import Status
 from agentd.agents.terminal import Terminal
 from agentd.records import Agent, Delivery, PaneRef
+from agentd.transcripts.transcripts import Recording
 
 
 class Watch:
@@ -63,7 +65,10 @@ class Watch:
                 quiet_s=profile.quiet_s,
                 started=started,
             ),
+            Asking(agent.id, profile, terminal, parts.audit.decided, parts.audit.answered),
+            Recording(parts.transcripts, agent.id),
             on_opinion=self._ledger.on_opinion,
+            on_asked=self._ledger.on_asked,
             on_report=self._ledger.on_report,
             on_notice=self._ledger.on_notice,
             may_deliver=lambda: not self._quiet,

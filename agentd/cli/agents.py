@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.cli.output import duration, emit, facts, moment, say, table
+from agentd.cli.output import duration, emit, facts, megabytes, moment, say, table
 from agentd.cli.session import NO_AGENTS, ask, given, report_failed
 from agentd.client import connect
 from agentd.errors import EXIT_OK, UsageError
@@ -60,14 +60,27 @@ def show(values: Values) -> int:
         [
             *((name, agent.get(name)) for name in ("name", "id", "profile", "team", "role")),
             ("state", f"{state_of(agent)} for {duration(agent['since_s'])}"),
-            *((name, agent.get(name)) for name in ("reason", "cwd", "pane", "session", "socket", "pid")),
+            *(
+                (name, agent.get(name))
+                for name in ("reason", "asks", "prompt", "cwd", "pane", "session", "socket", "pid")
+            ),
             ("exit status", agent.get("exit_status")),
+            ("resume id", agent.get("resume_id")),
+            ("log", agent.get("log_path")),
             ("created", moment(agent.get("created_at"))),
             ("messages", messages),
+            ("transcript", _transcript(agent)),
+            ("own log", agent.get("log_path")),
             ("environment", env),
         ]
     )
     return EXIT_OK
+
+
+def _transcript(agent: dict[str, Any]) -> str:
+    """Return how much is kept of what the agent printed, and how to see it."""
+    kept = agent.get("transcript")
+    return f"{megabytes(kept['size_bytes'])}, agentd transcript {agent['name']}" if kept and kept["size_bytes"] else ""
 
 
 def explain(values: Values) -> int:
@@ -84,6 +97,8 @@ def explain(values: Values) -> int:
             ("source", answer["source"]),
             ("rule", answer["rule"]),
             ("evidence", answer["evidence"]),
+            ("asks", answer.get("asks")),
+            ("prompt", answer.get("prompt")),
             ("seen", f"{duration(answer['age_s'])} ago"),
             ("draft", "half-typed text stands in its composer" if answer["draft"] else ""),
             ("would change", answer["would_change"]),
@@ -117,7 +132,8 @@ def keys(values: Values) -> int:
 def interrupt(values: Values) -> int:
     """Interrupt an agent."""
     answer = ask("agents.interrupt", {"target": values["target"]})
-    return _done(values, answer, f"interrupted {values['target']}")
+    idle = f"{values['target']} is idle; there is nothing to interrupt"
+    return _done(values, answer, f"interrupted {values['target']}" if answer["pressed"] else idle)
 
 
 def stop(values: Values) -> int:
@@ -139,7 +155,7 @@ def print_stopped(stopped: Sequence[dict[str, Any]]) -> None:
 
 def respawn(values: Values) -> int:
     """Start an ended agent again."""
-    answer = ask("agents.respawn", {"target": values["target"]})
+    answer = ask("agents.respawn", {"target": values["target"], "fresh": values["fresh"] or None})
     return _done(values, answer, f"{answer['agent']['name']} is {answer['agent']['state']}")
 
 

@@ -21,8 +21,11 @@ MessageId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}$(?!\n)", description=
 TakenId = Annotated[
     str, Meta(min_length=2, max_length=32, description="message id, or id#attempt of one that was taken")
 ]
+LeaseId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}#[0-9]{1,6}$(?!\n)", description="id#attempt of a message")]
 Lease = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
+Offset = Annotated[int, Meta(ge=0, le=(1 << 62), description="a place in a transcript or file")]
+PageBytes = Annotated[int, Meta(ge=16_384, le=1_000_000, description="most bytes in one answer")]
 UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
 Path = Annotated[str, Meta(max_length=4096)]
 Priority = Literal["high", "normal", "low"]
@@ -78,6 +81,12 @@ class OneTarget(Params):
     target: Target
 
 
+class Respawn(OneTarget):
+    """One ended agent; fresh: its program begins a session of its own instead of going on with the last one."""
+
+    fresh: bool = False
+
+
 class Stop(Params):
     """Which agents to end; force kills at once."""
 
@@ -90,6 +99,19 @@ class Keys(Params):
 
     target: Target
     keys: Annotated[list[Annotated[str, Meta(min_length=1, max_length=32)]], Meta(min_length=1, max_length=100)]
+
+
+class Approve(Params):
+    """Whose permission prompts; prompt: its id, as agents.list shows it, of one agent's; another one is left alone."""
+
+    target: Target
+    prompt: Annotated[str, Meta(pattern=r"^[0-9a-f]{10}$(?!\n)")] | None = None
+
+
+class Deny(Approve, kw_only=True):
+    """The same; the reason is sent to the agent and written down."""
+
+    reason: Annotated[str, Meta(max_length=2000)] = ""
 
 
 class Capture(Cached, kw_only=True):
@@ -106,6 +128,13 @@ class AgentsWait(Params):
     target: Target
     until: Literal["starting", "idle", "working", "waiting", "stopped", "failed", "exit", "reply"]
     timeout_s: Seconds = 300.0
+
+
+class AgentsReport(Params):
+    """An event of a hook of the caller's own program, and what the program gave the hook to read, as it came."""
+
+    event: Annotated[str, Meta(max_length=100)] = ""
+    payload: Annotated[str, Meta(max_length=1_000_000)] = ""
 
 
 class Send(Params):
@@ -148,11 +177,15 @@ class MessagesWait(Params):
 
 
 class Inbox(Params):
-    """The caller's inbox, or (operator) an agent's; reading one's own marks it delivered. all: ended ones too."""
+    """The caller's inbox, or (operator) an agent's; reading one's own marks it delivered. all: ended ones too.
+
+    wait_s: when nothing new is in one's own, so long for a message to come.
+    """
 
     target: Target | None = None
     all: bool = False
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    wait_s: Seconds = 0.0
 
 
 class Ids(Params):
@@ -182,12 +215,28 @@ class Ack(Params):
     all: bool = False
 
 
+class Done(Params):
+    """Messages the caller has in hand, by id or lease; none: all that were delivered to it.
+
+    result: what each sender is answered with before they are acknowledged; a message that is an answer gets none.
+    """
+
+    ids: Annotated[list[TakenId], Meta(max_length=1000)] = []
+    result: Body = ""
+
+
 class Nack(Params):
     """Give messages back; they are offered again after the delay."""
 
     ids: Annotated[list[TakenId], Meta(min_length=1, max_length=10_000)]
     delay_s: Seconds = 0.0
     detail: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Confirm(Params):
+    """Messages by the lease that came with them."""
+
+    ids: Annotated[list[LeaseId], Meta(min_length=1, max_length=1000)]
 
 
 class Dead(Params):
@@ -276,10 +325,31 @@ class EventsFollow(Params):
 
 
 class AgentsFollow(Params):
-    """What the agent prints, as it prints it."""
+    """What the agent prints: the screen and what is added to it, or all from an offset on; raw: bytes in base64."""
 
     target: Target
+    offset: Offset | None = None
     raw: bool = False
+
+
+class Transcript(Params):
+    """What an agent printed: from an offset or a time on, or its last lines; else all. raw: bytes in base64."""
+
+    target: Target
+    offset: Offset | None = None
+    since: UnixTime | None = None
+    lines: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    raw: bool = False
+    limit_bytes: PageBytes = 262_144
+
+
+class OwnLog(Params):
+    """A part of the file in which the agent's program itself keeps its session; raw: bytes in base64."""
+
+    target: Target
+    offset: Offset = 0
+    raw: bool = False
+    limit_bytes: PageBytes = 262_144
 
 
 class Search(Params):
@@ -292,6 +362,12 @@ class Search(Params):
     since: UnixTime | None = None
     until: UnixTime | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+class Reindex(Params):
+    """Which index."""
+
+    in_: Literal["messages", "transcripts"] = msgspec.field(default="messages", name="in")
 
 
 class MessagesFollow(Params):
@@ -317,18 +393,25 @@ _TABLE = (
     Call("daemon.shutdown", Shutdown, "Stop the daemon."),
     Call("daemon.metrics", Nothing, "Return counters and gauges.", writes=False),
     Call("config.show", Nothing, "Return each setting, its value and where it came from.", writes=False),
+    Call("notify.test", Nothing, "Run the commands of the configuration's [hooks] once, with an example."),
     Call("agents.spawn", Spawn, "Start agents."),
     Call("agents.list", AgentsList, "List agents.", agent_may=True, writes=False),
     Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
     Call("agents.explain", OneTarget, "Say why an agent is thought to be in its state.", agent_may=True, writes=False),
     Call("agents.stop", Stop, "Stop agents."),
-    Call("agents.respawn", OneTarget, "Start an ended agent again under its identity."),
+    Call("agents.respawn", Respawn, "Start an ended agent again under its identity."),
     Call("agents.keys", Keys, "Press keys in an agent's terminal."),
     Call("agents.interrupt", OneTarget, "Interrupt what an agent is doing."),
+    Call("agents.approve", Approve, "Let agents do what they ask permission for."),
+    Call("agents.deny", Deny, "Deny agents what they ask permission for."),
     Call("agents.capture", Capture, "Return what is on an agent's screen.", writes=False),
+    Call("agents.answer", OneTarget, "Return an agent's last answer, whole, as its program told it.", writes=False),
     Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
     Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),
+    Call("agents.report", AgentsReport, "Take in what a hook of the caller's program says.", agent_may=True),
     Call("agents.follow", AgentsFollow, "Stream what an agent prints.", writes=False, stream=True),
+    Call("agents.transcript", Transcript, "Return what an agent printed.", writes=False),
+    Call("agents.own_log", OwnLog, "Return what an agent's program itself wrote down of its session.", writes=False),
     Call("messages.send", Send, "Send a message; the answer means it is on disk.", agent_may=True),
     Call("messages.send_batch", SendBatch, "Send many messages in one durable commit.", agent_may=True),
     Call("messages.get", OneMessage, "Return a message and every state it went through.", agent_may=True, writes=False),
@@ -338,12 +421,14 @@ _TABLE = (
     Call("messages.take", Take, "Take the next messages, for a time.", agent_may=True),
     Call("messages.extend", Extend, "Hold taken messages longer.", agent_may=True),
     Call("messages.ack", Ack, "Say that messages were dealt with.", agent_may=True),
+    Call("messages.done", Done, "Answer messages in hand with a result and acknowledge them.", agent_may=True),
+    Call("messages.confirm", Confirm, "Say that taken messages reached the caller's program.", agent_may=True),
     Call("messages.nack", Nack, "Give messages back.", agent_may=True),
     Call("messages.dead", Dead, "List dead letters.", writes=False),
     Call("messages.retry", Ids, "Offer dead letters again."),
     Call("messages.drop", Ids, "Delete dead letters."),
     Call("messages.search", Search, "Find messages by their words, best first.", agent_may=True, writes=False),
-    Call("messages.reindex", Nothing, "Make the index of messages again from what is stored."),
+    Call("messages.reindex", Reindex, "Make the index of messages or of transcripts again from what is stored."),
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
     Call("loops.list", Nothing, "List chains of messages near a limit or over it.", writes=False),
     Call("loops.reset", LoopsReset, "Let messages that went round in a loop flow again."),
