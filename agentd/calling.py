@@ -28,7 +28,15 @@ READS = frozenset(  # calls that change nothing: made again when the connection 
         *("daemon.status", "daemon.metrics", "config.show", "schema", "profiles.list", "profiles.get"),
         *("agents.list", "agents.get", "agents.explain", "agents.capture", "agents.wait", "agents.whoami"),
         *("messages.get", "messages.wait", "messages.dead", "sessions.list", "sessions.get", "teams.list", "teams.get"),
-        *("events.list", "events.follow", "agents.follow", "messages.follow", "messages.search"),
+        *(
+            "events.list",
+            "events.follow",
+            "agents.follow",
+            "agents.transcript",
+            "agents.own_log",
+            "messages.follow",
+            "messages.search",
+        ),
         *("mailbox.stats", "mailbox.verify", "mailbox.export", "messages.thread", "loops.list"),
     }
 )

@@ -27,6 +27,7 @@ from agentd.agents.directory import Directory
 from agentd.agents.loops import Loops
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
+from agentd.agents.profile_watch import ProfileWatch
 from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
@@ -40,6 +41,7 @@ from agentd.doors.identity import identify
 from agentd.doors.inhabitants import Inhabitants
 from agentd.doors.listening import AlreadyRunning, InstanceLock, check_place
 from agentd.doors.rpc import RpcDoor
+from agentd.errands.errands import Errands, Surroundings
 from agentd.errors import AgentdError
 from agentd.events import Events
 from agentd.garbage import collect_rarely
@@ -52,7 +54,10 @@ from agentd.records import Agent, Change, Delivery
 from agentd.switches import Switch
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.measured import switches_of
+from agentd.tmux.notation import decode_output
 from agentd.tmux.queries import Queries, ask, tags_of
+from agentd.transcripts.search import TranscriptSearch
+from agentd.transcripts.transcripts import Transcripts
 
 EXIT_ALREADY_RUNNING = 75  # sysexits EX_TEMPFAIL; reliability.md R05
 EXIT_CANNOT_START = 78  # sysexits EX_CONFIG; reliability.md R04
@@ -146,9 +151,13 @@ async def _serve(given: _Given, starter: _Starter) -> int:
             if given.settings.watch.enabled:
                 tasks.start_soon(parts.switches.watch, given.settings.watch.period_s, partial(_tell_off, parts))
             await tasks.start(parts.cache.run)
+            await tasks.start(parts.transcripts.run)
             await tasks.start(parts.crew.run)
             await tasks.start(parts.search.run)
+            tasks.start_soon(parts.errands.run)
+            await tasks.start(parts.transcript_search.run)
             adoption = await parts.crew.adopt(recovered)
+            tasks.start_soon(_profile_watch(parts).run)
             await parts.queries.revive()
             await tasks.start(door.serve)
             _announce(parts, adoption, given.paths)
@@ -164,17 +173,28 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     """Build the parts, lowest floor first; the stack closes them in reverse."""
     paths, settings = given.paths, given.settings
     started_ns = time.time_ns()
-    profiles = Profiles.load(paths.profiles_dir)  # before tmux is started: a bad one leaves nothing running
+    profiles = Profiles.load(paths.profiles_dir)
     instance = _instance_id(paths)
     events, metrics, waiters = Events(), Metrics(), Waiters()
     on_changes: Relay = [waiters.on_changes]
     on_tmux: Relay = []
-    registry, mailbox, tmux, cache = await _open_floors(given, instance, stack, on_changes, on_tmux)
+    registry, mailbox, transcripts, tmux, cache = await _open_floors(
+        given, events, instance, stack, on_changes, on_tmux
+    )
     search = await stack.enter_async_context(
         Search.open(
             paths.mailbox_dir, settings.search, mailbox, lambda report: given.log.warning("search", report=report)
         )
     )
+    transcript_search = await stack.enter_async_context(
+        TranscriptSearch.open(
+            paths.transcripts_dir,
+            settings.transcripts,
+            settings.search,
+            lambda report: given.log.warning("search", report=report),
+        )
+    )
+    transcripts.on_written.append(transcript_search.on_written)
     queries = Queries(cache, tmux)
     mailbox.on_standing.append(partial(_tell_standing, given.log, events))
     directory = Directory(await registry.entries())
@@ -192,6 +212,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             config=settings,
             places=places,
             audit=stack.enter_context(Audit.open(paths.audit_file, directory, events, given.log)),
+            transcripts=transcripts,
             instance=instance,
             umask=given.umask,
             log=given.log,
@@ -214,6 +235,8 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         registry=registry,
         directory=directory,
         places=places,
+        transcripts=transcripts,
+        transcript_search=transcript_search,
         profiles=profiles,
         crew=crew,
         teams=Teams(registry, directory, await registry.teams()),
@@ -222,6 +245,9 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         causes=causes,
         refusals=Refusals(events, metrics, directory.display, time.monotonic),
         events=events,
+        errands=Errands(
+            settings.hooks, Surroundings(os.environ, given.umask, paths.socket, tmux.attached), events, given.log
+        ),
         metrics=metrics,
         log=given.log,
         request_stop=stop.request,
@@ -230,8 +256,8 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
 
 
 async def _open_floors(
-    given: _Given, instance: str, stack: AsyncExitStack, on_changes: Relay, on_tmux: Relay
-) -> tuple[Registry, Mailbox, Fleet, Cache]:
+    given: _Given, events: Events, instance: str, stack: AsyncExitStack, on_changes: Relay, on_tmux: Relay
+) -> tuple[Registry, Mailbox, Transcripts, Fleet, Cache]:
     """Open what lives outside of this process: the files and the tmux servers."""
     paths, settings, log = given.paths, given.settings, given.log
 
@@ -248,10 +274,15 @@ async def _open_floors(
         Mailbox.open(paths.mailbox_dir, settings.mailbox, partial(_tell, on_changes, log))
     )
     _compare_shards(settings, mailbox, log)
+    transcripts = await stack.enter_async_context(  # closed after tmux: until then programs are heard
+        Transcripts.open(
+            paths.transcripts_dir, settings.transcripts, decode_output, partial(_tell_transcripts, log, events)
+        )
+    )
     tmux = await stack.enter_async_context(
         Fleet.open(settings.tmux, paths, instance, log, partial(_tell, on_tmux, log))
     )
-    return registry, mailbox, tmux, cache
+    return registry, mailbox, transcripts, tmux, cache
 
 
 def _compare_shards(settings: Config, mailbox: Mailbox, log: logs.Log) -> None:
@@ -271,6 +302,10 @@ def _door(parts: Parts, path: str) -> RpcDoor:
         hello={"server": f"agentd {__version__}", "pid": os.getpid(), "instance": parts.instance},
         log=parts.log,
     )
+
+
+def _profile_watch(parts: Parts) -> ProfileWatch:
+    return ProfileWatch(parts.profiles, parts.crew.profile_changed, parts.events, parts.log)
 
 
 def _gauges(parts: Parts) -> LoopLag:
@@ -305,6 +340,12 @@ def _tell_standing(log: logs.Log, events: Events, standing: Standing) -> None:
     """Tell that a shard of the mailbox takes no writes, or takes them again."""
     log.warning("a shard's standing changed", **standing._asdict())
     events.emit("mailbox.shard", **standing._asdict())
+
+
+def _tell_transcripts(log: logs.Log, events: Events, event: str, data: dict[str, Any]) -> None:
+    """Tell that what agents print is not kept any more, is kept again, or that a part of it is damaged."""
+    log.warning(event, **data)
+    events.emit(event, **data)
 
 
 async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:

@@ -101,6 +101,11 @@ class Paths:
         return os.path.join(self.state_dir, "run-agentd")
 
     @property
+    def transcripts_dir(self) -> str:
+        """Return the directory of what agents printed."""
+        return os.path.join(self.state_dir, "transcripts")
+
+    @property
     def log_file(self) -> str:
         """Return the path of the daemon's log."""
         return os.path.join(self.state_dir, "agentd.log")

@@ -20,11 +20,11 @@ from itertools import accumulate
 from pathlib import Path
 
 from agentd.config import SearchConfig
-from agentd.mailbox.index import Entry, Within
-from agentd.mailbox.index_home import IndexHome
-from agentd.mailbox.query import parse
+from agentd.index.engine import Entry, Within
+from agentd.index.home import IndexHome
+from agentd.index.query import parse
+from agentd.index.words import words_of
 from agentd.mailbox.search import COMMIT_MESSAGES
-from agentd.mailbox.words import words_of
 
 VOCABULARY = [f"w{number:05d}" for number in range(50_000)]
 WEIGHTS = list(accumulate(1 / (rank + 1) for rank in range(len(VOCABULARY))))
@@ -101,7 +101,7 @@ def measure(engine: str, count: int, asked: int) -> None:
     """Print the rows of one engine."""
     with tempfile.TemporaryDirectory(prefix="ab-") as directory:
         place = Path(directory, "index")
-        home = IndexHome(place, SearchConfig(engine=engine), range(1), print)
+        home = IndexHome(place, "messages", SearchConfig(engine=engine), range(1), print)
         home.open()
         spent_s, longest_s = build(home, count)
         home.close()

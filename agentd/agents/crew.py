@@ -19,12 +19,14 @@ from agentd.agents.watch import Watch
 from agentd.errors import AgentdError
 from agentd.records import Agent, Change, Delivery, MessageState
 from agentd.tmux.tmux import Activity, Output, PaneDied, Restored, ServerGone, TmuxEvent
+from agentd.transcripts.segment import Why
 
 
 class Crew:
     """Every live agent; each room of it does one thing to them."""
 
     def __init__(self, parts: CrewParts) -> None:
+        self._profiles = parts.profiles
         self._roster = Roster(parts.log)
         ledger = Ledger(parts, self._roster)
         self._ends = Ends(parts, self._roster, ledger)
@@ -76,20 +78,28 @@ class Crew:
         """End an agent's program and everything it started; what waits in its inbox is kept."""
         return await self._ends.stop(agent, force=force)
 
+    def profile_changed(self, name: str) -> None:
+        """Have the live agents of a profile read and treated as it says now; their programs run on as started."""
+        profile = self._profiles.get(name)
+        for live in self._roster.live.values():
+            if live.profile.name == name:
+                live.follow_profile(profile)
+
     # -- what happens
 
     def on_tmux(self, event: TmuxEvent) -> None:
         """Take in an event of one of our tmux servers."""
         match event:
             case Output():
-                if live := self._roster.at(event.server, event.pane_id):
-                    live.screen_changed(event)
+                self._roster.heard(event)
             case Activity():
                 if live := self._roster.at(event.server, event.pane_id):
                     live.screen_changed()
             case Restored():  # what was told meanwhile was not heard
                 for agent_id in self._roster.on_server(event.server):
-                    self._roster.live[agent_id].screen_changed()
+                    live = self._roster.live[agent_id]
+                    live.recording.missed(Why.LOST)
+                    live.screen_changed()
             case PaneDied():
                 if live := self._roster.at(event.server, event.pane_id):
                     live.died()

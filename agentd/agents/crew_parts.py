@@ -15,6 +15,7 @@ from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
 from agentd.metrics import Metrics
 from agentd.tmux.fleet import Fleet
+from agentd.transcripts.transcripts import Transcripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class CrewParts:
     config: Config
     places: Places
     audit: Audit
+    transcripts: Transcripts
     instance: str
     umask: int  # of whoever started the daemon: ours is 077, and agents' files are their user's business
     log: Log

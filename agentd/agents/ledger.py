@@ -23,6 +23,7 @@ class Ledger:
         self._directory = parts.directory
         self._registry = parts.registry
         self._places = parts.places
+        self._transcripts = parts.transcripts
         self._events = parts.events
         self._log = parts.log
         self._roster = roster
@@ -60,6 +61,7 @@ class Ledger:
         for agent_id in agent_ids:
             self._directory.drop(agent_id)
             self._places.remove(agent_id)
+        self._transcripts.forget(agent_ids)
         await self._registry.forget(agent_ids)
 
     def keep_screen(self, agent_id: str, screen: str) -> None:

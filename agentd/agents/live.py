@@ -10,7 +10,6 @@ import anyio
 
 from agentd.agents.asking import Answer, Asking
 from agentd.agents.courier import Courier, Handover
-from agentd.agents.printed import Printed
 from agentd.agents.profile import Profile, Shape
 from agentd.agents.program_status import Notice, ProgramStatus
 from agentd.agents.reports import Report
@@ -21,6 +20,7 @@ from agentd.errors import AgentdError, AgentGone, StaleTarget
 from agentd.logs import Log
 from agentd.records import AgentState, Delivery
 from agentd.tmux.tmux import Output
+from agentd.transcripts.transcripts import Recording
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
@@ -28,6 +28,7 @@ UNHURRIED_LOOK_S = 0.25  # between looks that show nothing new, each in a pause 
 CALM_S = 0.15  # a pause; spinners turn every 0.08 to 0.12 s, and what follows a change of state is silence
 NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
+TYPING_S = 0.2  # a delivery that takes longer types; one that finds nothing to do is over at once
 MOST_PROLONGED = 5  # Claude Code lets 8 go by in a row before it ends the turn with a warning
 SLOWEST_LOOK_S = 0.5  # between looks at an agent that prints without a pause
 
@@ -52,6 +53,7 @@ class LiveAgent:
         courier: Courier,
         status: Status,
         asking: Asking,
+        recording: Recording,
         *,
         on_opinion: Callable[[str, Opinion], None],
         on_asked: Callable[[str], None],
@@ -66,8 +68,8 @@ class LiveAgent:
         self.status = status
         self.asking = asking
         self.seen_ns = 0
-        self.printed = Printed()
         self.answer = ""  # the whole text of its last one, when it tells
+        self.recording = recording
         self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
@@ -92,13 +94,12 @@ class LiveAgent:
         self._printed_s = time.monotonic()
         self.status.printed(self._printed_s)
         if output is not None:
+            self.recording.heard(output.escaped)
             self._take_in(output)
         self.terminal.changed.set()
         self._wake.set()
 
     def _take_in(self, output: Output) -> None:
-        if self.printed.followed:
-            self.printed.add(output.data)
         if self._says is None or not self._says.wants(output.escaped):
             return
         for said in self._says.feed(output.data):
@@ -121,7 +122,7 @@ class LiveAgent:
     def reported(self, report: Report) -> None:
         """Take in what the program said of itself; a change of its state is told before this returns."""
         self.answer = report.answer or self.answer
-        self.asking.hear(report, anyio.current_time())
+        self.asking.hear(report, time.monotonic())
         self._on_report(self.id, report)
         self.terminal.told(report.means, report.source)
         if self.status.hear(report, time.monotonic()):
@@ -133,10 +134,10 @@ class LiveAgent:
 
         A turn that goes on because of it is told as work, so that nothing is typed into it.
         """
-        if self._delivering.locked():  # it is being typed into: what comes with that is not mixed with anything else
+        if not await self._nothing_is_typed():  # what comes with that is not mixed with anything else
             self.reported(report)
             return None
-        async with self._delivering:
+        try:
             prolongs = shape == "block"
             self._prolonged = self._prolonged if again else 0
             may = self._may_deliver() and not (prolongs and self._prolonged >= MOST_PROLONGED)
@@ -145,7 +146,26 @@ class LiveAgent:
                 self._prolonged += 1
                 report = replace(report, means="working", source=f"{report.source}, answered with messages")
             self.reported(report)
+        finally:
+            self._delivering.release()
         return handover
+
+    async def _nothing_is_typed(self) -> bool:
+        """Wait a moment for a delivery to end; tell whether none is under way, and none begins until it is released."""
+        with anyio.move_on_after(TYPING_S) as waiting:
+            await self._delivering.acquire()
+        return not waiting.cancelled_caught
+
+    async def interrupt(self) -> int:
+        """Press what interrupts its program, and return how many keys that were.
+
+        None while it is idle: what interrupts a turn may end a program that has none, or open a dialog.
+        """
+        _, verdict = await self.terminal.look()
+        if verdict.state is AgentState.IDLE and self.status.opinion.state is AgentState.IDLE:
+            return 0
+        await self.terminal.press(self.profile.input.interrupt_keys)
+        return len(self.profile.input.interrupt_keys)
 
     async def end_by_itself(self) -> bool:
         """Ask the program to end in its own way, if it can take that now; tell whether it did in its profile's time."""
@@ -168,7 +188,6 @@ class LiveAgent:
 
     def died(self) -> None:
         """Tell it that its program ended."""
-        self.printed.close()
         self.terminal.changed.set()
         self._hurry()
 
@@ -220,15 +239,16 @@ class LiveAgent:
 
     async def _deliver(self) -> bool:
         async with self._delivering:
+            since_s = time.monotonic()
             # Looked at again: a hook may have taken messages meanwhile, and its turn goes on.
             submitted = self._may_deliver() and self.status.deliverable and await self._courier.deliver()
             if submitted:
-                self.status.submitted(time.monotonic())
+                self.status.submitted(since_s)
             return submitted
 
     async def _answer_prompt(self) -> bool:
         async with self._delivering:
-            return await self.asking.act(anyio.current_time())
+            return await self.asking.act(time.monotonic())
 
     def _take_profile(self) -> None:
         """Exchange the profile between two actions, so that none begins under one and ends under another."""
@@ -254,11 +274,13 @@ class LiveAgent:
         if await self._courier.tidy(look, verdict):
             return None
         before = self.status.opinion.state
+        asks_anew = self.asking.see(look, verdict, self._looked_s)
         if self.status.see(verdict, self._looked_s):
             self._pace_s = FASTEST_LOOK_S
             self._on_opinion(self.id, self.status.opinion)
         else:
             self._pace_s = min(self._pace_s * 2, UNHURRIED_LOOK_S)
+        self._tell_of_question(before, asks_anew=asks_anew)
         return None
 
     def _tell_of_question(self, before: AgentState, *, asks_anew: bool) -> None:
@@ -272,8 +294,8 @@ class LiveAgent:
         self._wake.set()
 
     async def _rest(self) -> None:
-        now_s = anyio.current_time()
-        waits = [IDLE_LOOK_S, self.status.look_again_in_s(time.monotonic())]
+        now_s = time.monotonic()
+        waits = [IDLE_LOOK_S, self.status.look_again_in_s(now_s), self.asking.due_in_s(now_s)]
         if self.status.deliverable:
             waits.append(self._courier.due_in_s())
         timeout_s = min(wait for wait in waits if wait is not None)

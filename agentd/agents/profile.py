@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from importlib import resources
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from agentd.agents.names import valid_name
 from agentd.agents.patterns import compile_pattern
+from agentd.agents.profile_files import AGAIN, BUILT_IN, ProfileFile, built_in, users
+from agentd.agents.toml_lines import line_of
 from agentd.errors import InvalidValue, NotFound
 
-BUILT_IN = "built-in"
 QUIET_S = 2.0  # agents.md §1: at work no program measured was silent for more than 0.5 s, on a loaded machine
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
 SESSION = "{session}"  # in the words that resume: the id of the program's session
@@ -260,59 +260,96 @@ class Profile(_Table, frozen=True):
         return values
 
 
-class Profiles:
-    """Every profile there is."""
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Every profile that can be used, where each came from, and which files cannot; made whole, exchanged whole."""
 
-    def __init__(self, profiles: Mapping[str, Profile], origins: Mapping[str, str]) -> None:
-        self._profiles = dict(sorted(profiles.items()))
-        self._origins = dict(origins)
+    profiles: Mapping[str, Profile]
+    origins: Mapping[str, str]
+    refused: Mapping[str, InvalidValue]  # by the file's path
+
+
+class Profiles:
+    """Every profile there is, as its files said when they were last read."""
+
+    def __init__(self, user_dir: str, shelf: Shelf) -> None:
+        self.user_dir = user_dir
+        self.shelf = shelf
 
     @classmethod
     def load(cls, user_dir: str) -> Profiles:
-        """Return the profiles we ship and those in the user's directory, which win.
+        """Return the profiles we ship and those in the user's directory, which win; a bad file is kept as such."""
+        profiles = cls(user_dir, Shelf({}, {}, {}))
+        profiles.shelf = profiles.read()
+        return profiles
 
-        Raises InvalidValue with one line that names the file and the key.
-        """
+    def read(self) -> Shelf:
+        """Return what the files say now; where one is bad, what was in force until now stays so."""
+        before, refused = self.shelf, dict[str, InvalidValue]()
         profiles: dict[str, Profile] = {}
         origins: dict[str, str] = {}
-        for name, origin, text in [*_built_in(), *_users(Path(user_dir))]:
-            profiles[name] = read_profile(name, text, origin)
-            origins[name] = origin
-        return cls(profiles, origins)
+        for file in [*built_in(), *users(self.user_dir)]:
+            profiles.pop(file.name, None)  # a file that replaces ours and is bad must not bring ours back
+            origins[file.name] = file.origin
+            try:
+                profiles[file.name] = _profile_of(file)
+            except InvalidValue as error:
+                if file.origin == BUILT_IN:
+                    raise
+                refused[file.origin] = error
+                if file.name in before.profiles:
+                    profiles[file.name], origins[file.name] = before.profiles[file.name], before.origins[file.name]
+        return Shelf(dict(sorted(profiles.items())), origins, refused)
 
     def names(self) -> list[str]:
         """Return the names in order."""
-        return list(self._profiles)
+        return list(self.shelf.profiles)
 
     def get(self, name: str) -> Profile:
-        """Return a profile; raises NotFound naming those there are."""
-        if name not in self._profiles:
-            raise NotFound(f"no profile is named {name!a}", hint=f"profiles: {', '.join(self._profiles)}")
-        return self._profiles[name]
+        """Return a profile; raises InvalidValue when its file is bad, NotFound naming those there are."""
+        if name in self.shelf.profiles:
+            return self.shelf.profiles[name]
+        if error := self.problem(name):
+            raise InvalidValue(error.message, hint=error.hint)
+        raise NotFound(f"no profile is named {name!a}", hint=f"profiles: {', '.join(self.shelf.profiles)}")
 
     def origin(self, name: str) -> str:
         """Return the file a profile came from, or `built-in`."""
-        return self._origins[self.get(name).name]
+        return self.shelf.origins[self.get(name).name]
+
+    def problem(self, name: str) -> InvalidValue | None:
+        """Return what is wrong with the user's file of a profile, in force or not."""
+        return next((error for path, error in self.shelf.refused.items() if Path(path).stem == name), None)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per profile: name, doc, version, origin, command, delivery."""
-        return [
-            {
-                "name": profile.name,
-                "doc": profile.doc,
-                "version": profile.version,
-                "origin": self._origins[profile.name],
-                "command": [profile.command, *profile.args],
-                "delivery": profile.delivery,
-            }
-            for profile in self._profiles.values()
-        ]
+        """Return one row per profile and bad file: name, doc, version, origin, command, delivery, error."""
+        unusable = [Path(path) for path in self.shelf.refused if Path(path).stem not in self.shelf.profiles]
+        rows = [self._row(profile) for profile in self.shelf.profiles.values()]
+        return rows + [self._row(Profile(name=path.stem, command=" "), str(path)) for path in unusable]
+
+    def _row(self, profile: Profile, origin: str = "") -> dict[str, Any]:
+        problem = self.problem(profile.name)
+        return {
+            "name": profile.name,
+            "doc": profile.doc,
+            "version": profile.version,
+            "origin": origin or self.shelf.origins[profile.name],
+            "command": [] if origin else [profile.command, *profile.args],
+            "delivery": "" if origin else profile.delivery,
+            "error": problem.message if problem else None,
+        }
 
 
-def stand_in(name: str) -> Profile:
-    """Return the profile for an agent whose own is gone: it is watched and can be stopped, nothing is typed into it."""
-    why = f"its profile `{name}` is gone, so its screen cannot be read; put the file back and restart agentd"
-    return Profile(name=name, command=PYTHON, delivery="pull", rules=(Rule(state="waiting", reason=why),))
+def stand_in(name: str, why: str) -> Profile:
+    """Return the profile for an agent without one: it is watched and can be stopped, nothing is typed into it."""
+    reason = f"its screen cannot be read: {why}"
+    return Profile(name=name, command=PYTHON, delivery="pull", rules=(Rule(state="waiting", reason=reason),))
+
+
+def _profile_of(file: ProfileFile) -> Profile:
+    if file.error is not None:
+        raise file.error
+    return read_profile(file.name, file.text, file.origin)
 
 
 def read_profile(name: str, text: str, origin: str) -> Profile:
@@ -321,39 +358,29 @@ def read_profile(name: str, text: str, origin: str) -> Profile:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidValue(f"{where} is not TOML: {error}", hint="mend the file") from None
+        raise InvalidValue(f"{where} is not TOML: {error}", hint=AGAIN) from None
     if table.setdefault("name", name) != name:
         raise InvalidValue(f"{where}: `name` is {table['name']!r}", hint=f"leave it out: the file says {name}")
     try:
         return msgspec.convert(table, Profile, dec_hook=_pattern)
     except msgspec.ValidationError as error:
-        raise InvalidValue(f"{where}: {_sentence(error)}", hint="correct the profile; nothing was started") from None
+        key, sentence = _finding(error)
+        line = line_of(text, key)
+        place = f"{where}, line {line}" if line else where
+        raise InvalidValue(f"{place}: {sentence}", hint=AGAIN) from None
 
 
-def _sentence(error: msgspec.ValidationError) -> str:
-    """Return msgspec's finding with the key first, counted from 1: `rules[1].state: Invalid enum value 'x'`."""
+def _finding(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Return the key that is meant, and msgspec's finding with it, counted from 1: `rules[1].state: Invalid ...`."""
     what, _, path = str(error).partition(" - at `$")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     what = what.replace("Object contains unknown field", "there is no key").replace("Object missing", "missing")
-    key = re.sub(r"\[(\d+)\]", lambda index: f"[{int(index[1]) + 1}]", path.strip("`."))
-    sentence = f"{key}: {what}" if key else what
-    return sentence if sentence.isprintable() else ascii(sentence)[1:-1]  # a key may be any text; an error is one line
-
-
-def _built_in() -> Iterator[tuple[str, str, str]]:
-    for entry in resources.files("agentd.agents").joinpath("profiles").iterdir():
-        if entry.name.endswith(".toml"):
-            yield entry.name.removesuffix(".toml"), BUILT_IN, entry.read_text(encoding="utf-8")
-
-
-def _users(directory: Path) -> Iterator[tuple[str, str, str]]:
-    for path in sorted(directory.glob("*.toml")):
-        try:
-            name, text = valid_name(path.stem), path.read_text(encoding="utf-8")
-        except InvalidValue as error:
-            raise InvalidValue(f"{path}: {error.message}", hint=error.hint) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidValue(f"cannot read {path}: {error}", hint="check its permissions and encoding") from None
-        yield name, str(path), text
+    key = path.strip("`.")
+    counted = re.sub(r"\[(\d+)\]", lambda index: f"[{int(index[1]) + 1}]", key)
+    sentence = f"{counted}: {what}" if key else what
+    # A key may be any text; an error is one line.
+    shown = sentence if sentence.isprintable() else ascii(sentence)[1:-1]
+    return f"{key}.{unknown[1]}".lstrip(".") if unknown else key, shown
 
 
 def _pattern(_kind: Any, value: Any) -> Any:

@@ -9,8 +9,10 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from agentd.agents.early import Early
 from agentd.agents.live import LiveAgent
 from agentd.logs import Log
+from agentd.tmux.tmux import Output
 
 
 class Roster:
@@ -22,6 +24,7 @@ class Roster:
         self.stopping: set[str] = set()
         self._by_pane: dict[tuple[str, str], LiveAgent] = {}
         self._log = log
+        self._early = Early()
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -58,13 +61,24 @@ class Roster:
     def add(self, live: LiveAgent) -> None:
         """Take in an agent that runs."""
         self.live[live.id] = live
-        self._by_pane[live.terminal.ref.server, live.terminal.ref.pane_id] = live
+        place = live.terminal.ref.server, live.terminal.ref.pane_id
+        self._by_pane[place] = live
+        for output in self._early.take(place):
+            live.screen_changed(output)
+
+    def heard(self, output: Output) -> None:
+        """Hand output to whoever lives in its pane; a program prints before tmux has told us where it lives."""
+        if live := self.at(output.server, output.pane_id):
+            live.screen_changed(output)
+        elif self.starting:
+            self._early.keep(output)
 
     def remove(self, agent_id: str) -> None:
         """Take out an agent that ended, and let its task know."""
         live = self.live.pop(agent_id)
         self._by_pane.pop((live.terminal.ref.server, live.terminal.ref.pane_id), None)
         live.died()
+        live.recording.close()
 
     @contextmanager
     def being_started(self, ids: Collection[str]) -> Iterator[None]:
@@ -74,6 +88,8 @@ class Roster:
             yield
         finally:
             self.starting -= set(ids)
+            if not self.starting:
+                self._early.clear()
 
     @contextmanager
     def being_stopped(self, ids: Collection[str]) -> Iterator[None]:

@@ -167,7 +167,7 @@ def _unframed(frame: str, columns: int, shown: str, solid: str) -> tuple[str, st
 
 
 def _rows(text: str, solid: str) -> list[_Row]:
-    """Return the last lines down to the last one that is not blank, without the blanks at their ends, cut to a length."""
+    """Return the last lines, the blank ones at the end left out, without the blanks at their ends, cut to a length."""
     found: list[_Row] = []
     full = 0
     for plain, firm in zip(reversed(text.split("\n")), reversed(solid.split("\n")), strict=True):

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from agentd.agents.claim import Claim, claim_of
 from agentd.agents.outlook import would_change
+from agentd.agents.profile import QUIET_S
 from agentd.agents.reports import Report
 from agentd.agents.screen import Verdict
 from agentd.records import AgentState
 
-# agents.md §1, silence: at work each program printed at least every 0.5 s, and at rest nothing at all.
-TOLD_QUIET_S = 0.3  # after a program said that it is idle
-RELEASE_S = 2.0  # silent so long with an idle screen, it does not work, whatever it said last
+TOLD_QUIET_S = 0.3  # silence that is enough after a program said that it is idle
+RELEASE_S = QUIET_S  # silent so long with an idle screen, it does not work, whatever it said last
 QUIET_UNKNOWN_S = 10.0  # agents.md §3: an unknown screen this long is a matter for a person
 FLIP_S = 0.1  # a glimpse of work shorter than this is a redraw
 DRAWN_S = 1.0  # a question is on the screen so soon after it was reported
@@ -96,11 +96,12 @@ class Status:
         if self._quiet_s:
             self._free = False
 
-    def submitted(self, now_s: float) -> None:
-        """Take in that a prompt of ours was entered: what the program said of being idle is no longer so."""
-        if self._claim is not None and self._claim.state is AgentState.IDLE:
+    def submitted(self, since_s: float) -> None:
+        """Take in that a prompt of ours was entered: what the program said before of being idle is no longer so."""
+        claim = self._claim
+        if claim is not None and claim.state is AgentState.IDLE and claim.at_s <= since_s:
             self._claim = None
-        self.printed(now_s)
+        self.printed(max(since_s, self._printed_s))
 
     def look_again_in_s(self, now_s: float) -> float | None:
         """Return when time alone may change the opinion; None when only the program can."""
@@ -270,7 +271,7 @@ def _told(claim: Claim, verdict: Verdict) -> Opinion:
     evidence = claim.message or verdict.evidence
     how = claim.source.partition(" ")[0]
     told = Opinion(claim.state, claim.reason, claim.source, evidence, verdict.draft, claim.waits_for, how)
-    if verdict.waits_for and not claim.waits_for and verdict.state is claim.state:  # it works, or not, at a rate limit
+    if verdict.waits_for and claim.waits_for in ("", "error") and verdict.state is claim.state:
         return replace(told, reason=verdict.reason, evidence=verdict.evidence, waits_for=verdict.waits_for)
     return told
 

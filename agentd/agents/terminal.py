@@ -129,10 +129,6 @@ class Terminal:
         """Press keys, by tmux's names for them."""
         await self._tmux.keys(self.ref, *keys)
 
-    async def interrupt(self) -> None:
-        """Press what interrupts this kind of agent."""
-        await self.press(self.profile.input.interrupt_keys)
-
     async def capture(self, lines: int | None, *, escapes: bool) -> Look:
         """Return the screen, with as many lines of scrollback as asked for."""
         return await self._tmux.look(self.ref, lines=lines, escapes=escapes)

@@ -19,6 +19,7 @@ from agentd.agents.roster import Roster
 from agentd.agents.status import Status
 from agentd.agents.terminal import Terminal
 from agentd.records import Agent, Delivery, PaneRef
+from agentd.transcripts.transcripts import Recording
 
 
 class Watch:
@@ -65,6 +66,7 @@ class Watch:
                 started=started,
             ),
             Asking(agent.id, profile, terminal, parts.audit.decided, parts.audit.answered),
+            Recording(parts.transcripts, agent.id),
             on_opinion=self._ledger.on_opinion,
             on_asked=self._ledger.on_asked,
             on_report=self._ledger.on_report,

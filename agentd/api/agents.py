@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,16 @@ from agentd.agents.text import sanitise
 from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts
 from agentd.api.views import agent_row, error_row, max_age_s, message_row, of_answer
-from agentd.errors import AgentdError, AgentGone, AlreadyExists, Conflict, DeadlineExceeded, InvalidValue, OverLimit
+from agentd.errors import (
+    AgentdError,
+    AgentGone,
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    InvalidValue,
+    NotFound,
+    OverLimit,
+)
 from agentd.records import Agent, AgentState, Caller, Change, Draft, MessageState, Role
 from agentd.wire import calls
 
@@ -124,6 +132,7 @@ async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[st
         "log_path": agent.log_path,
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
         "created_at": agent.created_ns / 1e9,
+        "transcript": (await parts.transcripts.glance(agent.id))._asdict(),
         "attach": parts.tmux.attach_argv(agent.pane) if agent.pane else None,
         "messages": {state: counts.get(state, 0) for state in MessageState},
     }
@@ -200,16 +209,14 @@ async def respawn(parts: Parts, _caller: Caller, params: calls.Respawn) -> dict[
 
 async def keys(parts: Parts, _caller: Caller, params: calls.Keys) -> dict[str, Any]:
     """Press keys."""
-    live = _running(parts, params.target)
+    live = running(parts, params.target)
     await live.terminal.press(params.keys)
     return {"pressed": len(params.keys)}
 
 
 async def interrupt(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
-    """Interrupt an agent."""
-    live = _running(parts, params.target)
-    await live.terminal.interrupt()
-    return {"pressed": len(live.profile.input.interrupt_keys)}
+    """Interrupt what an agent does."""
+    return {"pressed": await running(parts, params.target).interrupt()}
 
 
 async def capture(parts: Parts, caller: Caller, params: calls.Capture) -> dict[str, Any]:
@@ -244,6 +251,15 @@ def _last_screen(parts: Parts, agent: Agent, lines: int | None) -> dict[str, Any
 def _last_lines(text: str, lines: int | None) -> str:
     kept = text.rstrip().split("\n")
     return "\n".join(kept if lines is None else kept[-lines:])
+
+
+def answer(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Return the last answer of a program that tells it; its screen may show only the end."""
+    live = running(parts, params.target)
+    if not live.answer:
+        name = parts.directory.one(params.target).name
+        raise NotFound(f"the program of {name} has told no answer", hint=f"see its screen: agentd read {name}")
+    return {"id": live.id, "text": live.answer}
 
 
 async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> dict[str, Any]:
@@ -300,16 +316,8 @@ def whoami(_parts: Parts, caller: Caller, _params: calls.Nothing) -> dict[str, A
     return {"role": caller.role, "id": caller.agent_id or None, "name": caller.name, "pid": caller.pid}
 
 
-async def follow(parts: Parts, _caller: Caller, params: calls.AgentsFollow) -> AsyncIterator[dict[str, Any]]:
-    """Stream what an agent prints, beginning with what its screen shows."""
-    live = _running(parts, params.target)
-    look = await live.terminal.capture(None, escapes=params.raw)
-    yield {"text": look.text.rstrip() + "\n"}
-    async for text in live.printed.follow(raw=params.raw):
-        yield {"text": text}
-
-
-def _running(parts: Parts, target: str) -> LiveAgent:
+def running(parts: Parts, target: str) -> LiveAgent:
+    """Return the live part of the one agent that is named; raises AgentGone when its program has ended."""
     agent = parts.directory.one(target)
     live = parts.crew.live(agent.id)
     if live is None:

@@ -17,6 +17,7 @@ from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
 from agentd.cache.cache import Cache
 from agentd.config import Config
+from agentd.errands.errands import Errands
 from agentd.events import Events
 from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
@@ -25,6 +26,8 @@ from agentd.metrics import Metrics
 from agentd.switches import Switches
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.queries import Queries
+from agentd.transcripts.search import TranscriptSearch
+from agentd.transcripts.transcripts import Transcripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Parts:
     registry: Registry
     directory: Directory
     places: Places
+    transcripts: Transcripts
+    transcript_search: TranscriptSearch
     profiles: Profiles
     crew: Crew
     teams: Teams
@@ -52,6 +57,7 @@ class Parts:
     causes: Causes
     refusals: Refusals
     events: Events
+    errands: Errands
     metrics: Metrics
     log: Log
     request_stop: Callable[[str], None]  # "keep" or "stop" the agents

@@ -88,7 +88,7 @@ async def _answer_one(
 
 async def _drawn(live: LiveAgent) -> None:
     with anyio.move_on_after(DRAWN_S):
-        while live.asking.prompt is None:
+        while live.asking.prompt is None:  # noqa: ASYNC110  it is told by looks at the screen, and they by no event
             await anyio.sleep(LOOK_S)
 
 

@@ -193,7 +193,10 @@ def may_see(caller: Caller, message: Message) -> bool:
 
 async def _put(parts: Parts, judged: Sequence[Judged]) -> list[Receipt | AgentdError]:
     put = iter(await parts.mailbox.put([draft for draft, refusal in judged if refusal is None]))
-    results = [next(put) if refusal is None else refusal for _, refusal in judged]
+    results = [
+        next(put) if refusal is None else await parts.mailbox.accepted_before(draft) or refusal
+        for draft, refusal in judged
+    ]
     refused = [
         (draft, result) for (draft, _), result in zip(judged, results, strict=True) if isinstance(result, AgentdError)
     ]

@@ -17,6 +17,7 @@ from agentd.api import (
     sending,
     sessions,
     teams,
+    transcripts,
 )
 from agentd.api.parts import Parts
 from agentd.records import Caller
@@ -29,6 +30,7 @@ FUNCTIONS: dict[str, Function] = {
     "daemon.shutdown": daemon.shutdown,
     "daemon.metrics": daemon.metrics,
     "config.show": daemon.config_show,
+    "notify.test": daemon.notify_test,
     "agents.spawn": agents.spawn,
     "agents.list": agents.list_,
     "agents.get": agents.get,
@@ -40,10 +42,13 @@ FUNCTIONS: dict[str, Function] = {
     "agents.approve": permissions.approve,
     "agents.deny": permissions.deny,
     "agents.capture": agents.capture,
+    "agents.answer": agents.answer,
     "agents.wait": agents.wait,
     "agents.whoami": agents.whoami,
     "agents.report": hooks.report,
-    "agents.follow": agents.follow,
+    "agents.follow": transcripts.follow,
+    "agents.transcript": transcripts.transcript,
+    "agents.own_log": transcripts.own_log,
     "messages.send": sending.send,
     "messages.send_batch": sending.send_batch,
     "messages.get": messages.get,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.cli.output import duration, emit, facts, moment, say, table
+from agentd.cli.output import duration, emit, facts, megabytes, moment, say, table
 from agentd.cli.session import NO_AGENTS, ask, given, report_failed
 from agentd.client import connect
 from agentd.errors import EXIT_OK, UsageError
@@ -69,10 +69,18 @@ def show(values: Values) -> int:
             ("log", agent.get("log_path")),
             ("created", moment(agent.get("created_at"))),
             ("messages", messages),
+            ("transcript", _transcript(agent)),
+            ("own log", agent.get("log_path")),
             ("environment", env),
         ]
     )
     return EXIT_OK
+
+
+def _transcript(agent: dict[str, Any]) -> str:
+    """Return how much is kept of what the agent printed, and how to see it."""
+    kept = agent.get("transcript")
+    return f"{megabytes(kept['size_bytes'])}, agentd transcript {agent['name']}" if kept and kept["size_bytes"] else ""
 
 
 def explain(values: Values) -> int:
@@ -124,7 +132,8 @@ def keys(values: Values) -> int:
 def interrupt(values: Values) -> int:
     """Interrupt an agent."""
     answer = ask("agents.interrupt", {"target": values["target"]})
-    return _done(values, answer, f"interrupted {values['target']}")
+    idle = f"{values['target']} is idle; there is nothing to interrupt"
+    return _done(values, answer, f"interrupted {values['target']}" if answer["pressed"] else idle)
 
 
 def stop(values: Values) -> int:

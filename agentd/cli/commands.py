@@ -19,6 +19,7 @@ SET = Option("--set", "KEY=VALUE", "a setting for this run of the daemon", kind=
 TIMEOUT = Option("--timeout", "SECONDS", "how long to wait (300)", kind="number", high=YEAR_S)
 LEASE = Option("--lease", "SECONDS", "how long they are yours (60)", kind="number", low=0.1, high=86_400)
 PROMPT = Option("--prompt", "ID", "only this prompt, as `agentd approve` lists it; another one is left alone")
+IN = Option("--in", "WHERE", "messages or transcripts (messages)", choices=("messages", "transcripts"))
 LIMIT = Option("--limit", "N", "the most to show (100)", kind="int", low=1, high=10_000)
 
 NO_WORKTREES = (
@@ -100,7 +101,26 @@ _TABLE = (
         (
             Option("--lines", "N", "the last N lines of screen and scrollback", kind="int", low=1, high=10_000),
             Option("--follow", doc="go on with what it prints, as it prints it"),
+            Option("--answer", doc="instead, its last answer, whole, where its program tells it by a hook"),
             Option("--raw", doc="with its colours and control sequences, unfiltered"),
+        ),
+        group=AGENTS,
+    ),
+    Command(
+        "transcript",
+        "transcripts:transcript",
+        "Print what an agent printed since it was first started, also when it has ended.",
+        "agentd transcript lead --since 20m --follow",
+        (TARGET,),
+        (
+            Option("--since", "WHEN", "from then on: 90s, 20m, 2h, 3d, 1w ago, or 2026-01-31, 2026-01-31T14:00"),
+            Option(
+                "--offset", "N", "from this place on, the `next` of an answer before", kind="int", low=0, high=1 << 62
+            ),
+            Option("--lines", "N", "the last N lines", kind="int", low=1, high=10_000),
+            Option("--follow", doc="go on with what it prints, until it ends"),
+            Option("--raw", doc="the bytes as they were, with every control sequence"),
+            Option("--own", doc="instead, the file in which the agent's program itself keeps its session"),
         ),
         group=AGENTS,
     ),
@@ -261,13 +281,13 @@ _TABLE = (
     Command(
         "search",
         "search:search",
-        'Find messages: all the words, `a OR b` either, "a phrase", begin* as a beginning, -word without it.',
+        'Find messages or what agents printed: all the words, `a OR b`, "a phrase", begin* or -word for none of it.',
         "agentd search 'deploy* OR \"roll back\" -test' --to @review --since 2d",
         (Argument("QUERY"),),
         (
-            Option("--in", "WHERE", "messages or transcripts (messages)", choices=("messages", "transcripts")),
+            IN,
             Option("--from", "TARGET", "those that it sent", completes="agents"),
-            Option("--to", "TARGET", "those that it was sent", completes="agents"),
+            Option("--to", "TARGET", "those that it was sent; of transcripts, its own", completes="agents"),
             Option("--since", "WHEN", "not older: 90s, 20m, 2h, 3d, 1w ago, or 2026-01-31, 2026-01-31T14:00"),
             Option("--until", "WHEN", "not younger, likewise"),
             Option("--limit", "N", "the most to show (20)", kind="int", low=1, high=1000),
@@ -277,8 +297,9 @@ _TABLE = (
     Command(
         "mailbox reindex",
         "search:reindex",
-        "Have the index of messages made again, which search looks into; the messages themselves are not touched.",
+        "Have the index made again that search looks into; the messages or transcripts themselves are not touched.",
         "agentd mailbox reindex",
+        options=(IN,),
         group=MESSAGES,
     ),
     Command(
@@ -444,6 +465,13 @@ _TABLE = (
             Option("--types", "TYPES", "only these, with commas between; message.* means all of a noun"),
             Option("--since", "ID", "after this event", kind="int"),
         ),
+        group=OBSERVING,
+    ),
+    Command(
+        "notify test",
+        "events:notify_test",
+        "Run the commands of the configuration's [hooks] once, with an example, and say how each ended.",
+        "agentd notify test",
         group=OBSERVING,
     ),
     Command("metrics", "events:metrics", "Print counters and gauges.", "agentd metrics", group=OBSERVING),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from agentd.cli.output import duration, emit, facts, say
+from agentd.cli.output import duration, emit, facts, megabytes, say
 from agentd.client import connect
 from agentd.errors import EXIT_OK, Denied, Unavailable
 
@@ -73,6 +73,7 @@ def status(values: Values) -> int:
             ("daemon", f"agentd {answer['version']}, pid {answer['pid']}, up {duration(answer['uptime_s'])}"),
             ("agents", agents or "none; try `agentd spawn shell`"),
             ("mailbox", _mailbox(answer["mailbox"])),
+            ("transcripts", _transcripts(answer.get("transcripts"))),
             ("tmux", _tmux(answer["tmux"])),
             ("cache", _cache(answer["cache"])),
             ("switches", _switches(answer["switches"])),
@@ -92,6 +93,14 @@ def _shard(shard: dict[str, Any]) -> str:
     if shard["state"] == "read-only":
         return f"{shard['name']} read-only for {duration(time.time() - shard['since_ns'] / 1e9)} ({shard['reason']})"
     return f"{shard['name']} {shard['state']}, kept: {' '.join(shard['kept'])}"
+
+
+def _transcripts(transcripts: dict[str, Any] | None) -> str:
+    if transcripts is None:
+        return ""
+    if transcripts["trouble"]:
+        return f"not kept at the moment: {transcripts['trouble']}"
+    return f"{megabytes(transcripts['size_bytes'])} written" if transcripts["enabled"] else "off"
 
 
 def _tmux(tmux: dict[str, Any]) -> str:

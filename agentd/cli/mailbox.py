@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
-from agentd.cli.output import duration, emit, note, say, table
+from agentd.cli.output import duration, emit, megabytes, note, say, table
 from agentd.cli.progress import Progress
 from agentd.cli.session import ask
 from agentd.client import connect
@@ -37,22 +37,18 @@ def stats(values: Values) -> int:
             row["health"],
             *(row[name] for name in columns),
             duration(row["oldest_waiting_s"]),
-            *(_megabytes(row[name]) for name in _SIZES),
+            *(megabytes(row[name]) for name in _SIZES),
         )
         for row in rows
     ]
     sums = [sum(row[name] for row in rows) for name in columns]
-    total = ("all", "", *sums, "", *(_megabytes(sum(row[name] for row in rows)) for name in _SIZES))
+    total = ("all", "", *sums, "", *(megabytes(sum(row[name] for row in rows)) for name in _SIZES))
     heads = ("SHARD", "HEALTH", *(name.upper() for name in columns), "OLDEST", "FILE", "LOG", "JOURNAL", "ARCHIVE")
     table(heads, [*shown, total])
     return EXIT_OK
 
 
 _SIZES = ("file_bytes", "log_bytes", "journal_bytes", "archive_bytes")
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f}M"
 
 
 def compact(values: Values) -> int:
@@ -68,7 +64,7 @@ def compact(values: Values) -> int:
         emit({"shards": done})
         return EXIT_OK
     for row in done:
-        say(f"shard {row['shard']}: {_megabytes(row['before_bytes'])} before, {_megabytes(row['after_bytes'])} now")
+        say(f"shard {row['shard']}: {megabytes(row['before_bytes'])} before, {megabytes(row['after_bytes'])} now")
     return EXIT_OK
 
 

@@ -135,6 +135,11 @@ def duration(seconds: float | None) -> str:
     return f"{int(seconds)}s"
 
 
+def megabytes(size_bytes: int) -> str:
+    """Return a size as people say it."""
+    return f"{size_bytes / 1e6:.1f}M"
+
+
 def moment(at_s: float | None) -> str:
     """Return a moment in this place's time."""
     if at_s is None:

@@ -43,6 +43,8 @@ def ls(values: Values) -> int:
     keys = ("name", "version", "delivery", "command", "origin", "doc")
     rows = [[" ".join(p[key]) if key == "command" else p[key] for key in keys] for p in answer["profiles"]]
     table(("PROFILE", "FOR", "DELIVERY", "COMMAND", "FROM", "ABOUT"), rows)
+    for bad in (p for p in answer["profiles"] if p.get("error")):
+        say(f"not taken: {bad['error']}" + (f"; {bad['name']} is in force as it was before" if bad["command"] else ""))
     return EXIT_OK
 
 

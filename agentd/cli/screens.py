@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from binascii import a2b_base64, b2a_base64
 
 from agentd.cli.output import clean, emit
 from agentd.cli.session import ask, given
@@ -12,18 +13,23 @@ from agentd.errors import EXIT_OK, AgentGone, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from agentd.cli.grammar import Values
 
 
 def read(values: Values) -> int:
-    """Print the screen, or follow what the agent prints."""
+    """Print the screen, follow what the agent prints, or print its last answer."""
     if values["follow"]:
         return _follow(values)
-    answer = ask("agents.capture", {name: values[name] or None for name in ("target", "lines", "raw")})
+    if values["answer"]:
+        answer = ask("agents.answer", {"target": values["target"]})
+    else:
+        answer = ask("agents.capture", {name: values[name] or None for name in ("target", "lines", "raw")})
     if values["json"]:
         emit(answer)
     else:
-        _write(answer["text"].rstrip("\n") + "\n", raw=values["raw"])
+        write(answer["text"].rstrip("\n") + "\n", raw=values["raw"])
     return EXIT_OK
 
 
@@ -33,17 +39,36 @@ def _follow(values: Values) -> int:
     with connect() as client:
         for item in client.stream("agents.follow", given({"target": values["target"], "raw": values["raw"] or None})):
             if first and values["lines"]:
-                item["text"] = "".join(item["text"].splitlines(keepends=True)[-values["lines"] :])
+                _cut(item, values["lines"])
             first = False
             if values["json"]:
                 emit(item)
             else:
-                _write(item["text"], raw=values["raw"])
+                show_part(item)
     return EXIT_OK
 
 
-def _write(text: str, *, raw: bool) -> None:
-    """Write a part of a screen as it is; only the user's own --raw lets control sequences through."""
+def _cut(item: dict[str, Any], lines: int) -> None:
+    """Leave only the last lines of an item."""
+    if "data" in item:
+        kept = b"".join(a2b_base64(item["data"]).splitlines(keepends=True)[-lines:])
+        item["data"] = b2a_base64(kept, newline=False).decode("ascii")
+    else:
+        item["text"] = "".join(item["text"].splitlines(keepends=True)[-lines:])
+
+
+def show_part(part: dict[str, Any]) -> None:
+    """Write a part of what an agent printed: clean text, or with --raw the bytes as they were."""
+    if "data" in part:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(a2b_base64(part["data"]))
+        sys.stdout.buffer.flush()
+    else:
+        write(part["text"])
+
+
+def write(text: str, *, raw: bool = False) -> None:
+    """Write a text as it is; only the user's own --raw lets control sequences through."""
     sys.stdout.write(text if raw else clean(text.replace("\r\n", "\n")))
     sys.stdout.flush()
 

@@ -12,7 +12,7 @@ from agentd.mailbox.schema import FILL_BOX
 TAIL_MESSAGES: Final = 20_000  # sent and not filed; more would make the first reader wait too long
 SMALL_TAIL_MESSAGES: Final = 1000  # not worth a commit of their own when nothing else happens
 
-_WAITING: Final = "SELECT agent, sender, count(*), sum(size) FROM box WHERE shelf=0 GROUP BY agent, sender"
+_WAITING: Final = "SELECT agent, sender, count(*), sum(size) FROM box WHERE place<3 GROUP BY agent, sender"
 
 
 class Box:
@@ -23,6 +23,7 @@ class Box:
         self._keys = keys
         self._settled = self.filed = get_meta(connection, "filed", 0)
         self.unfiled = 0  # messages at most
+        self.soonest_ns: int | None = None  # when the first of them expires
         keys.read_tail(self.filed)
 
     def file(self, last_seq: int) -> None:
@@ -33,12 +34,23 @@ class Box:
             put_meta(self._connection, "filed", last_seq)
             self.filed = last_seq
 
-    def settle(self, last_seq: int, added: int) -> None:
-        """Take in that the transaction was committed."""
+    def filed_by_hand(self, last_seq: int) -> None:
+        """Take in that what came up to a seq since the box was complete was entered by who brought it."""
+        if last_seq > self.filed:
+            put_meta(self._connection, "filed", last_seq)
+            self.filed = last_seq
+
+    def settle(self, last_seq: int, added: int, soonest_ns: int | None) -> None:
+        """Take in that the transaction was committed; it added so many messages, of which one expires first."""
         if self.filed != self._settled:
             self._keys.settle()
         self._settled = self.filed
-        self.unfiled = 0 if self.filed == last_seq else self.unfiled + added
+        if self.filed == last_seq:
+            self.unfiled, self.soonest_ns = 0, None
+            return
+        self.unfiled += added
+        if soonest_ns is not None:
+            self.soonest_ns = min(soonest_ns, self.soonest_ns or soonest_ns)
 
     def back(self) -> None:
         """Take in that the transaction was undone."""

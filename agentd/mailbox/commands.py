@@ -5,14 +5,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from agentd.errors import AgentdError, Conflict
 from agentd.mailbox.ids import text_of, unknown
 from agentd.mailbox.keys import digest_of
-from agentd.mailbox.rows import COLUMNS, NUMBER, STATES, Head, Row, damaged, intact, message_of
+from agentd.mailbox.rows import COLUMNS, NUMBER, STATES, Head, Row, damaged, intact, message_of, place_of
 from agentd.mailbox.transaction import Move, Stall, Transaction
-from agentd.records import Delivery, Draft, Message, MessageState
+from agentd.records import Delivery, Draft, Message, MessageState, Priority
 
 T_co = TypeVar("T_co", covariant=True)
 Outcomes = list[AgentdError | None]  # one per item, in order; None is success
@@ -32,7 +32,7 @@ class Command(Protocol[T_co]):
 
     @property
     def lists(self) -> bool:
-        """Tell whether this looks into the box, which must be complete before."""
+        """Tell whether this looks into the box or changes it, which must be complete before."""
 
     def run(self, tx: Transaction, /) -> T_co:
         """Do it; raising an error undoes this command and no other."""
@@ -86,8 +86,7 @@ class Reserve:
         room = self.max_bytes
         cursor = tx.connection.cursor()
         rows = cursor.execute(
-            "SELECT b.seq, m.state, m.due, m.exp, b.sender, b.size FROM box b CROSS JOIN m ON m.seq=b.seq"
-            " WHERE b.agent=? AND b.shelf=0 ORDER BY b.prio, b.seq",
+            "SELECT seq, state, due, exp, sender, size FROM box WHERE agent=? AND place<3 ORDER BY place, seq",
             (self.agent,),
         )
         for seq, state, due, exp, sender, size in rows:
@@ -105,7 +104,16 @@ class Reserve:
 
     def _lease(self, tx: Transaction, row: Row) -> Delivery | None:
         head = Head(
-            row.seq, row.agent, row.state, row.tries, row.due, row.sender, row.reply_to, row.hist, len(row.body)
+            row.seq,
+            row.agent,
+            row.prio,
+            row.state,
+            row.tries,
+            row.due,
+            row.sender,
+            row.reply_to,
+            row.hist,
+            len(row.body),
         )
         if not intact(row):
             bury_damaged(tx, head)
@@ -156,7 +164,7 @@ class Settle:
     """Move messages to another state, each as a rule decides."""
 
     sends: ClassVar[bool] = False
-    lists: ClassVar[bool] = False
+    lists: ClassVar[bool] = True
     targets: Sequence[Target]
     decide: Decide
     agent: str | None = None  # only messages to this inbox
@@ -178,8 +186,8 @@ class Settle:
         decision = _stale(head, target, tx.now_ns) or self.decide(head)
         if isinstance(decision, AgentdError):
             return decision
-        for move in decision:
-            head = heads[target.seq] = tx.move(head, move)
+        if decision:
+            heads[target.seq] = tx.move(head, *decision)
         return None
 
 
@@ -279,7 +287,7 @@ class Drop:
     """Delete dead letters."""
 
     sends: ClassVar[bool] = False
-    lists: ClassVar[bool] = False
+    lists: ClassVar[bool] = True
     seqs: Sequence[int]
 
     @property
@@ -353,7 +361,7 @@ class After:
 
     def run(self, tx: Transaction) -> list[Row]:
         """Return the next rows in the order of their acceptance, damaged ones too; one at least if there is one."""
-        sql = f"SELECT {COLUMNS} FROM m WHERE seq>? ORDER BY seq LIMIT ?"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM message WHERE seq>? ORDER BY seq LIMIT ?"  # noqa: S608
         rows: list[Row] = []
         room = self.max_bytes
         cursor = tx.connection.cursor()
@@ -400,29 +408,27 @@ class Inbox:
 
     def run(self, tx: Transaction) -> list[Message]:
         """Return the oldest messages in these states, oldest first; damaged ones are counted and left out."""
-        found = [
-            map(Row._make, tx.connection.execute(_SHELVED, (self.agent, *place, states, self.limit)).fetchall())
+        found: list[list[tuple[int]]] = [
+            cast(
+                "list[tuple[int]]", tx.connection.execute(_STANDING, (self.agent, place, states, self.limit)).fetchall()
+            )
             for place, states in self._places()
         ]
-        return sound_messages(tx, [row for row, _ in zip(heapq.merge(*found), range(self.limit), strict=False)])
+        seqs = [seq for (seq,), _ in zip(heapq.merge(*found), range(self.limit), strict=False)]
+        rows = tx.rows(seqs)
+        return sound_messages(tx, [rows[seq] for seq in seqs if seq in rows])
 
-    def _places(self) -> list[tuple[tuple[int, int], str]]:
-        """Return shelf and priority of each stretch of the box to read, and the states wanted there, for SQLite."""
-        wanted = {NUMBER[state] for state in self.states}
-        on_shelf = {shelf: sorted(wanted & numbers) for shelf, numbers in _SHELVES.items()}
-        return [
-            ((shelf, prio), f"[{','.join(map(str, states))}]")
-            for shelf, states in on_shelf.items()
-            if states
-            for prio in (range(3) if shelf == 0 else range(1))
-        ]
+    def _places(self) -> list[tuple[int, str]]:
+        """Return each place of the box to read, and the states wanted there, for SQLite."""
+        wanted: dict[int, list[str]] = {}
+        for number in sorted(NUMBER[state] for state in self.states):
+            for place in {place_of(number, int(priority)) for priority in Priority}:
+                wanted.setdefault(place, []).append(str(number))
+        return [(place, f"[{','.join(numbers)}]") for place, numbers in wanted.items()]
 
 
-_SHELVES = {0: {0, 1}, 1: {2}, 2: {3, 5}, 3: {4}}  # what schema.py makes of the states' numbers
-_SHELVED = (
-    f"SELECT {', '.join(f'm.{name}' for name in Row._fields)} FROM box b CROSS JOIN m ON m.seq=b.seq"  # noqa: S608
-    " WHERE b.agent=? AND b.shelf=? AND b.prio=? AND m.state IN (SELECT value FROM json_each(?))"
-    " ORDER BY b.seq LIMIT ?"
+_STANDING = (
+    "SELECT seq FROM box WHERE agent=? AND place=? AND state IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?"
 )
 
 
@@ -438,7 +444,7 @@ class Answer:
 
     def run(self, tx: Transaction) -> Message | None:
         """Return the first message in an inbox that answers another one, None when there is none."""
-        sql = f"SELECT {COLUMNS} FROM m WHERE reply_to=? AND agent=? ORDER BY seq LIMIT 1"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM message WHERE reply_to=? AND agent=? ORDER BY seq LIMIT 1"  # noqa: S608
         found = tx.connection.execute(sql, (self.reply_to, self.agent)).fetchone()
         return _sound(tx, Row._make(found)) if found else None
 
@@ -454,7 +460,7 @@ class Counts:
 
     def run(self, tx: Transaction) -> dict[MessageState, int]:
         """Return how many of its messages are in which state."""
-        sql = "SELECT m.state, count(*) FROM box b CROSS JOIN m ON m.seq=b.seq WHERE b.agent=? GROUP BY m.state"
+        sql = "SELECT state, count(*) FROM box WHERE agent=? GROUP BY state"
         rows: list[Any] = tx.connection.execute(sql, (self.agent,)).fetchall()
         return {STATES[state]: count for state, count in rows}
 
@@ -464,15 +470,15 @@ class Sweep:
     """Give messages whose time to live ran out their end."""
 
     sends: ClassVar[bool] = False
-    lists: ClassVar[bool] = False
+    lists: ClassVar[bool] = True
     cost: ClassVar[int] = 1
     limit: int = 1000
 
     def run(self, tx: Transaction) -> int:
         """Return how many there were; a leased message is left to its taker."""
         sql = (
-            "SELECT seq FROM m INDEXED BY m_exp"
-            " WHERE state<2 AND exp IS NOT NULL AND exp<=? AND (state=0 OR due<=?) LIMIT ?"
+            "SELECT seq FROM box INDEXED BY box_exp"
+            " WHERE place<3 AND exp IS NOT NULL AND exp<=? AND (state=0 OR due<=?) LIMIT ?"
         )
         found: list[Any] = tx.connection.execute(sql, (tx.now_ns, tx.now_ns, self.limit)).fetchall()
         seqs = [seq for (seq,) in found]

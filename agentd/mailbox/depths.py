@@ -8,7 +8,6 @@ from typing import Final
 
 from agentd.config import MailboxConfig
 from agentd.errors import QuotaExceeded
-from agentd.mailbox.rows import Row
 from agentd.records import OPERATOR
 
 _MB: Final = 1_000_000
@@ -41,18 +40,22 @@ class Depths:
         """Return how many messages wait in each inbox that is not empty."""
         return {agent: depth.messages for agent, depth in self._inboxes.items() if depth.messages}
 
-    def admit(self, row: Row) -> QuotaExceeded | None:
+    def admit(self, agent: str, sender: str, size_bytes: int) -> QuotaExceeded | None:
         """Count a new message in, or return why its inbox cannot take it."""
-        depth = self._inboxes.get(row.agent)
-        if depth is not None:
-            if depth.messages >= self._most_messages:
-                return _full(row.agent, f"{depth.messages} undelivered messages", "max_inbox_messages")
-            if depth.size_bytes + len(row.body) > self._most_bytes:
-                return _full(row.agent, f"{depth.size_bytes} undelivered bytes", "max_inbox_mb")
-            mine = depth.by_sender.get(row.sender, 0)
-            if mine >= self._most_of_one and row.sender != OPERATOR:
-                return _full(row.agent, f"{mine} undelivered messages of yours", "max_sender_share")
-        self.add(row.agent, row.sender, 1, len(row.body))
+        depth = self._inboxes.get(agent)
+        if depth is None:
+            depth = self._inboxes[agent] = Depth()
+        mine = depth.by_sender.get(sender, 0)
+        if depth.messages >= self._most_messages:
+            return _full(agent, f"{depth.messages} undelivered messages", "max_inbox_messages")
+        if depth.messages and depth.size_bytes + size_bytes > self._most_bytes:
+            return _full(agent, f"{depth.size_bytes} undelivered bytes", "max_inbox_mb")
+        if mine >= self._most_of_one and sender != OPERATOR:
+            return _full(agent, f"{mine} undelivered messages of yours", "max_sender_share")
+        depth.messages += 1
+        depth.size_bytes += size_bytes
+        depth.by_sender[sender] = mine + 1
+        self._log.append((agent, sender, 1, size_bytes))
         return None
 
     def add(self, agent: str, sender: str, messages: int, size_bytes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from functools import lru_cache
 
@@ -22,7 +23,8 @@ _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _WIDTH = 12
 _LAST_US = (1 << 56) - 1
 _PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
-_VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
+_ID = re.compile(f"m[{_DIGITS}]{{{_WIDTH}}}")
+_TO_INT = str.maketrans(_DIGITS, "0123456789abcdefghijklmnopqrstuv")  # the digits that int() reads in base 32
 
 
 def first_seq_at(now_ns: int, shard: int) -> int:
@@ -66,12 +68,9 @@ def text_of(seq: int) -> str:
 
 def seq_of(text: str) -> int:
     """Return the number of an id; a text that cannot be an id raises NotFound, as one of a message we never had."""
-    if len(text) != _WIDTH + 1 or text[0] != "m" or not _VALUES.keys() >= set(text[1:]):
+    if not _ID.fullmatch(text):
         raise unknown(text)
-    seq = 0
-    for digit in text[1:]:
-        seq = seq << 5 | _VALUES[digit]
-    return seq
+    return int(text[1:].translate(_TO_INT), 32)
 
 
 def unknown(text: str) -> NotFound:

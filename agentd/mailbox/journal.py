@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -26,13 +26,15 @@ ROTATE_BYTES: Final = 64 * 1024 * 1024
 # msgpack is a new message (rows.py), a later state of one, its removal, or one that was accepted before, as it stands:
 #
 #   [0, seq, agent, prio, exp, ts, sender, reply_to, body]
-#   [1, seq, state number, at_ns, detail]
+#   [1, seq, state number, at_ns, detail]                  as it was written up to format 2
 #   [2, seq]
 #   [3, the record of type 0, state number, attempts, hist]
+#   [4, [seq, ...], state number, at_ns, detail]
 MAGIC: Final = b"\xa6aj\n"
 MOVED_RECORD: Final = 1
 DROPPED_RECORD: Final = 2
 COPY_RECORD: Final = 3
+MOVED_TOGETHER_RECORD: Final = 4
 _HEAD: Final = struct.Struct(">4sII")
 _BLOCK_BYTES: Final = 1 << 20
 _MOST_BYTES: Final = 1 << 24  # of a record; a length beyond is damage
@@ -61,9 +63,9 @@ def frame(payload: bytes, crc: int) -> bytes:
     return _HEAD.pack(MAGIC, len(payload), crc) + payload
 
 
-def moved(seq: int, state: int, at_ns: int, detail: str) -> bytes:
-    """Return the record of a message's later state."""
-    return _framed([MOVED_RECORD, seq, state, at_ns, detail])
+def moved(seqs: Sequence[int], state: int, at_ns: int, detail: str) -> bytes:
+    """Return the record of messages that went to a state together."""
+    return _framed([MOVED_TOGETHER_RECORD, seqs, state, at_ns, detail])
 
 
 def dropped(seq: int) -> bytes:

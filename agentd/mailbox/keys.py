@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import apsw
@@ -54,11 +54,18 @@ class Keys:
 
     def look_up(self, names: Iterable[bytes | None]) -> None:
         """Read which of these keys are in the tables, all at once; `find` answers for them."""
-        wanted = tuple(name for name in names if name)
-        self._found = {}
-        if wanted:
-            array = (apsw.carray(wanted, flags=apsw.SQLITE_CARRAY_BLOB),)
-            self._found = {bytes(name): seq for sql in self._find for name, seq in self._connection.execute(sql, array)}
+        self._found = self._read_tables(tuple(name for name in names if name))
+
+    def known(self, names: Sequence[bytes]) -> list[int | None]:
+        """Return the seqs of the messages that keys stand for."""
+        filed = self._read_tables(tuple(names))
+        return [self._tail.get(name) or self._filed.get(name) or filed.get(name) for name in names]
+
+    def _read_tables(self, names: tuple[bytes, ...]) -> dict[bytes, int]:
+        if not names:
+            return {}
+        array = (apsw.carray(names, flags=apsw.SQLITE_CARRAY_BLOB),)
+        return {bytes(name): seq for sql in self._find for name, seq in self._connection.execute(sql, array)}
 
     def find(self, name: bytes) -> int | None:
         """Return the seq of the message that a key stands for."""

@@ -18,24 +18,28 @@ from agentd.errors import InvalidValue, StorageError, VersionMismatch
 from agentd.failpoint import failpoint
 from agentd.mailbox.ids import MAX_SHARDS
 from agentd.mailbox.recovery import sync_directory
-from agentd.mailbox.schema import UPGRADE_FROM_1, refuse_newer
+from agentd.mailbox.schema import UPGRADE_FROM_1, UPGRADE_FROM_2, refuse_newer
 from agentd.paths import open_private, private_dir
 
-VERSION: Final = 2
+VERSION: Final = 3
 FORMAT: Final = "FORMAT"  # {"version": 2, "shards": 2, "created": "2026-01-31T12:00:00Z"}
 Upgrade = Callable[[Path], None]  # turns the directory it is given, a copy, into the next version
 
 
-def _to_2(directory: Path) -> None:
-    for path in sorted(directory.glob("s??.db")):
-        connection = apsw.Connection(str(path))
-        try:
-            connection.execute(UPGRADE_FROM_1).fetchall()
-        finally:
-            connection.close()
+def _in_each_shard(sql: str) -> Upgrade:
+    def upgrade(directory: Path) -> None:
+        for path in sorted(directory.glob("s??.db")):
+            connection = apsw.Connection(str(path))
+            try:
+                connection.execute(sql).fetchall()
+            finally:
+                connection.close()
+
+    return upgrade
 
 
-UPGRADES: Final[Mapping[int, Upgrade]] = {1: _to_2}  # from this version to the next
+# From this version to the next.
+UPGRADES: Final[Mapping[int, Upgrade]] = {1: _in_each_shard(UPGRADE_FROM_1), 2: _in_each_shard(UPGRADE_FROM_2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +190,9 @@ def _counts(path: Path) -> dict[int, int]:
     try:
         if connection.execute("PRAGMA quick_check(1)").get != "ok":
             raise StorageError(f"{path} is damaged; the mailbox was left as it was", hint="start the older agentd once")
-        counts: list[Any] = connection.execute("SELECT state, count(*) FROM m GROUP BY state").fetchall()
+        views = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name='message'").get
+        states = f"SELECT state, count(*) FROM {'message' if views else 'm'} GROUP BY state"  # noqa: S608  names of ours
+        counts: list[Any] = connection.execute(states).fetchall()
         return dict(counts)
     finally:
         connection.close(force=True)

@@ -58,7 +58,7 @@ def line_of(row: Row) -> Line:
         thread=envelope.thread,
         trace=envelope.trace,
         hops=envelope.hops,
-        history=transitions(row.hist),
+        history=[(later.state, later.at_ns, later.detail) for later in transitions(row.hist)],
     )
 
 
@@ -87,7 +87,7 @@ def row_of_line(line: Line) -> Row:
         trace=line.trace,
         hops=line.hops,
     )
-    row, _ = encode(seq, draft, line.expires_ns, line.created_ns)
+    row = encode(seq, draft, line.expires_ns, line.created_ns)
     hist = "".join(fragment(state, at_ns, detail) for state, at_ns, detail in line.history)
     return row._replace(state=NUMBER[line.state], tries=line.attempts, due=line.due_ns, hist=hist)
 

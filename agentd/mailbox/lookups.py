@@ -8,17 +8,18 @@ from typing import Any, ClassVar
 
 from agentd.mailbox.commands import sound_messages
 from agentd.mailbox.rows import COLUMNS, NUMBER, Row, intact, message_of
+from agentd.mailbox.schema import DELIVERED, ENDED
 from agentd.mailbox.transaction import Transaction
 from agentd.records import Message, MessageState
 
-# What is leased has its own index: the shelf of what waits may be long.
-_LEASED = f"SELECT max(seq) FROM m INDEXED BY m_due WHERE due>0 AND state={NUMBER[MessageState.DELIVERING]} AND agent=?"  # noqa: S608
-_SHELVED = (
-    "SELECT b.seq FROM box b CROSS JOIN m ON m.seq=b.seq"
-    " WHERE b.agent=? AND b.shelf=? AND m.state=? ORDER BY b.prio DESC, b.seq DESC LIMIT 1"
+# What is leased has its own index: what waits may be long.
+_LEASED = (
+    "SELECT max(seq) FROM box INDEXED BY box_due"  # noqa: S608  a number of ours
+    f" WHERE due>0 AND state={NUMBER[MessageState.DELIVERING]} AND agent=?"
 )
+_NEWEST = "SELECT seq FROM box WHERE agent=? AND place=? AND state=? ORDER BY seq DESC LIMIT 1"
 _THREAD = (
-    f"SELECT {COLUMNS} FROM m WHERE (thread=:thread OR seq=:first)"  # noqa: S608
+    f"SELECT {COLUMNS} FROM message WHERE (thread=:thread OR seq=:first)"  # noqa: S608
     " AND (:party IS NULL OR agent=:party OR sender=:party) ORDER BY seq LIMIT :limit"
 )
 
@@ -42,6 +43,24 @@ class Origins:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """Look for the messages that keys stand for."""
+
+    sends: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
+    names: Sequence[bytes]
+
+    @property
+    def cost(self) -> int:
+        """Return how much of a transaction this takes, in messages."""
+        return len(self.names)
+
+    def run(self, tx: Transaction) -> list[int | None]:
+        """Return the number of each, None for a key that is not known."""
+        return tx.known(self.names)
+
+
+@dataclass(frozen=True, slots=True)
 class LastReceived:
     """Look for the newest message that an agent has."""
 
@@ -54,8 +73,8 @@ class LastReceived:
         """Return it, None when nothing was ever handed out to the agent."""
         found = [
             tx.connection.execute(_LEASED, (self.agent,)).get,
-            tx.connection.execute(_SHELVED, (self.agent, 1, NUMBER[MessageState.DELIVERED])).get,
-            tx.connection.execute(_SHELVED, (self.agent, 2, NUMBER[MessageState.ACKED])).get,
+            tx.connection.execute(_NEWEST, (self.agent, DELIVERED, NUMBER[MessageState.DELIVERED])).get,
+            tx.connection.execute(_NEWEST, (self.agent, ENDED, NUMBER[MessageState.ACKED])).get,
         ]
         seqs = [seq for seq in found if seq is not None]
         rows = tx.rows([max(seqs)] if seqs else [])

@@ -19,8 +19,9 @@ from agentd.mailbox.commands import COST_BYTES, Decide, Drop, Get, Outcomes, Res
 from agentd.mailbox.compaction import Compact
 from agentd.mailbox.health import Standing
 from agentd.mailbox.ids import home_of, seq_of, shard_of, text_of, unknown
+from agentd.mailbox.keys import digest_of
 from agentd.mailbox.layout import prepare
-from agentd.mailbox.lookups import LastReceived, Origins, Thread
+from agentd.mailbox.lookups import Known, LastReceived, Origins, Thread
 from agentd.mailbox.restoring import Restore
 from agentd.mailbox.rows import Row
 from agentd.mailbox.shard import OnChanges, Shard
@@ -100,6 +101,12 @@ class Mailbox:
             refusal = self._refusal(drafts[0])
             return [refusal] if refusal else await self._put(self._inbox(drafts[0].to), drafts)
         return await self._put_many(drafts)
+
+    async def accepted_before(self, draft: Draft) -> Receipt | None:
+        """Return the receipt that a draft's key stands for, marked `duplicate`; None when it stands for none."""
+        name = digest_of(draft)
+        [seq] = await self._inbox(draft.to).do(Known([name])) if name else [None]
+        return None if seq is None else Receipt(text_of(seq), draft.to, duplicate=True)
 
     async def _put_many(self, drafts: Sequence[Draft]) -> list[Receipt | AgentdError]:
         results: list[Receipt | AgentdError | None] = [self._refusal(draft) for draft in drafts]

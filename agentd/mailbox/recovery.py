@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,18 +14,25 @@ import apsw
 from agentd.failpoint import failpoint
 from agentd.mailbox import schema
 from agentd.mailbox.clock import SteadyClock
-from agentd.mailbox.journal import COPY_RECORD, DROPPED_RECORD, MOVED_RECORD, START, Journal, Place, copy_of
-from agentd.mailbox.keys import get_meta, put_meta
-from agentd.mailbox.rows import ACCEPTED_RECORD, COLUMNS, STATES, Row, fragment, row_of
-from agentd.mailbox.schema import SHELVE, DamagedShard
-from agentd.mailbox.transaction import INSERT
+from agentd.mailbox.journal import (
+    COPY_RECORD,
+    DROPPED_RECORD,
+    MOVED_RECORD,
+    MOVED_TOGETHER_RECORD,
+    START,
+    Journal,
+    Place,
+    copy_of,
+)
+from agentd.mailbox.keys import Keys, get_meta, put_meta
+from agentd.mailbox.rows import ACCEPTED_RECORD, COLUMNS, STATES, Row, box_part, fragment, message_part, row_of
+from agentd.mailbox.schema import ENDED, INSERT, INSERT_ENTRY, DamagedShard
 
 Report = Callable[[str], None]
 DAMAGE: Final = (DamagedShard, apsw.CorruptError, apsw.NotADBError, apsw.SQLError)  # SQLError: a table is missing
 _NEEDED: Final = (
-    "WITH needed(seq) AS (SELECT seq FROM box WHERE shelf<>2 AND seq<?1"  # noqa: S608  names of ours
-    " UNION ALL SELECT seq FROM m WHERE seq>?2 AND seq<?1 AND shelf<>2)"
-    f" SELECT {COLUMNS} FROM needed CROSS JOIN m USING(seq) LIMIT ?3"
+    f"SELECT {COLUMNS} FROM message WHERE seq IN (SELECT seq FROM box WHERE place<>{ENDED} AND seq<?1"  # noqa: S608
+    " UNION ALL SELECT seq FROM m WHERE seq>?2 AND seq<?1) LIMIT ?3"
 )
 MOST_CARRIED: Final = 100  # messages that are copied to have an old journal file deleted
 
@@ -118,36 +125,56 @@ def _catch_up(path: Path, connection: apsw.Connection, journal: Journal, clock: 
 
 def _replay(connection: apsw.Connection, records: Iterable[tuple[bytes, list[Any]]], now_ns: int) -> int:
     """Bring the records into the tables, those already there once more without harm; returns how many there were."""
-    count = 0
+    count, filed = 0, get_meta(connection, "filed", 0)
     with connection:
         for payload, record in records:
             count += 1
             if record[0] == ACCEPTED_RECORD:
-                _replay_accepted(connection, payload)
+                _put(connection, row_of(payload))
             elif record[0] == MOVED_RECORD:
+                _replay_moved(connection, [record[1]], *record[2:])
+            elif record[0] == MOVED_TOGETHER_RECORD:
                 _replay_moved(connection, *record[1:])
             elif record[0] == DROPPED_RECORD:
                 connection.execute("DELETE FROM m WHERE seq=?", (record[1],))
             elif record[0] == COPY_RECORD:
                 _replay_copy(connection, *record[1:])
+        if get_meta(connection, "filed", 0) != filed:  # what is filed has its key in the table
+            keys = Keys(connection, 0, now_ns)
+            keys.read_tail(filed)
+            keys.file()
     put_meta(connection, "keys_rotated_ns", now_ns)  # the keys that came back are remembered for a whole window
     return count
 
 
-def _replay_accepted(connection: apsw.Connection, payload: bytes) -> None:
-    connection.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), row_of(payload))
+def _put(connection: apsw.Connection, row: Row) -> None:
+    """Add a message unless it is there; it is entered in the box later, with all that are not filed."""
+    connection.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), message_part(row))
 
 
 def _replay_copy(connection: apsw.Connection, record: bytes, state: int, tries: int, hist: str) -> None:
-    _replay_accepted(connection, record)
-    seq = row_of(record).seq
-    connection.execute("UPDATE m SET state=?, tries=?, due=0, hist=? WHERE seq=?", (state, tries, hist, seq))
-    connection.execute(SHELVE, (seq,))
+    row = row_of(record)._replace(state=state, tries=tries, hist=hist)
+    _put(connection, row)
+    _enter(connection, row)
 
 
-def _replay_moved(connection: apsw.Connection, seq: int, state: int, at_ns: int, detail: str) -> None:
+def _replay_moved(connection: apsw.Connection, seqs: Sequence[int], state: int, at_ns: int, detail: str) -> None:
     piece = fragment(STATES[state], at_ns, detail)
-    connection.execute("UPDATE m SET state=?, due=0, hist=hist||? WHERE seq=?", (state, piece, seq))
+    for seq in seqs:
+        found = connection.execute(f"SELECT {COLUMNS} FROM message WHERE seq=?", (seq,)).fetchone()  # noqa: S608
+        if found:
+            row = Row._make(found)
+            _enter(connection, row._replace(state=state, due=0, hist=row.hist + piece))
+
+
+def _enter(connection: apsw.Connection, row: Row) -> None:
+    """Let the box have a message as it stands; what came before it is filed, so that nothing is entered twice."""
+    filed = get_meta(connection, "filed", 0)
+    if row.seq > filed:
+        connection.execute(schema.FILL_BOX, (filed,))
+        put_meta(connection, "filed", connection.execute("SELECT max(seq) FROM m").get)
+    connection.execute(schema.REMOVE_ENTRY, (row.agent, row.seq))
+    connection.execute(INSERT_ENTRY, box_part(row))
 
 
 def prune(connection: apsw.Connection, journal: Journal) -> None:

@@ -22,9 +22,9 @@ from agentd.mailbox.ids import MAX_SHARDS, home_of
 from agentd.mailbox.journal import ROTATE_BYTES, Journal, copy_of
 from agentd.mailbox.keys import get_meta, put_meta
 from agentd.mailbox.layout import Layout
-from agentd.mailbox.rows import COLUMNS, NUMBER, Row
+from agentd.mailbox.rows import COLUMNS, NUMBER, Row, box_part, message_part
+from agentd.mailbox.schema import INSERT, INSERT_ENTRY
 from agentd.mailbox.store import Store
-from agentd.mailbox.transaction import INSERT
 from agentd.paths import private_dir
 from agentd.records import MessageState
 
@@ -177,13 +177,13 @@ class _NewShard:
     def __init__(self, connection: apsw.Connection, journal: Journal | None) -> None:
         self._connection = connection
         self._journal = journal
-        connection.execute("PRAGMA temp_store=FILE").fetchall()  # all entries of the box are sorted in the end
         connection.wal_autocheckpoint(1000)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Add messages as they are."""
         with self._connection:
-            self._connection.executemany(INSERT, rows)
+            self._connection.executemany(INSERT, map(message_part, rows))
+            self._connection.executemany(INSERT_ENTRY, sorted(map(box_part, rows)))
         if self._journal:
             self._journal.append(b"".join(copy_of(row) for row in rows if row.state not in _ENDED))
             if self._journal.end.offset > ROTATE_BYTES:
@@ -196,9 +196,8 @@ class _NewShard:
             self._connection.executemany(sql, keys)
 
     def finish(self, last_seq: int, rotated_ns: int) -> None:
-        """Fill the box and write down what the shard knows about itself."""
+        """Write down what the shard knows about itself."""
         with self._connection:
-            self._connection.execute(schema.FILL_BOX, (0,))
             for name, value in (("filed", last_seq), ("last_seq", last_seq), ("keys_rotated_ns", rotated_ns)):
                 put_meta(self._connection, name, value)
             if self._journal:
@@ -256,4 +255,4 @@ def _content(shards: Sequence[apsw.Connection], seen: Iterator[int], tell: Calla
 
 
 def _rows(shard: apsw.Connection) -> Iterator[Row]:
-    return map(Row._make, shard.execute(f"SELECT {COLUMNS} FROM m ORDER BY seq"))  # noqa: S608
+    return map(Row._make, shard.execute(f"SELECT {COLUMNS} FROM message ORDER BY seq"))  # noqa: S608

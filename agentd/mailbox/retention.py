@@ -16,6 +16,7 @@ from agentd.mailbox.archive import Archive
 from agentd.mailbox.ids import first_seq_at
 from agentd.mailbox.lines import text_of_rows
 from agentd.mailbox.rows import NUMBER, Row, intact, transitions
+from agentd.mailbox.schema import DEAD, ENDED
 from agentd.mailbox.transaction import Transaction
 from agentd.records import MessageState
 
@@ -24,15 +25,14 @@ BUSY_PAUSE_S: Final = 0.1  # between two steps while messages come
 PASS_S: Final = 60.0  # from one pass over the inboxes to the next, while there is something to remove
 REST_S: Final = 600.0  # likewise, while there is not
 _DAY_NS: Final = 86_400_000_000_000
-_ENDED, _DEAD = 2, 3  # shelves of the box
 _FINAL: Final = tuple(NUMBER[state] for state in MessageState if state.final)
 
 _NEXT_INBOX: Final = "SELECT min(agent) FROM box WHERE agent>?"
 _NEWEST: Final = (
-    "SELECT count(*), coalesce(sum(size), 0) FROM"
-    " (SELECT size FROM box WHERE agent=? AND shelf=2 AND prio=0 ORDER BY seq DESC LIMIT ?)"
+    "SELECT count(*), coalesce(sum(size), 0) FROM"  # noqa: S608  a number of ours
+    f" (SELECT size FROM box WHERE agent=? AND place={ENDED} ORDER BY seq DESC LIMIT ?)"
 )
-_OLDEST: Final = "SELECT seq, size FROM box WHERE agent=? AND shelf=? AND prio=0 AND seq<? ORDER BY seq LIMIT ?"
+_OLDEST: Final = "SELECT seq, size FROM box WHERE agent=? AND place=? AND seq<? ORDER BY seq LIMIT ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def _keep_copy(archive: Archive, rows: Sequence[Row], wall_ns: int) -> None:
 
 def _ended_ns(row: Row) -> int:
     later = transitions(row.hist)
-    return later[-1][1] if later else row.ts
+    return later[-1].at_ns if later else row.ts
 
 
 class Retention:
@@ -122,7 +122,7 @@ class Retention:
         too_old = min(youngest, _seq_before(now_ns, config.keep_days))
         count, size_bytes = connection.execute(_NEWEST, (self._agent, config.keep_messages + STEP_ROWS)).get
         chosen: list[int] = []
-        oldest: list[Any] = connection.execute(_OLDEST, (self._agent, _ENDED, youngest, STEP_ROWS)).fetchall()
+        oldest: list[Any] = connection.execute(_OLDEST, (self._agent, ENDED, youngest, STEP_ROWS)).fetchall()
         for seq, size in oldest:
             if seq >= too_old and count <= config.keep_messages and size_bytes <= config.keep_mb * 1_000_000:
                 break
@@ -130,7 +130,7 @@ class Retention:
             count, size_bytes = count - 1, size_bytes - size
         dead_before = min(youngest, _seq_before(now_ns, config.keep_dead_days))
         room = STEP_ROWS - len(chosen)
-        dead = connection.execute(_OLDEST, (self._agent, _DEAD, dead_before, room))
+        dead = connection.execute(_OLDEST, (self._agent, DEAD, dead_before, room))
         return chosen + [seq for seq, _ in dead]
 
     def took(self, outcome: object) -> None:

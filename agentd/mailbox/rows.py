@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -55,6 +56,7 @@ class Head(NamedTuple):
 
     seq: int
     agent: str
+    prio: int
     state: int
     tries: int
     due: int
@@ -64,8 +66,10 @@ class Head(NamedTuple):
     size: int  # of the body's envelope, in bytes
 
 
-COLUMNS: Final = ", ".join(Row._fields)
+COLUMNS: Final = ", ".join(Row._fields)  # of the view `message`
 HEAD_COLUMNS: Final = ", ".join(Head._fields[:-1]) + ", length(body)"
+# The places in a shard's table `box`, besides those of what waits, which are the priorities.
+_PLACES: Final = {2: 3, 3: 4, 4: 5, 5: 4}
 
 # What never changes about a message, as msgpack. It is the journal's record, and its CRC-32 stands in the row:
 #
@@ -91,14 +95,23 @@ class Envelope(NamedTuple):
     hops: int = 0
 
 
-def encode(seq: int, draft: Draft, exp: int | None, wall_ns: int) -> tuple[Row, bytes]:
-    """Return the row of a new message, and its journal record for `frame`."""
+# What the table of messages holds, in the order of its columns.
+MessagePart = tuple[int, str, int, int | None, int, str, str | None, str | None, int, bytes]
+
+
+def fresh(seq: int, draft: Draft, exp: int | None, wall_ns: int) -> tuple[MessagePart, bytes]:
+    """Return what the table holds of a new message, and its journal record for `frame`."""
     to, sender, text, key, priority, _, reply_to, headers, thread, trace, hops = draft
     body = _pack((text, key, headers, thread, trace, hops))
     prio = int(priority)
     record = _pack((ACCEPTED_RECORD, seq, to, prio, exp, wall_ns, sender, reply_to, body))
-    crc = zlib.crc32(record)
-    return Row(seq, to, prio, 0, 0, 0, exp, wall_ns, sender, reply_to, thread, "", crc, body), record
+    return (seq, to, prio, exp, wall_ns, sender, reply_to, thread, zlib.crc32(record), body), record
+
+
+def encode(seq: int, draft: Draft, exp: int | None, wall_ns: int) -> Row:
+    """Return the row of a new message."""
+    (seq, to, prio, exp, wall_ns, sender, reply_to, thread, crc, body), _ = fresh(seq, draft, exp, wall_ns)
+    return Row(seq, to, prio, 0, 0, 0, exp, wall_ns, sender, reply_to, thread, "", crc, body)
 
 
 def row_of(record: bytes) -> Row:
@@ -118,14 +131,35 @@ def record_of(row: Row) -> bytes:
     return _pack((ACCEPTED_RECORD, row.seq, row.agent, row.prio, row.exp, row.ts, row.sender, row.reply_to, row.body))
 
 
+def place_of(state: int, prio: int) -> int:
+    """Return where in the box a message stands, by the numbers of its state and priority."""
+    return _PLACES.get(state, prio)
+
+
+def message_part(row: Row) -> MessagePart:
+    """Return what the table of messages holds of a row."""
+    return (row.seq, row.agent, row.prio, row.exp, row.ts, row.sender, row.reply_to, row.thread, row.crc, row.body)
+
+
+def box_part(row: Row) -> tuple[object, ...]:
+    """Return what the box holds of a row."""
+    place, size_bytes = place_of(row.state, row.prio), len(row.body)
+    return (row.agent, place, row.seq, row.state, row.tries, row.due, row.exp, size_bytes, row.sender, row.hist)
+
+
 def intact(row: Row) -> bool:
-    """Tell whether a row is, bit for bit, what was accepted."""
-    return zlib.crc32(record_of(row)) == row.crc
+    """Tell whether a row is, bit for bit, what was accepted, and in a state that there is."""
+    return zlib.crc32(record_of(row)) == row.crc and 0 <= row.state < len(STATES)
 
 
-def transitions(hist: str) -> list[tuple[MessageState, int, str]]:
-    """Return the state, time and detail of each transition in a `hist`."""
-    return [(_STATE_OF[state], at_ns, detail) for state, at_ns, detail in _read_json(f"[{hist[1:]}]")]
+@lru_cache(maxsize=256)  # messages that went through a command together have the same
+def transitions(hist: str) -> tuple[HistoryEntry, ...]:
+    """Return each transition in a `hist`; of a damaged one, which says nothing about the message itself, none."""
+    try:
+        found = _read_json(f"[{hist[1:]}]")
+        return tuple([HistoryEntry(_STATE_OF[state], at_ns, detail) for state, at_ns, detail in found])
+    except (msgspec.MsgspecError, KeyError):
+        return ()
 
 
 def fragment(state: MessageState, at_ns: int, detail: str) -> str:
@@ -165,7 +199,7 @@ def message_of(row: Row, head: Head | None = None, due_ns: int | None = None) ->
 
 def _history(accepted_ns: int, hist: str) -> tuple[HistoryEntry, ...]:
     first = HistoryEntry(MessageState.ACCEPTED, accepted_ns)
-    return (first, *[HistoryEntry(*transition) for transition in transitions(hist)]) if hist else (first,)
+    return (first, *transitions(hist)) if hist else (first,)
 
 
 def damaged(seq: int) -> StorageError:

@@ -13,46 +13,48 @@ from agentd.errors import VersionMismatch
 from agentd.paths import open_private
 
 APPLICATION_ID: Final = 0x61676D62  # "agmb"
-VERSION: Final = 2
+VERSION: Final = 3
 
-# `m` holds the messages, `box` where each stands: shelf 0 waits, 1 delivered, 2 acknowledged or expired, 3 dead.
-# Messages up to meta's `filed` are in the box, and the triggers keep it. What waits is in order of priority and age,
-# the rest of age.
-_BOX: Final = """
+# `m` holds the messages as they were accepted, and never changes; `box` says where each stands and what became of it,
+# by inbox, so that one inbox's messages are neighbours. Its places: 0 to 2 wait, by priority, 3 delivered,
+# 4 acknowledged or expired, 5 dead. Messages beyond meta's `filed` are not in the box yet: each is accepted and waits.
+DELIVERED, ENDED, DEAD = 3, 4, 5  # places
+_PLACES: Final = "(0, 1, 2, 3, 4, 5)"  # all of them: how an entry is found when only its message is known
+_BOX: Final = f"""
 CREATE TABLE box(
-    agent TEXT NOT NULL, shelf INTEGER NOT NULL, prio INTEGER NOT NULL, seq INTEGER NOT NULL, size INTEGER NOT NULL,
-    sender TEXT NOT NULL, PRIMARY KEY(agent, shelf, prio, seq)) WITHOUT ROWID;
-CREATE TRIGGER m_moved AFTER UPDATE OF state ON m
-WHEN old.shelf<>new.shelf AND old.seq<=(SELECT value FROM meta WHERE name='filed') BEGIN
-    UPDATE box SET shelf=new.shelf, prio=iif(new.shelf, 0, new.prio)
-    WHERE agent=old.agent AND shelf=old.shelf AND prio=iif(old.shelf, 0, old.prio) AND seq=old.seq;
-END;
-CREATE TRIGGER m_dropped AFTER DELETE ON m WHEN old.seq<=(SELECT value FROM meta WHERE name='filed') BEGIN
-    DELETE FROM box
-    WHERE agent=old.agent AND shelf=old.shelf AND prio=iif(old.shelf, 0, old.prio) AND seq=old.seq;
-END;
-CREATE INDEX m_exp ON m(exp) WHERE state < 2 AND exp IS NOT NULL;
-CREATE INDEX m_due ON m(due) WHERE due > 0;
+    agent TEXT NOT NULL, place INTEGER NOT NULL, seq INTEGER NOT NULL, state INTEGER NOT NULL, tries INTEGER NOT NULL,
+    due INTEGER NOT NULL, exp INTEGER, size INTEGER NOT NULL, sender TEXT NOT NULL, hist TEXT NOT NULL,
+    PRIMARY KEY(agent, place, seq)) WITHOUT ROWID;
+CREATE INDEX box_exp ON box(exp) WHERE place < 3 AND exp IS NOT NULL;
+CREATE INDEX box_due ON box(due) WHERE due > 0;
 CREATE INDEX m_reply ON m(reply_to) WHERE reply_to IS NOT NULL;
 CREATE INDEX m_thread ON m(thread) WHERE thread IS NOT NULL;
+CREATE TRIGGER m_dropped AFTER DELETE ON m BEGIN
+    DELETE FROM box WHERE agent=old.agent AND place IN {_PLACES} AND seq=old.seq;
+END;
+CREATE VIEW message AS
+    SELECT m.seq, m.agent, m.prio, coalesce(b.state, 0) AS state, coalesce(b.tries, 0) AS tries,
+        coalesce(b.due, 0) AS due, m.exp, m.ts, m.sender, m.reply_to, m.thread, coalesce(b.hist, '') AS hist, m.crc,
+        m.body
+    FROM m LEFT JOIN box b ON b.agent=m.agent AND b.place IN {_PLACES} AND b.seq=m.seq;
+"""  # noqa: S608  names of ours
+_MESSAGE_COLUMNS: Final = "seq, agent, prio, exp, ts, sender, reply_to, thread, crc, body"
+_ENTRY_COLUMNS: Final = "agent, place, seq, state, tries, due, exp, size, sender, hist"
+INSERT: Final = f"INSERT INTO m({_MESSAGE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_ENTRY: Final = f"INSERT INTO box({_ENTRY_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+REMOVE_ENTRY: Final = f"DELETE FROM box WHERE agent=? AND place IN {_PLACES} AND seq=?"  # noqa: S608
+FILL_BOX: Final = (
+    f"INSERT INTO box({_ENTRY_COLUMNS})"  # noqa: S608  names of ours
+    " SELECT agent, prio, seq, 0, 0, 0, exp, length(body), sender, '' FROM m WHERE seq>? ORDER BY 1, 2, 3"
+)
+_M: Final = """
+CREATE TABLE m(
+    seq INTEGER PRIMARY KEY, agent TEXT NOT NULL, prio INTEGER NOT NULL, exp INTEGER, ts INTEGER NOT NULL,
+    sender TEXT NOT NULL, reply_to TEXT, thread TEXT, crc INTEGER NOT NULL, body BLOB NOT NULL);
 """
-_ENTRIES: Final = (
-    "INTO box(agent, shelf, prio, seq, size, sender)"
-    " SELECT agent, shelf, iif(shelf, 0, prio), seq, length(body), sender FROM m"
-)
-FILL_BOX: Final = f"INSERT {_ENTRIES} WHERE seq>? ORDER BY 1, 2, 3, 4"
-SHELVE: Final = (  # an old message that was put back among those that are filed
-    f"INSERT OR IGNORE {_ENTRIES} WHERE seq=? AND seq<=(SELECT value FROM meta WHERE name='filed')"  # noqa: S608
-)
-_SHELF: Final = (
-    "INTEGER GENERATED ALWAYS AS (CASE WHEN state<2 THEN 0 WHEN state=2 THEN 1 WHEN state=4 THEN 3 ELSE 2 END)"
-)
 _TABLES: Final = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE m(
-    seq INTEGER PRIMARY KEY, agent TEXT NOT NULL, prio INTEGER NOT NULL, state INTEGER NOT NULL, tries INTEGER NOT NULL,
-    due INTEGER NOT NULL, exp INTEGER, ts INTEGER NOT NULL, sender TEXT NOT NULL, reply_to TEXT, thread TEXT,
-    hist TEXT NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL, shelf {_SHELF} VIRTUAL);
+{_M}
 CREATE TABLE idem0(k BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE idem1(k BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -61,15 +63,21 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
-UPGRADE_FROM_1: Final = f"""
+# Format 1 had no threads, 2 kept states in `m` and had a box of other columns; both are rewritten whole.
+UPGRADE_FROM_1: Final = "ALTER TABLE m ADD COLUMN thread TEXT; PRAGMA user_version = 2"
+UPGRADE_FROM_2: Final = f"""
 BEGIN IMMEDIATE;
-DROP INDEX m_ready; DROP INDEX m_state; DROP INDEX m_exp; DROP INDEX m_reply;
-ALTER TABLE m ADD COLUMN thread TEXT;
-ALTER TABLE m ADD COLUMN shelf {_SHELF} VIRTUAL;
+DROP TRIGGER IF EXISTS m_moved; DROP TRIGGER IF EXISTS m_dropped; DROP TABLE IF EXISTS box;
+ALTER TABLE m RENAME TO before;
+{"".join(f"DROP INDEX IF EXISTS m_{name}; " for name in ("ready", "state", "exp", "due", "reply", "thread"))}
+{_M}
+INSERT INTO m SELECT {_MESSAGE_COLUMNS} FROM before ORDER BY seq;
 {_BOX}
-{FILL_BOX.replace("?", "0")};
+INSERT INTO box SELECT agent, CASE state WHEN 2 THEN 3 WHEN 4 THEN 5 WHEN 3 THEN 4 WHEN 5 THEN 4 ELSE prio END, seq,
+    state, tries, due, exp, length(body), sender, hist FROM before ORDER BY 1, 2, 3;
+DROP TABLE before;
 INSERT OR REPLACE INTO meta(name, value) SELECT 'filed', coalesce(max(seq), 0) FROM m;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 COMMIT;
 """  # noqa: S608  statements of ours
 
@@ -135,6 +143,8 @@ def _set_up(connection: apsw.Connection) -> None:
     connection.execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL").fetchall()
     connection.execute("PRAGMA mmap_size=0; PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY").fetchall()
     connection.wal_autocheckpoint(0)
+    # After a failed flush the log may not hold what it is believed to; closing must not copy that into the file.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
         connection.execute(_TABLES).fetchall()
 

@@ -16,13 +16,13 @@ from anyio.abc import TaskStatus
 from agentd.config import SearchConfig
 from agentd.errors import AgentdError, InvalidValue, NotFound, StorageError
 from agentd.failpoint import failpoint
+from agentd.index.engine import Entry, Hit, IndexDamaged, Within
+from agentd.index.home import IndexHome
+from agentd.index.query import Query
+from agentd.index.words import words_of
 from agentd.mailbox.ids import text_of
-from agentd.mailbox.index import Entry, Hit, IndexDamaged, Within
-from agentd.mailbox.index_home import IndexHome
 from agentd.mailbox.mailbox import Mailbox
-from agentd.mailbox.query import Query
 from agentd.mailbox.rows import Row, envelope_of, intact
-from agentd.mailbox.words import words_of
 from agentd.records import Change, Message, MessageState
 
 PAGE_MESSAGES: Final = 500
@@ -66,7 +66,7 @@ class Search:
         `report` hears in a sentence what went wrong and what was done about it. Raises InvalidValue for an engine
         that is not installed or a directory that is not private.
         """
-        home = IndexHome(Path(mailbox_dir, "index"), config, mailbox.shards, report)
+        home = IndexHome(Path(mailbox_dir, "index"), "messages", config, mailbox.shards, report)
         search = cls(home, config, mailbox, report)
         try:
             if config.enabled:

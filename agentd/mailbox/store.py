@@ -126,25 +126,26 @@ class Store:
     def _file(self) -> None:
         with self._connection:
             self._box.file(self.last_seq)
-        self._box.settle(self.last_seq, 0)
+        self._box.settle(self.last_seq, 0, None)
 
     # -- what memory starts from
 
     def snapshot(self) -> Snapshot:
         """Return the inboxes as the file has them."""
-        sql = "SELECT agent, seq, due FROM m INDEXED BY m_due WHERE state<2 AND due>0 AND due>?"
+        sql = "SELECT agent, seq, due FROM box INDEXED BY box_due WHERE place<3 AND due>0 AND due>?"
         delayed: list[Any] = self._connection.execute(sql, (max(self._clock.now_ns(), 0),)).fetchall()
         return Snapshot(self._depths.messages(), delayed)
 
     def delivering(self) -> list[Delivery]:
         """Return what is leased, oldest first."""
-        sql = f"SELECT {COLUMNS} FROM m INDEXED BY m_due WHERE state=1 AND due>0 ORDER BY seq"  # noqa: S608
+        leased = "SELECT seq FROM box INDEXED BY box_due WHERE state=1 AND due>0"
+        sql = f"SELECT {COLUMNS} FROM message WHERE seq IN ({leased}) ORDER BY seq"  # noqa: S608
         rows = [Row._make(found) for found in self._connection.execute(sql).fetchall()]
         return [Delivery(message_of(row), row.tries) for row in rows if intact(row)]
 
     def accepted_after(self, seq: int) -> Arrivals:
         """Return the messages that a transaction of unknown outcome left, as the arrivals they are."""
-        sql = f"SELECT {COLUMNS} FROM m WHERE seq>? ORDER BY seq"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM message WHERE seq>? ORDER BY seq"  # noqa: S608
         rows = [Row._make(found) for found in self._connection.execute(sql, (seq,)).fetchall()]
         accepted = MessageState.ACCEPTED
         return Arrivals([Change(text_of(r.seq), r.agent, accepted, r.sender, r.reply_to) for r in rows if r.state == 0])
@@ -188,7 +189,7 @@ class Store:
         point("mailbox.after_commit")
         self.last_seq = tx.last_seq
         self._depths.settle()
-        self._box.settle(tx.last_seq, tx.inserted)
+        self._box.settle(tx.last_seq, tx.inserted, tx.soonest_ns)
         return Commit(outcomes, tx.effects, tx.damaged)
 
     def _run(self, tx: Transaction, commands: Sequence[Put | Command[Any]]) -> Iterator[object]:
@@ -222,6 +223,8 @@ class Store:
         try:
             outcome: object = command.run(tx)
             tx.flush()
+            if command.lists:
+                self._box.filed_by_hand(tx.last_seq)
         except FATAL:
             raise
         except Exception as error:  # noqa: BLE001  as above
@@ -335,9 +338,10 @@ class Store:
         return min(max((self._next_expiry_ns - now_ns) / 1e9, idle_s), longest_s)
 
     def _read_next_expiry(self) -> int | None:
-        sql = "SELECT min(exp) FROM m INDEXED BY m_exp WHERE state<2 AND exp IS NOT NULL"
-        ns: int | None = self._connection.execute(sql).get
-        return ns
+        sql = "SELECT min(exp) FROM box INDEXED BY box_exp WHERE place<3 AND exp IS NOT NULL"
+        return min(
+            (ns for ns in (self._connection.execute(sql).get, self._box.soonest_ns) if ns is not None), default=None
+        )
 
     def checkpoint(self, mode: int) -> None:
         """Write the log back into the file."""

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Final
 
 from agentd.mailbox.archive import files
 from agentd.mailbox.ids import time_of
-from agentd.mailbox.schema import wal_of
+from agentd.mailbox.schema import DEAD, DELIVERED, ENDED, wal_of
 from agentd.mailbox.transaction import Transaction
 
 STEP_S: Final = 0.005  # after this another command may have its turn
-_INBOX: Final = "SELECT shelf, count(*), sum(size), min(seq) FROM box WHERE agent=? GROUP BY shelf"
+_INBOX: Final = "SELECT place, count(*), sum(size), min(seq) FROM box WHERE agent=? GROUP BY place"
 
 
 @dataclass(slots=True)
@@ -29,12 +29,12 @@ class Tally:
     size_bytes: int = 0
     oldest_waiting_ns: int | None = None
 
-    def add(self, shelf: int, count: int, size_bytes: int, oldest_seq: int) -> None:
-        """Count messages of one shelf of one inbox."""
-        name = ("waiting", "delivered", "ended", "dead")[shelf]
+    def add(self, place: int, count: int, size_bytes: int, oldest_seq: int) -> None:
+        """Count messages of one place of one inbox."""
+        name = {DELIVERED: "delivered", ENDED: "ended", DEAD: "dead"}.get(place, "waiting")
         setattr(self, name, getattr(self, name) + count)
         self.size_bytes += size_bytes
-        if shelf == 0:
+        if name == "waiting":
             self.oldest_waiting_ns = min(self.oldest_waiting_ns or time_of(oldest_seq), time_of(oldest_seq))
 
 

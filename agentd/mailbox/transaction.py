@@ -13,6 +13,7 @@ from agentd.mailbox import journal
 from agentd.mailbox.depths import Depths
 from agentd.mailbox.ids import STEP, first_seq_at, not_below, shard_of, text_of
 from agentd.mailbox.keys import Keys, put_meta
+from agentd.mailbox.moved import Moved
 from agentd.mailbox.rows import (
     COLUMNS,
     FIRST_REACHED,
@@ -21,18 +22,21 @@ from agentd.mailbox.rows import (
     STATES,
     WAITING,
     Head,
+    MessagePart,
     Row,
-    encode,
+    box_part,
     fragment,
+    fresh,
+    message_part,
+    place_of,
     without_last,
 )
-from agentd.mailbox.schema import SHELVE
+from agentd.mailbox.schema import INSERT, INSERT_ENTRY
 from agentd.records import Change, Draft, MessageState, Receipt
 
-INSERT = f"INSERT INTO m({COLUMNS}) VALUES({', '.join('?' * len(Row._fields))})"
-_ROWS = f"SELECT {COLUMNS} FROM m WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
-_HEADS = f"SELECT {HEAD_COLUMNS} FROM m WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
-UPDATE = "UPDATE m SET state=?, tries=?, due=?, hist=? WHERE seq=?"
+_ROWS = f"SELECT {COLUMNS} FROM message WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
+_HEADS = f"SELECT {HEAD_COLUMNS} FROM message WHERE seq IN (SELECT value FROM carray(?))"  # noqa: S608
+_UPDATE = "UPDATE box SET place=?, state=?, tries=?, due=?, hist=? WHERE agent=? AND place=? AND seq=?"
 
 
 class Step(NamedTuple):
@@ -98,14 +102,16 @@ class Transaction:
         self.wall_ns = wall_ns
         self.last_seq = last_seq
         self.inserted = 0
+        self.soonest_ns: int | None = None  # when the first of the new messages expires
         self.effects: list[Effect] = []
         self.damaged: list[int] = []
         self.records: list[bytes] = []
         self._keys = keys
         self._depths = depths
         self._new_keys: list[bytes] = []
-        self._rows: list[Row] = []
-        self._moves: dict[int, tuple[int, int, int, str, int]] = {}  # by seq; at most one of each
+        self._rows: list[MessagePart] = []
+        self._moves: dict[int, tuple[int, int, int, int, str, str, int, int]] = {}  # by seq; at most one of each
+        self._moved = Moved()
         self._fragments: dict[tuple[MessageState, str], str] = {}
         self._first_seq = first_seq_at(now_ns, shard_of(last_seq))
 
@@ -122,19 +128,30 @@ class Transaction:
         if known:
             return Receipt(text_of(known), draft.to, duplicate=True)
         seq = max(self.last_seq + STEP, self._first_seq)  # later than every one before, whatever the clock did
-        row, record = encode(seq, draft, _expiry(draft, self.now_ns), self.wall_ns)
-        refusal = self._depths.admit(row)
+        exp = None if draft.ttl_s is None else self._expiry(draft.ttl_s)
+        part, record = fresh(seq, draft, exp, self.wall_ns)
+        _, agent, _, _, _, sender, reply_to, _, crc, body = part
+        refusal = self._depths.admit(agent, sender, len(body))
         if refusal:
             return refusal
         self.last_seq = seq
-        self._rows.append(row)
-        self.records.append(journal.frame(record, row.crc))
+        self._rows.append(part)
+        self.records.append(journal.frame(record, crc))
         if name:
             self._keys.remember(name, seq)
             self._new_keys.append(name)
-        change = Change(text_of(seq), row.agent, MessageState.ACCEPTED, row.sender, row.reply_to)
-        arrived.append(change)
-        return Receipt(change.id, row.agent)
+        id_ = text_of(seq)
+        arrived.append(Change(id_, agent, MessageState.ACCEPTED, sender, reply_to))
+        return Receipt(id_, agent)
+
+    def _expiry(self, ttl_s: float) -> int:
+        exp = self.now_ns + int(ttl_s * 1e9)
+        self.soonest_ns = min(exp, self.soonest_ns or exp)
+        return exp
+
+    def known(self, names: Sequence[bytes]) -> list[int | None]:
+        """Return the messages that keys, by their names, stand for."""
+        return self._keys.known(names)
 
     def flush(self) -> None:
         """Write what was gathered."""
@@ -143,8 +160,9 @@ class Transaction:
             self.inserted += len(self._rows)
             self._rows.clear()
         if self._moves:
-            self.connection.executemany(UPDATE, self._moves.values())
+            self.connection.executemany(_UPDATE, self._moves.values())
             self._moves.clear()
+            self.records += self._moved.records(self.wall_ns)
 
     def heads(self, seqs: Iterable[int]) -> dict[int, Head]:
         """Return, of the messages there are, the part that a change of state looks at."""
@@ -158,22 +176,26 @@ class Transaction:
         numbers = array("q", seqs)
         return self.connection.execute(sql, (apsw.carray(numbers),)).fetchall() if numbers else []
 
-    def move(self, head: Head, move: Move) -> Head:
-        """Give a message another state; returns its head as it stands then."""
-        tries = head.tries if move.tries is None else move.tries
-        hist = without_last(head.hist) if move.forget or move.replaces else head.hist
-        hist += "" if move.forget else self._fragment(move.state, move.detail)
-        number = NUMBER[move.state]
-        self._moves[head.seq] = (number, tries, move.due_ns, hist, head.seq)
-        if move.state is not MessageState.DELIVERING and not move.forget:  # leases are not worth a second copy
-            self.records.append(journal.moved(head.seq, number, self.wall_ns, move.detail))
-        was = STATES[head.state]
-        waits = (number < FIRST_REACHED) - (head.state < FIRST_REACHED)
+    def move(self, head: Head, *moves: Move) -> Head:
+        """Take a message from state to state; returns its head as it stands then."""
+        seq, agent, prio, first, tries, due_ns, sender, reply_to, hist, size_bytes = head
+        number, id_ = first, text_of(seq)
+        for state, detail, new_tries, due_ns, forget, replaces in moves:
+            was, number = STATES[number], NUMBER[state]
+            tries = tries if new_tries is None else new_tries
+            hist = without_last(hist) if forget or replaces else hist
+            if not forget:
+                hist += self._fragment(state, detail)
+                if state is not MessageState.DELIVERING:  # leases are not worth a second copy
+                    self._moved.add(seq, number, detail)
+            self.effects.append(Step(seq, was, due_ns, Change(id_, agent, state, sender, reply_to, detail)))
+        before = self._moves.get(seq)
+        place = before[6] if before else place_of(first, prio)  # as the file has it
+        self._moves[seq] = (place_of(number, prio), number, tries, due_ns, hist, agent, place, seq)
+        waits = (number < FIRST_REACHED) - (first < FIRST_REACHED)
         if waits:
-            self._depths.add(head.agent, head.sender, waits, waits * head.size)
-        change = Change(text_of(head.seq), head.agent, move.state, head.sender, head.reply_to, move.detail)
-        self.effects.append(Step(head.seq, was, move.due_ns, change))
-        return Head(head.seq, head.agent, number, tries, move.due_ns, head.sender, head.reply_to, hist, head.size)
+            self._depths.add(agent, sender, waits, waits * size_bytes)
+        return Head(seq, agent, prio, number, tries, due_ns, sender, reply_to, hist, size_bytes)
 
     def _fragment(self, state: MessageState, detail: str) -> str:
         """Return what a move adds to a history; those of one command mostly add the same."""
@@ -184,8 +206,8 @@ class Transaction:
 
     def restore(self, row: Row, name: bytes | None) -> None:
         """Add a message that was accepted before, here or elsewhere, as it stood; `name` is that of its key."""
-        self.connection.execute(INSERT, row)
-        self.connection.execute(SHELVE, (row.seq,))
+        self.connection.execute(INSERT, message_part(row))
+        self.connection.execute(INSERT_ENTRY, box_part(row))
         self.inserted += 1
         self.records.append(journal.copy_of(row))
         self.last_seq = not_below(max(self.last_seq, row.seq), shard_of(self.last_seq))
@@ -220,11 +242,8 @@ class Transaction:
             self._keys.forget(name)
         self._depths.back_to(mark.depths)
         self._moves.clear()  # flushed before each command: these are its own
+        self._moved.clear()
         del self.effects[mark.effects :]
         del self.records[mark.records :]
         del self._rows[mark.rows :]
         del self._new_keys[mark.keys :]
-
-
-def _expiry(draft: Draft, now_ns: int) -> int | None:
-    return None if draft.ttl_s is None else now_ns + int(draft.ttl_s * 1e9)

@@ -17,19 +17,19 @@ from agentd.errors import InvalidValue, NotFound, StorageError
 from agentd.mailbox import layout, schema
 from agentd.mailbox.ids import text_of
 from agentd.mailbox.keys import digest, get_meta
-from agentd.mailbox.rows import COLUMNS, Row, envelope_of, intact
+from agentd.mailbox.rows import COLUMNS, Row, envelope_of, intact, place_of
 from agentd.mailbox.transaction import Transaction
 
 STEP_ROWS: Final = 200
 _ROW: Final = (
-    f"SELECT {COLUMNS}, EXISTS(SELECT 1 FROM box b WHERE b.agent=m.agent AND b.shelf=m.shelf"  # noqa: S608  names of ours
-    " AND b.prio=iif(m.shelf, 0, m.prio) AND b.seq=m.seq AND b.size=length(m.body) AND b.sender=m.sender)"
-    " FROM m WHERE seq=?"
+    f"SELECT {COLUMNS}, (SELECT count(*) FROM box b WHERE b.agent=message.agent AND b.seq=message.seq"  # noqa: S608
+    " AND b.place IN (0, 1, 2, 3, 4, 5) AND b.exp IS message.exp AND b.size=length(message.body)"
+    " AND b.sender=message.sender) FROM message WHERE seq=?"
 )
 _BOX: Final = (
-    "SELECT b.agent, b.shelf, b.prio, b.seq, m.shelf IS b.shelf AND m.agent IS b.agent FROM box b"
-    " LEFT JOIN m ON m.seq=b.seq WHERE (b.agent, b.shelf, b.prio, b.seq) > (?, ?, ?, ?)"
-    " ORDER BY b.agent, b.shelf, b.prio, b.seq LIMIT ?"
+    "SELECT b.agent, b.place, b.seq, b.state, m.prio, m.agent IS b.agent FROM box b"
+    " LEFT JOIN m ON m.seq=b.seq WHERE (b.agent, b.place, b.seq) > (?, ?, ?)"
+    " ORDER BY b.agent, b.place, b.seq LIMIT ?"
 )
 _KEYS: Final = (
     "SELECT k, CAST(m.sender AS BLOB), CAST(m.agent AS BLOB), m.body FROM idem{} i"
@@ -90,7 +90,7 @@ def _step_of(cursor: str) -> Callable[[apsw.Connection], Checked] | None:
         if part == "messages":
             return partial(_check_messages, after=int(after))
         if part == "box":
-            return partial(_check_box, after=msgspec.json.decode(after, type=tuple[str, int, int, int]))
+            return partial(_check_box, after=msgspec.json.decode(after, type=tuple[str, int, int]))
         if part in ("keys0", "keys1"):
             return partial(_check_keys, generation=int(part[-1]), after=bytes.fromhex(after))
     except (ValueError, msgspec.MsgspecError):
@@ -104,13 +104,13 @@ def _check_messages(connection: apsw.Connection, after: int) -> Checked:
         "SELECT seq FROM m WHERE seq>? ORDER BY seq LIMIT ?", (after, STEP_ROWS)
     ).fetchall()
     if not found:
-        return Checked('box:["", 0, 0, 0]')
+        return Checked('box:["", 0, 0]')
     checked = Checked(f"messages:{found[-1][0]}", len(found))
     for (seq,) in found:
-        sound, shelved = _look_at(connection, seq)
+        sound, filed_once = _look_at(connection, seq)
         if not sound:
             checked.damaged.append(text_of(seq))
-        elif not shelved and seq <= filed:
+        elif not filed_once and seq <= filed:
             checked.misplaced.append(text_of(seq))
     return checked
 
@@ -118,18 +118,20 @@ def _check_messages(connection: apsw.Connection, after: int) -> Checked:
 def _look_at(connection: apsw.Connection, seq: int) -> tuple[bool, bool]:
     """Tell whether a message is sound, and whether its entry in the box is."""
     try:
-        *values, shelved = connection.execute(_ROW, (seq,)).get
-        return intact(Row._make(values)), bool(shelved)
+        *values, entries = connection.execute(_ROW, (seq,)).get
+        return intact(Row._make(values)), entries == 1
     except (UnicodeDecodeError, TypeError):  # a text that is none, a number that is a text
         return False, False
 
 
-def _check_box(connection: apsw.Connection, after: tuple[str, int, int, int]) -> Checked:
+def _check_box(connection: apsw.Connection, after: tuple[str, int, int]) -> Checked:
     found: list[Any] = connection.execute(_BOX, (*after, STEP_ROWS)).fetchall()
     if not found:
         return Checked("keys0:")
-    checked = Checked(f"box:{json.dumps(found[-1][:4])}")
-    checked.misplaced += [text_of(seq) for _, _, _, seq, agrees in found if not agrees]
+    checked = Checked(f"box:{json.dumps(found[-1][:3])}")
+    checked.misplaced += [
+        text_of(seq) for _, place, seq, state, prio, agrees in found if not agrees or place != place_of(state, prio)
+    ]
     return checked
 
 

@@ -216,6 +216,10 @@ class Fleet:
                 return [{**row, "server": index} for row in await tmux.sessions()]
         return None
 
+    async def attached(self) -> list[str]:
+        """Return the terminals of the people who are attached to any server."""
+        return [tty for ttys in (await self._from_each(Tmux.attached)).values() for tty in ttys]
+
     def attach_argv(self, ref: PaneRef) -> list[str]:
         """Return the command with which a person looks over the program's shoulder."""
         return self._of(ref).attach_argv(ref)

@@ -217,6 +217,10 @@ class Tmux:
         """Return every session but the hub: id, name, windows, panes, activity (seconds since 1970)."""
         return await self._looking.sessions()
 
+    async def attached(self) -> list[str]:
+        """Return the terminals of the people who are attached."""
+        return await self._looking.attached()
+
     def attach_argv(self, ref: PaneRef) -> list[str]:
         """Return the command with which a person looks over the program's shoulder."""
         self._calls.check_server(ref)

@@ -24,6 +24,8 @@ TakenId = Annotated[
 LeaseId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}#[0-9]{1,6}$(?!\n)", description="id#attempt of a message")]
 Lease = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
+Offset = Annotated[int, Meta(ge=0, le=(1 << 62), description="a place in a transcript or file")]
+PageBytes = Annotated[int, Meta(ge=16_384, le=1_000_000, description="most bytes in one answer")]
 UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
 Path = Annotated[str, Meta(max_length=4096)]
 Priority = Literal["high", "normal", "low"]
@@ -323,10 +325,31 @@ class EventsFollow(Params):
 
 
 class AgentsFollow(Params):
-    """What the agent prints, as it prints it."""
+    """What the agent prints: the screen and what is added to it, or all from an offset on; raw: bytes in base64."""
 
     target: Target
+    offset: Offset | None = None
     raw: bool = False
+
+
+class Transcript(Params):
+    """What an agent printed: from an offset or a time on, or its last lines; else all. raw: bytes in base64."""
+
+    target: Target
+    offset: Offset | None = None
+    since: UnixTime | None = None
+    lines: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    raw: bool = False
+    limit_bytes: PageBytes = 262_144
+
+
+class OwnLog(Params):
+    """A part of the file in which the agent's program itself keeps its session; raw: bytes in base64."""
+
+    target: Target
+    offset: Offset = 0
+    raw: bool = False
+    limit_bytes: PageBytes = 262_144
 
 
 class Search(Params):
@@ -339,6 +362,12 @@ class Search(Params):
     since: UnixTime | None = None
     until: UnixTime | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+class Reindex(Params):
+    """Which index."""
+
+    in_: Literal["messages", "transcripts"] = msgspec.field(default="messages", name="in")
 
 
 class MessagesFollow(Params):
@@ -364,6 +393,7 @@ _TABLE = (
     Call("daemon.shutdown", Shutdown, "Stop the daemon."),
     Call("daemon.metrics", Nothing, "Return counters and gauges.", writes=False),
     Call("config.show", Nothing, "Return each setting, its value and where it came from.", writes=False),
+    Call("notify.test", Nothing, "Run the commands of the configuration's [hooks] once, with an example."),
     Call("agents.spawn", Spawn, "Start agents."),
     Call("agents.list", AgentsList, "List agents.", agent_may=True, writes=False),
     Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
@@ -375,10 +405,13 @@ _TABLE = (
     Call("agents.approve", Approve, "Let agents do what they ask permission for."),
     Call("agents.deny", Deny, "Deny agents what they ask permission for."),
     Call("agents.capture", Capture, "Return what is on an agent's screen.", writes=False),
+    Call("agents.answer", OneTarget, "Return an agent's last answer, whole, as its program told it.", writes=False),
     Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
     Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),
     Call("agents.report", AgentsReport, "Take in what a hook of the caller's program says.", agent_may=True),
     Call("agents.follow", AgentsFollow, "Stream what an agent prints.", writes=False, stream=True),
+    Call("agents.transcript", Transcript, "Return what an agent printed.", writes=False),
+    Call("agents.own_log", OwnLog, "Return what an agent's program itself wrote down of its session.", writes=False),
     Call("messages.send", Send, "Send a message; the answer means it is on disk.", agent_may=True),
     Call("messages.send_batch", SendBatch, "Send many messages in one durable commit.", agent_may=True),
     Call("messages.get", OneMessage, "Return a message and every state it went through.", agent_may=True, writes=False),
@@ -395,7 +428,7 @@ _TABLE = (
     Call("messages.retry", Ids, "Offer dead letters again."),
     Call("messages.drop", Ids, "Delete dead letters."),
     Call("messages.search", Search, "Find messages by their words, best first.", agent_may=True, writes=False),
-    Call("messages.reindex", Nothing, "Make the index of messages again from what is stored."),
+    Call("messages.reindex", Reindex, "Make the index of messages or of transcripts again from what is stored."),
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
     Call("loops.list", Nothing, "List chains of messages near a limit or over it.", writes=False),
     Call("loops.reset", LoopsReset, "Let messages that went round in a loop flow again."),

@@ -9,8 +9,8 @@ from pathlib import Path
 from panes import Seen
 
 from agentd.agents.attributes import read
-from agentd.agents.screen import Verdict, classify
 from agentd.agents.profile import Profiles
+from agentd.agents.screen import Verdict, classify
 
 SCREENS = Path(__file__).parents[1] / "screens"
 BUILT_IN = Profiles.load("/nonexistent")

@@ -59,6 +59,14 @@ def test_the_end_of_a_turn():
     assert heard({"hook_event_name": "Stop", "stop_hook_active": True}).again
 
 
+def test_no_text_can_act_on_a_terminal():
+    clean = "\ufffd[201~\ufffd\ufffd\ufffd\ufffd\ufffd"
+    assert report("Stop", last_assistant_message=DANGEROUS).answer == clean
+    assert report("Stop", message=DANGEROUS).message == clean
+    failed = report("StopFailure", error="server_error", last_assistant_message=f"API {DANGEROUS}")
+    assert (failed.message, failed.answer) == (f"API {clean}", "")
+
+
 def test_the_event_is_what_the_command_line_says():
     assert heard({"hook_event_name": "Stop"}, "PostToolUse").report.means == "tool"
     assert hear(PROFILE, "Stop", "", "").report == Report("done", "hook Stop")

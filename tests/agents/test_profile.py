@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from agentd.agents.profile import Profiles, read_profile
+from agentd.agents.toml_lines import line_of
 from agentd.errors import InvalidValue, NotFound
 
 HEAD = 'command = "x"\n'
@@ -26,7 +28,7 @@ def built_in() -> Profiles:
 def test_the_profiles_we_ship(built_in: Profiles) -> None:
     assert built_in.names() == OURS
     for row in built_in.rows():
-        assert row.keys() == {"name", "doc", "version", "origin", "command", "delivery"}
+        assert row.keys() == {"name", "doc", "version", "origin", "command", "delivery", "error"}
         assert row["doc"]
         assert row["origin"] == "built-in"
     assert built_in.get("demo").argv()[0] == sys.executable
@@ -114,8 +116,8 @@ def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, mess
     path = tmp_path / "x.toml"
     path.write_text(text)
     with pytest.raises(InvalidValue) as caught:
-        Profiles.load(str(tmp_path))
-    assert caught.value.message == f"{path}: {message}"
+        Profiles.load(str(tmp_path)).get("x")
+    assert re.sub(r"^(.*?\.toml), line \d+: ", r"\1: ", caught.value.message) == f"{path}: {message}"
     assert caught.value.hint
 
 
@@ -124,10 +126,12 @@ def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, mess
 )
 def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(InvalidValue) as caught:
-        Profiles.load(str(tmp_path))
-    assert str(tmp_path / name) in caught.value.message
-    assert "\n" not in caught.value.message
+    profiles = Profiles.load(str(tmp_path))
+    assert profiles.names() == OURS
+    (row,) = [row for row in profiles.rows() if row["error"]]
+    assert row["origin"] == str(tmp_path / name)
+    assert row["origin"] in row["error"]
+    assert "\n" not in row["error"]
 
 
 @pytest.mark.parametrize(
@@ -144,3 +148,87 @@ def test_a_pattern_that_could_run_for_ever_is_refused(pattern: str) -> None:
 def test_an_ordinary_pattern_is_taken(pattern: str) -> None:
     profile = read_profile("x", f"{HEAD}[[rules]]\nstate = 'idle'\nscreen = '{pattern}'", "x.toml")
     assert profile.rules[0].screen is not None
+
+
+LINES = """# a profile
+command = "x"
+doc = 'has [input] in it'
+
+[input]  # how it is typed into
+envelope = "header"
+
+[[rules]]
+state = "idle"
+
+[[ rules ]]
+# a remark: screen = "no"
+state = "working"
+"screen" = "("
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("command", 2),
+        ("input.envelope", 6),
+        ("input.colour", 5),
+        ("rules[0].state", 9),
+        ("rules[1].state", 13),
+        ("rules[1].screen", 14),
+        ("rules[1]", 11),
+        ("input", 5),
+        ("rules[7].state", None),
+        ("answers.allow[2]", None),
+        ("colour", None),
+    ],
+)
+def test_the_line_of_a_key(key: str, line: int | None) -> None:
+    assert line_of(LINES, key) == line
+
+
+def test_a_bad_rule_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(LINES)
+    with pytest.raises(InvalidValue) as caught:
+        Profiles.load(str(tmp_path)).get("x")
+    assert caught.value.message.startswith(f"{tmp_path}/x.toml, line 14: rules[2].screen: the pattern '(' is not valid")
+
+
+def test_a_bad_file_stands_in_nobodys_way_and_is_not_replaced_by_ours(tmp_path: Path) -> None:
+    (tmp_path / "good.toml").write_text(HEAD)
+    (tmp_path / "shell.toml").write_text("command = ")
+    profiles = Profiles.load(str(tmp_path))
+    assert profiles.get("good").command == "x"
+    assert "shell" not in profiles.names()
+    with pytest.raises(InvalidValue, match=r"shell\.toml is not TOML"):
+        profiles.get("shell")
+    assert profiles.get("sh").command == "sh"
+
+
+def test_reading_again_keeps_what_a_bad_file_said_before(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(HEAD)
+    profiles = Profiles.load(str(tmp_path))
+    path.write_text("command = 3")
+    (tmp_path / "shell.toml").write_text("nonsense")
+    profiles.shelf = profiles.read()
+    assert profiles.get("mine").command == "x"
+    assert profiles.problem("mine") is not None
+    assert profiles.origin("shell") == "built-in"  # it was in force until now
+    path.write_text('command = "y"')
+    profiles.shelf = profiles.read()
+    assert (profiles.get("mine").command, profiles.problem("mine")) == ("y", None)
+    path.unlink()
+    profiles.shelf = profiles.read()
+    with pytest.raises(NotFound):
+        profiles.get("mine")
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "dir.toml").mkdir()
+    (tmp_path / "nothing.toml").symlink_to(tmp_path / "gone")
+    (tmp_path / "huge.toml").touch()
+    os.truncate(tmp_path / "huge.toml", 1 << 40)
+    profiles = Profiles.load(str(tmp_path))
+    assert {Path(row["origin"]).stem for row in profiles.rows() if row["error"]} == {"pipe", "dir", "nothing", "huge"}

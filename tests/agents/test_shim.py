@@ -8,7 +8,6 @@ import os
 import re
 import select
 import signal
-import subprocess
 import sys
 import termios
 import time
@@ -19,8 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from panes import DEADLINE_S, Tmux, tmux_server
+from ptys import Run
 
 from agentd.agents import shim
+from agentd.agents.line_mode import in_line_mode
 from agentd.agents.shimmed import foreground_command, program_behind, shimmed
 
 RAW = "import os,sys,termios,tty; tty.setraw(0); "
@@ -30,53 +31,6 @@ LATE_READER = RAW + (
     "while b'z' not in data: data += os.read(0, 65536)\n"
     "os.write(1, b'%d bytes.' % len(data))"
 )
-
-
-class Run:
-    """A program behind the shim, on a terminal that the test holds."""
-
-    def __init__(self, *argv: str, shim: bool = True) -> None:
-        self.master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, b"\x1e\x00\x64\x00\x00\x00\x00\x00")
-        self.process = subprocess.Popen(
-            shimmed(list(argv)) if shim else list(argv),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  there are no threads here
-        )
-        os.close(slave)
-        self.seen = b""
-
-    def until(self, wanted: bytes) -> bytes:
-        """Read until it has printed something."""
-        self._read(lambda: wanted in self.seen)
-        assert wanted in self.seen, self.seen[-500:]
-        return self.seen
-
-    def rest(self) -> bytes:
-        """Read until its end."""
-        self._read(lambda: False)
-        return self.seen
-
-    def type(self, data: bytes) -> None:
-        os.write(self.master, data)
-
-    def ended(self) -> int:
-        return self.process.wait(DEADLINE_S)
-
-    def _read(self, enough: Callable[[], bool]) -> None:
-        end = time.monotonic() + DEADLINE_S
-        while not enough():
-            ready, _, _ = select.select([self.master], [], [], max(0.0, end - time.monotonic()))
-            try:
-                data = os.read(self.master, 65_536) if ready else b""
-            except OSError:
-                return
-            if not data:
-                return
-            self.seen += data
 
 
 @pytest.fixture
@@ -89,10 +43,7 @@ def run() -> Iterator[Callable[..., Run]]:
 
     yield start
     for each in runs:
-        with contextlib.suppress(OSError):
-            os.close(each.master)
-        each.process.kill()
-        each.process.wait(DEADLINE_S)
+        each.end()
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +111,9 @@ def test_a_stopped_program_goes_on_as_it_would_under_tmux(run):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGQUIT, signal.SIGHUP])
 def test_a_signal_to_the_shim_is_one_to_the_program(run, number):
-    code = (
-        f"import signal,sys,time; signal.signal({int(number)}, lambda *_: sys.exit(9)); print('ready'); time.sleep(99)"
-    )
-    each = run(*python(code))
+    # Asleep for short times only: Python does not see a signal that comes just before it falls asleep.
+    code = f"import signal,sys,time; signal.signal({int(number)}, lambda *_: sys.exit(9)); print('ready')\n"
+    each = run(*python(code + "while True: time.sleep(0.05)"))
     each.until(b"ready")
     os.kill(each.process.pid, number)
     assert each.ended() == 9
@@ -206,7 +156,8 @@ def test_a_new_size_reaches_the_program(run):
 
 
 def test_a_key_that_interrupts_interrupts_the_program(run):
-    each = run("sh", "-c", "echo ready; sleep 1000")
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print('ready'); signal.pause()"
+    each = run(*python(code))
     each.until(b"ready")
     each.type(b"\x03")
     assert each.ended() == -signal.SIGINT
@@ -334,3 +285,11 @@ def test_the_program_behind_it_is_found(run):
     assert program_behind(each.process.pid) == pid
     wait_for(lambda: foreground_command(each.process.pid) == "sh", "its name")
     assert program_behind(pid) == pid  # no shim
+
+
+def test_line_mode_is_that_of_the_programs_own_terminal(run):
+    cooked, raw = run("sh", "-c", "echo ready; read line"), run(*python(RAW + "os.write(1, b'ready'); os.read(0, 1)"))
+    cooked.until(b"ready")
+    raw.until(b"ready")
+    assert in_line_mode(cooked.process.pid)
+    assert not in_line_mode(raw.process.pid)

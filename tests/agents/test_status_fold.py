@@ -126,6 +126,14 @@ def test_what_it_said_of_being_idle_is_over_with_the_next_prompt():
     assert not agent.status.deliverable
 
 
+def test_what_it_said_after_the_prompt_counts_though_it_came_before_we_knew_that_it_was_entered():
+    agent = idle()
+    since_s = agent.now_s
+    agent.waits(0.01).says("error", "overloaded")
+    agent.status.submitted(since_s)
+    assert agent.looked().status.opinion.waits_for == "error"
+
+
 def test_an_end_that_the_screen_contradicts_is_believed_when_it_is_silent():
     """An answer that quotes `esc to interrupt` looks like work."""
     agent = idle().says("working").shows(WORKING).says("done").waits(RELEASE_S - 0.01)

@@ -22,7 +22,12 @@ LEAST: dict[str, dict[str, Any]] = {
     **{name: {} for name in ("config.show", "schema", "agents.whoami", "events.follow")},
     **{f"messages.{verb}": {} for verb in ("inbox", "take", "dead", "follow")},
     **{f"messages.{verb}": IDS for verb in ("ack", "nack", "extend", "retry", "drop")},
-    **{f"agents.{verb}": NOBODY for verb in ("get", "explain", "respawn", "interrupt", "capture", "follow")},
+    **{
+        f"agents.{verb}": NOBODY
+        for verb in ("get", "explain", "respawn", "interrupt", "capture", "answer", "follow", "transcript", "own_log")
+    },
+    **{f"agents.{verb}": NOBODY for verb in ("approve", "deny")},
+    "notify.test": {},
     **{f"teams.{verb}": {"team": "nobody"} for verb in ("get", "down")},
     "agents.report": {},
     "messages.confirm": {"ids": ["m000000000#1"]},

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from binascii import b2a_base64
 
 import msgspec
 import pytest
@@ -82,20 +83,59 @@ EXPLAINED = {
     "draft": False,
     "would_change": "a message",
 }
+KEPT = {"first": 0, "end": 9_000_000, "size_bytes": 1_200_000}
 SHOWN = {
     **AGENT,
     "resume_id": "s-1",
-    "log_path": "/l",
+    "log_path": "/log",
     "env": {"A": "1"},
     "created_at": 1.0,
     "attach": ["true"],
     "messages": {"acked": 3, "dead": 0},
+    "transcript": KEPT,
+}
+PRINTED = {
+    "id": "a1",
+    "name": "lead",
+    "text": "one\ntwo\n",
+    "offset": 3,
+    "at": 1.0,
+    "gaps": [],
+    "next": 9,
+    "first": 0,
+    "end": 9,
+}
+OWN = {"id": "a1", "name": "lead", "text": "own\n", "path": "/log", "offset": 5, "next": 9, "end": 9}
+PASSAGE = {
+    "agent": "lead",
+    "id": "a1",
+    "at": 1.0,
+    "offset": 3,
+    "next": 9,
+    "text": "one",
+    "score": 1.0,
+    "snippet": "one",
+    "matches": [[0, 3]],
 }
 FOUND = {
     "messages": [{**MESSAGE, "score": 1.0, "snippet": "done", "matches": [[0, 4]]}],
     "left_out": 0,
     "indexed_behind": 0,
 }
+ASKING = {
+    "state": "waiting",
+    "waits_for": "permission",
+    "reason": "it asks",
+    "prompt": "0123456789",
+    "asks": "git push",
+}
+APPROVED = {
+    "answered": [
+        {"id": "a1", "name": "lead", "answer": "approve", "prompt": "0123456789", "asks": "git push", "then": "working"}
+    ],
+    "failed": [],
+}
+DENIED = {"answered": [{**APPROVED["answered"][0], "answer": "deny", "asks": ""}], "failed": []}
 STOPPED = {"id": "a1", "name": "lead", "state": "stopped", "kept": 2}
 DONE = {"done": ["m1"], "failed": []}
 EVENT = {"id": 4, "type": "agent.state", "at": 1.0, "data": {"agent": "a1", "state": "idle", "reason": "the prompt"}}
@@ -106,12 +146,21 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("ls", "agents.list", {}, {"agents": []}, "agentd spawn shell"),
     ("ls @crew --state idle", "agents.list", {"target": "@crew", "state": "idle"}, {"agents": []}, "no agent is idle"),
     ("show lead", "agents.get", {"target": "lead"}, SHOWN, "3 acked"),
+    ("show lead", "agents.get", {"target": "lead"}, SHOWN, "1.2M, agentd transcript lead"),
+    ("show lead", "agents.get", {"target": "lead"}, SHOWN, "own log      /log"),
     ("explain lead", "agents.explain", {"target": "lead"}, EXPLAINED, "rules[1] idle"),
     ("read lead --lines 5", "agents.capture", {"target": "lead", "lines": 5}, {"text": "$ ls\n"}, "$ ls"),
+    ("read lead --answer", "agents.answer", {"target": "lead"}, {"id": "a1", "text": "all of it"}, "all of it"),
     ("wait lead --for idle --timeout 9", "agents.wait", {"target": "lead", "until": "idle", "timeout_s": 9}, {"agent": AGENT}, "idle"),
     ("wait lead --for reply", "agents.wait", {"target": "lead", "until": "reply"}, {"agent": AGENT, "message": MESSAGE}, "done"),
     ("attach lead --json", "agents.get", {"target": "lead"}, SHOWN, "attach"),
     ("keys lead C-c Enter", "agents.keys", {"target": "lead", "keys": ["C-c", "Enter"]}, {"pressed": 2}, "C-c"),
+    ("approve", "agents.list", {"state": "waiting"}, {"agents": [{**AGENT, **ASKING}]}, "git push"),
+    ("approve", "agents.list", {"state": "waiting"}, {"agents": []}, "no agent waits"),
+    ("approve lead --prompt 0123456789", "agents.approve", {"target": "lead", "prompt": "0123456789"}, APPROVED, "approved lead: git push"),
+    ("deny lead --reason no", "agents.deny", {"target": "lead", "reason": "no"}, DENIED, "denied lead"),
+    ("notify test", "notify.test", {}, {"hooks": [{"hook": "on_state", "command": ["sh"], "took_ms": 3, "error": None, "output": "hi"}]}, "well"),
+    ("notify test", "notify.test", {}, {"hooks": []}, "no hook is set"),
     ("interrupt lead", "agents.interrupt", {"target": "lead"}, {"pressed": 1}, "interrupted"),
     ("stop lead @crew --force", "agents.stop", {"targets": ["lead", "@crew"], "force": True}, {"stopped": [STOPPED], "failed": []}, "2 messages"),
     ("respawn lead", "agents.respawn", {"target": "lead"}, {"agent": AGENT}, "lead is idle"),
@@ -133,6 +182,13 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("ack m1", "messages.ack", {"ids": ["m1"]}, DONE, "acked"),
     ("nack m1 --delay 3 --detail busy", "messages.nack", {"ids": ["m1"], "delay_s": 3, "detail": "busy"}, DONE, "given back"),
     ("search done --in messages --to lead --limit 5", "messages.search", {"query": "done", "in": "messages", "target": "lead", "limit": 5}, FOUND, "done"),
+    ("search one --in transcripts --to lead", "messages.search", {"query": "one", "in": "transcripts", "target": "lead"}, {"passages": [PASSAGE], "left_out": 0, "indexed_behind": 0}, "lead   3"),
+    ("search one --in transcripts", "messages.search", {"query": "one", "in": "transcripts"}, {"passages": [], "left_out": 0, "indexed_behind": 0}, "no passage has one"),
+    ("transcript lead --offset 3", "agents.transcript", {"target": "lead", "offset": 3}, PRINTED, "one\ntwo\n"),
+    ("transcript lead --lines 2", "agents.transcript", {"target": "lead", "lines": 2}, PRINTED, "two"),
+    ("transcript lead --since 2000", "agents.transcript", {"target": "lead", "since": 2000.0}, PRINTED, "two"),
+    ("transcript lead --own --offset 5", "agents.own_log", {"target": "lead", "offset": 5}, OWN, "own"),
+    ("mailbox reindex --in transcripts", "messages.reindex", {"in": "transcripts"}, {"indexed_behind": 7, "engine": "fts5"}, "7 bytes"),
     ("mailbox stats", "mailbox.stats", {}, {"shards": [SHARD]}, "1.5M"),
     ("mailbox reindex", "messages.reindex", {}, {"indexed_behind": 7, "engine": "fts5"}, "7 messages"),
     ("dead", "messages.dead", {}, {"messages": []}, "no dead letters"),
@@ -143,7 +199,8 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("team ls", "teams.list", {}, {"teams": []}, "team up"),
     ("team show crew", "teams.get", {"team": "crew"}, {"name": "crew", "cwd": "/", "agents": [AGENT]}, "lead"),
     ("team down crew", "teams.down", {"team": "crew"}, {"stopped": [STOPPED], "failed": []}, "1 stopped"),
-    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type"}]}, "built-in"),
+    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type", "version": "", "error": None}]}, "built-in"),
+    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "x", "doc": "", "origin": "/x.toml", "command": [], "delivery": "", "version": "", "error": "/x.toml, line 3: bad"}]}, "not taken: /x.toml, line 3: bad"),
     ("profile show sh", "profiles.get", {"name": "sh"}, {"name": "sh", "command": "sh"}, '"command": "sh"'),
     ("events --since 3 --types agent.state", "events.list", {"since": 3, "types": ["agent.state"]}, {"events": [EVENT], "last": 4}, "agent=a1"),
     ("events", "events.list", {}, {"events": [], "last": 0}, "--follow"),
@@ -157,6 +214,8 @@ LISTS = {
     "msg": "messages",
     "team ls": "teams",
     "profile ls": "profiles",
+    "approve": "agents",
+    "notify test": "hooks",
     "events": "events",
     "search": "messages",
 }
@@ -199,7 +258,7 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
         (
             key
             for start, key in LISTS.items()
-            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread"))
+            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread", "test"))
         ),
         None,
     )
@@ -207,6 +266,8 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
         assert values == answer["events"]
     elif line.startswith("attach"):
         assert values == [{"id": "a1", "name": "lead", "attach": ["true"]}]
+    elif "transcripts" in line and method.endswith("search"):
+        assert values == [answer["passages"]]
     elif key:
         assert values == [answer[key]]
     else:
@@ -358,8 +419,9 @@ def test_following(agentd, served):
 
     async def printed(params):
         asked.append(params)
-        yield {"text": "one\ntwo\nthree\n"}
-        yield {"text": "\x1b]0;x\x07four\r\n"}
+        parts = (b"one\ntwo\nthree\n", b"\x1b]0;x\x07four\r\n")
+        for part in parts:
+            yield {"data": b2a_base64(part, newline=False).decode()} if params.raw else {"text": part.decode()}
 
     asked: list = []
     served.answers.events_follow = events
@@ -369,6 +431,7 @@ def test_following(agentd, served):
     assert (asked[0].since, asked[0].types) == (3, ["agent.*", "message.dead"])
     assert agentd("read", "lead", "--follow", "--lines", "2").out == "two\nthree\n␛]0;x␇four\n"
     assert agentd("read", "lead", "--follow", "--raw").out.endswith("\x1b]0;x\x07four\r\n")
+    assert agentd("read", "lead", "--follow", "--raw", "--lines", "2").out.startswith("two\nthree\n")
     assert len(agentd("call", "agents.follow", '{"target": "lead"}').out.splitlines()) == 2
 
 
@@ -419,3 +482,39 @@ def test_a_bad_team_file_is_one_sentence_with_the_place(text, says, agentd, tmp_
 def test_parameters_that_are_no_object(argv, agentd):
     ran = agentd(*argv)
     assert (ran.code, ran.err.count("\n")) == (2, 1)
+
+
+def test_a_transcript_is_read_part_by_part_and_followed(agentd, served):
+    def part(text, offset, next_, end):
+        return {**PRINTED, "text": text, "offset": offset, "next": next_, "end": end}
+
+    def transcript(params):
+        asked.append(params.offset)
+        return {None: part("one\n", 0, 4, 8), 4: part("two\n", 4, 8, 12)}[params.offset]
+
+    async def follow(params):
+        asked.append(params.offset)
+        yield part("three", 8, 13, 13)
+
+    asked: list = []
+    served.answers.agents_transcript = transcript
+    served.answers.agents_follow = follow
+    assert agentd("transcript", "lead").out == "one\ntwo\n"
+    assert asked == [None, 4], "no more than there was at first"
+    assert agentd("transcript", "lead", "--follow").out == "one\ntwo\nthree\n"
+    assert asked[2:] == [None, 4, 8]
+    assert len(agentd("transcript", "lead", "--follow", "--json").out.splitlines()) == 3
+
+
+def test_the_bytes_of_a_transcript(agentd, served):
+    data = "".join(map(chr, range(32)))
+    answers(served, "agents.transcript", {**PRINTED, "data": b2a_base64(data.encode(), newline=False).decode()})
+    assert agentd("transcript", "lead", "--raw").out == data
+
+
+@pytest.mark.parametrize(
+    "words", ["--since 1h --offset 2", "--offset 2 --lines 3", "--own --follow", "--own --since 1h"]
+)
+def test_beginnings_that_contradict_each_other(words, agentd, served):
+    ran = agentd("transcript", "lead", *words.split())
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agentd.cli.output import table
-from agentd.cli.search import _moment
+from agentd.cli.when import when
 from agentd.errors import UsageError
 
 HIT = {
@@ -79,22 +79,22 @@ def test_reindex(agentd, served):
     ("text", "ago_s"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("1.5h", 5400), ("3d", 259_200), ("1w", 604_800)]
 )
 def test_a_while_ago(text, ago_s):
-    assert _moment("--since", text) == pytest.approx(time.time() - ago_s, abs=5)
+    assert when("--since", text) == pytest.approx(time.time() - ago_s, abs=5)
 
 
 def test_days_and_numbers():
     day = time.mktime((2026, 1, 31, 0, 0, 0, 0, 0, -1))
-    assert _moment("--since", "2026-01-31") == day
-    assert _moment("--since", "2026-01-31T14:30") == _moment("--since", "2026-01-31 14:30") == day + 14.5 * 3600
-    assert _moment("--since", "1700000000") == 1_700_000_000
-    assert _moment("--since", None) is None
-    assert _moment("--since", "9999999w") == 0
+    assert when("--since", "2026-01-31") == day
+    assert when("--since", "2026-01-31T14:30") == when("--since", "2026-01-31 14:30") == day + 14.5 * 3600
+    assert when("--since", "1700000000") == 1_700_000_000
+    assert when("--since", None) is None
+    assert when("--since", "9999999w") == 0
 
 
 @pytest.mark.parametrize("text", ["", "h", "-2h", "2 h", "tomorrow", "2026-13-01", "nan", "1e9", "٣h", "..h", "."])
 def test_what_is_no_time(text):
     with pytest.raises(UsageError, match="--since cannot be"):
-        _moment("--since", text)
+        when("--since", text)
 
 
 def test_matches_are_emphasised_on_a_terminal_only(capsys, monkeypatch):

@@ -158,7 +158,7 @@ def test_a_row_is_the_same_after_it_was_a_line(
 ) -> None:
     from agentd.mailbox.rows import NUMBER, encode
 
-    row, _ = encode(16, one, None, ns)
+    row = encode(16, one, None, ns)
     row = row._replace(state=NUMBER[state], hist="".join(fragment(*entry) for entry in history))
     line = msgspec.json.decode(text_of_rows([row]), type=Line)
     assert row_of_line(line) == row

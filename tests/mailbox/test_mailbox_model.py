@@ -343,12 +343,17 @@ class Compare:
 
     def run(self, tx: Transaction) -> None:
         messages = (
-            "SELECT agent, shelf, iif(shelf, 0, prio), seq, length(body), sender FROM m"
-            " WHERE seq<=(SELECT value FROM meta WHERE name='filed') ORDER BY 1, 2, 3, 4"
+            "SELECT agent, seq, exp, length(body), sender FROM m"
+            " WHERE seq<=(SELECT value FROM meta WHERE name='filed') ORDER BY 1, 2"
         )
-        box = "SELECT * FROM box ORDER BY 1, 2, 3, 4"
+        box = "SELECT agent, seq, exp, size, sender FROM box ORDER BY 1, 2"
+        misplaced = (
+            "SELECT 1 FROM box CROSS JOIN m USING(seq) WHERE place<>"
+            "CASE state WHEN 2 THEN 3 WHEN 3 THEN 4 WHEN 4 THEN 5 WHEN 5 THEN 4 ELSE m.prio END"
+        )
+        assert tx.connection.execute(misplaced).fetchall() == []
         assert tx.connection.execute(messages).fetchall() == tx.connection.execute(box).fetchall()
-        waiting = "SELECT agent, count(*) FROM m WHERE state<2 GROUP BY agent"
+        waiting = "SELECT agent, count(*) FROM message WHERE state<2 GROUP BY agent"
         assert dict(tx.connection.execute(waiting).fetchall()) == tx._depths.messages()
 
 

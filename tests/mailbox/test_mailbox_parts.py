@@ -20,6 +20,7 @@ from agentd.mailbox import journal
 from agentd.mailbox.clock import SteadyClock
 from agentd.mailbox.handover import Handover, Job
 from agentd.mailbox.ids import first_seq_at, seq_of, shard_of, text_of, time_of
+from agentd.mailbox.moved import Moved
 from agentd.mailbox.rows import fragment, without_last
 from agentd.records import MessageState
 
@@ -75,8 +76,8 @@ def test_the_last_piece_of_a_history_can_be_taken_off(entries: list[tuple[Messag
 def test_a_reader_finds_every_sound_record_between_whatever_else(noise: list[bytes], data: st.DataObject) -> None:
     written, stream = [], b""
     for n, piece in enumerate(noise):
-        record = [journal.MOVED_RECORD, n, 1, 2, data.draw(st.text(max_size=10))]
-        stream += piece + journal.moved(n, 1, 2, record[4])  # type: ignore[arg-type]
+        record = [journal.MOVED_TOGETHER_RECORD, [n, n + 1], 1, 2, data.draw(st.text(max_size=10))]
+        stream += piece + journal.moved([n, n + 1], 1, 2, record[4])  # type: ignore[arg-type]
         written.append(record)
     found = [record for _, record in journal.read(io.BytesIO(stream))]
     # A piece of noise that looks like a record's head may swallow nothing: its checksum is wrong.
@@ -85,27 +86,48 @@ def test_a_reader_finds_every_sound_record_between_whatever_else(noise: list[byt
 
 @given(st.integers(0, 10_000), st.integers(0, 7))
 def test_one_flipped_bit_costs_one_record(where: int, bit: int) -> None:
-    records = [journal.moved(n, 3, 4, "x" * 30) for n in range(10)]
+    records = [journal.moved([n], 3, 4, "x" * 30) for n in range(10)]
     stream = bytearray(b"".join(records))
     stream[where % len(stream)] ^= 1 << bit
     hit = where % len(stream) // len(records[0])
-    assert [record[1] for _, record in journal.read(io.BytesIO(stream))] == [n for n in range(10) if n != hit]
+    assert [record[1] for _, record in journal.read(io.BytesIO(stream))] == [[n] for n in range(10) if n != hit]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5), st.sampled_from(["", "why"]))))
+def test_messages_that_moved_together_have_their_states_in_order(moves: list[tuple[int, int, str]]) -> None:
+    moved = Moved()
+    for move in moves:
+        moved.add(*move)
+    read = [record for _, record in journal.read(io.BytesIO(b"".join(moved.records(7))))]
+    assert len(read) <= len(moves)
+    for seq in range(6):
+        found = [(state, detail) for _, seqs, state, at_ns, detail in read for one in seqs if one == seq]
+        assert found == [(state, detail) for one, state, detail in moves if one == seq]
+    assert moved.records(8) == []
+
+
+def test_what_moves_alike_is_one_record() -> None:
+    moved = Moved()
+    for seq in range(100):
+        moved.add(seq, 2, "")
+        moved.add(seq, 3, "by x")
+    assert len(moved.records(1)) == 2
 
 
 def test_places_are_kept_as_numbers_and_files_in_order(tmp_path: Path) -> None:
     book = journal.Journal(tmp_path / "s00")
     assert book.end == journal.START
     for n in range(3):
-        book.append(journal.moved(n, 1, 1, ""))
+        book.append(journal.moved([n], 1, 1, ""))
         place = book.end
         assert journal.Place.unpacked(place.packed()) == place
-        book.append(journal.moved(100 + n, 1, 1, ""))
+        book.append(journal.moved([100 + n], 1, 1, ""))
         book.cut(place)
         assert book.end == place
         book.rotate()
         assert book.end > place
-    assert [record[1] for _, record in book.read_from(journal.START)] == [0, 1, 2]
-    assert [record[1] for _, record in book.read_from(journal.Place(2, 0))] == [1, 2]
+    assert [record[1] for _, record in book.read_from(journal.START)] == [[0], [1], [2]]
+    assert [record[1] for _, record in book.read_from(journal.Place(2, 0))] == [[1], [2]]
     book.close()
 
 

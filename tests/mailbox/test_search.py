@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 from agentd.config import SearchConfig
 from agentd.errors import InvalidValue, NotFound, StorageError
 from agentd.failpoint import VARIABLE
-from agentd.mailbox.index import Entry, Within
-from agentd.mailbox.index_home import IndexHome
+from agentd.index.engine import Entry, Within
+from agentd.index.home import IndexHome
+from agentd.index.query import Query, Term, parse
+from agentd.index.words import words_of
 from agentd.mailbox.mailbox import Mailbox
-from agentd.mailbox.query import Query, Term, parse
 from agentd.mailbox.search import Search
-from agentd.mailbox.words import words_of
 
 pytestmark = pytest.mark.anyio
 CHILD = Path(__file__).with_name("search_child.py")
@@ -46,7 +46,7 @@ DEADLINE_S = 20.0
 def index(place: Path, engine: str, reports: list[str] | None = None) -> Iterator[IndexHome]:
     """Give an open index of one shard."""
     heard: list[str] = [] if reports is None else reports
-    home = IndexHome(place, SearchConfig(engine=engine), range(1), heard.append)
+    home = IndexHome(place, "messages", SearchConfig(engine=engine), range(1), heard.append)
     home.open()
     yield home
     home.close()

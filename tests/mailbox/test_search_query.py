@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.errors import InvalidValue
-from agentd.mailbox.query import LONGEST_QUERY, MOST_TERMS, Query, Term, parse
-from agentd.mailbox.snippet import LENGTH, snippet_of
-from agentd.mailbox.words import LONGEST, placed_words, words_of
+from agentd.index.query import LONGEST_QUERY, MOST_TERMS, Query, Term, parse
+from agentd.index.snippet import LENGTH, snippet_of
+from agentd.index.words import LONGEST, placed_words, words_of
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,10 @@ def test_what_is_sent_while_it_works_comes_after_the_turn_in_order(real: Stage) 
         real.delivered(id_)
     turns = [real.answered(id_) for id_ in (first, *later)]
     assert turns[0].answered_s < turns[1].at_s
-    told = real.model.main()[-1].raw
+    told = real.conversation()
     places = [told.index(f"[agentd {id_} from") for id_ in (first, *later)]
     assert places == sorted(places)
-    assert all(marks(told, id_) == 1 for id_ in (first, *later))
+    assert [marks(told, id_) for id_ in (first, *later)] == [1, 1, 1, 1]
 
 
 @EACH

@@ -180,6 +180,20 @@ def test_another_prompt_than_the_one_that_was_seen_is_left_alone(running: Instan
     wait_until(lambda: len(done(log)) == 1, "it to be done")
 
 
+def test_of_two_who_saw_the_same_prompt_one_is_too_late(running: Instance):
+    """Both are let in while it stands; the second comes to the next question, which nobody has seen yet."""
+    log = asking(running, mode="asks-twice")
+    running.cli("send", "a", "first")
+    seen = waits(running)["prompt"]
+    with running.client() as client, client.pipeline() as together:
+        answers = [together.call("agents.approve", target="a") for _ in range(2)]
+    assert answers[0].result()["answered"][0]["prompt"] == seen
+    with pytest.raises(Conflict, match="another prompt stands there now; nothing was pressed"):
+        answers[1].result()
+    assert waits(running)["prompt"] != seen
+    assert done(log) == []
+
+
 def test_a_prompt_that_takes_no_answer_is_said_to_stand(running: Instance):
     running.cli("restart", "--set", "courier.confirm_s=0.5")
     asking(running, mode="asks-stubbornly")

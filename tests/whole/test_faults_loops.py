@@ -12,6 +12,8 @@ from faults import form, say
 from instance import Instance, instance, wait_until
 from speaking import Agent, add_reader, agents_of
 
+from agentd.errors import AgentdError
+
 HOPS, BUDGET = 6, 40
 LIMITS = (f"loops.max_hops={HOPS}", f"loops.trace_messages={BUDGET}")
 Echo = Callable[[Agent, dict[str, Any]], int]  # what an agent does with a message; returns how many it sent
@@ -86,6 +88,20 @@ def test_two_that_echo_each_other_are_stopped_and_let_go_on(whole: Instance):
         assert whole.json("loops", "ls")["chains"]
         assert whole.json("loops", "reset") == {"done": ["all"], "failed": []}
         assert whole.json("loops", "ls") == {"chains": [], "pairs": []}
+
+
+def test_a_key_that_is_sent_again_gets_its_receipt_though_the_chain_is_over(whole: Instance):
+    with agents_of(whole, 2) as (one, other):
+        begin(whole, one.name)
+        one.received()
+        send = {"to": other.name, "body": "once", "key": "k"}
+        first = one.client.call("messages.send", **send)
+        echo([one, other], onwards([one, other]))
+        assert one.send(other.name) == 0  # positive control: nothing new gets through
+        again = one.client.call("messages.send", **send)
+        assert (again["id"], again["duplicate"]) == (first["id"], True)
+        with pytest.raises(AgentdError, match="chain"):
+            one.client.call("messages.send", **{**send, "key": "another"})
 
 
 def test_two_programs_in_real_panes_are_stopped(whole: Instance):

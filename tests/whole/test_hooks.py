@@ -27,6 +27,7 @@ def whole() -> Iterator[Instance]:
         add_hooked(one)
         add_hooked(one, "puller", delivery="pull")
         add_hooked(one, "talker", delivery="pull", carries={"Stop": "block"})
+        add_hooked(one, "typed", delivery="type")
         one.up("courier.max_attempts=3")
         yield one
 
@@ -166,6 +167,30 @@ def test_what_a_hook_did_not_confirm_comes_again_with_its_id(whole: Instance, tm
         client.call("messages.ack", ids=[id_])
         client.call("messages.confirm", ids=second)
         assert operator.call("messages.get", id=id_)["state"] == "acked"  # a late word does not bring it back
+
+
+def test_a_turn_that_is_prolonged_is_work_and_one_that_is_not_is_over(whole: Instance, tmp_path: Path):
+    """So that nothing is typed into a turn whose end a hook has just put off."""
+    agent = spawned(whole, "puller", tmp_path / "log")
+    token = Path(environ_of(whole, agent)["AGENTD_TOKEN_FILE"]).read_text().strip()
+    with whole.client() as operator, whole.client(token=token) as client:
+        operator.send(agent["name"], "go on")
+        assert client.call("agents.report", event="Stop")["leases"]
+        told = operator.call("agents.explain", target=agent["name"])
+        assert (told["state"], told["rule"]) == ("working", "hook Stop, answered with messages")
+        assert not client.call("agents.report", event="Stop")["leases"]
+        assert operator.call("agents.explain", target=agent["name"])["rule"] == "hook Stop"
+        operator.call("agents.wait", target=agent["name"], until="idle", timeout_s=20.0)
+
+
+def test_nothing_is_brought_where_messages_are_typed(whole: Instance, tmp_path: Path):
+    agent = spawned(whole, "typed", tmp_path / "log", delay_s=1.0)
+    type_in(whole, agent["name"], "work")
+    with whole.client() as client:
+        client.call("agents.wait", target=agent["name"], until="working", timeout_s=20.0)
+        id_ = client.send(agent["name"], "typed").id
+        client.call("messages.wait", id=id_, until="acked", timeout_s=20.0)
+        assert "left the composer" in details(client.call("messages.get", id=id_))[2]
 
 
 def test_the_command_prints_then_confirms(whole: Instance, tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 from instance import Instance, wait_until
 
 from agentd.client import Client
-from agentd.errors import Denied, InvalidValue, NotFound, UnknownTarget
+from agentd.errors import Denied, InvalidValue, UnknownTarget
 
 
 def search(client: Client, query: str, **more: Any) -> list[str]:
@@ -43,7 +43,7 @@ def test_what_is_asked_wrongly_is_said(running: Instance):
     with running.client() as client:
         for params, error, words in (
             ({"query": "?"}, InvalidValue, "no word"),
-            ({"query": "x", "in": "transcripts"}, NotFound, "not stored"),
+            ({"query": "x", "in": "transcripts", "sender": "operator"}, InvalidValue, "no sender"),
             ({"query": "x", "target": "nobody"}, UnknownTarget, "nobody"),
             ({"query": "x", "since": 2, "until": 1}, InvalidValue, "after"),
         ):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agentd.mailbox.query import Query, Term
-from agentd.mailbox.words import Word, placed_words
+from agentd.index.query import Query, Term
+from agentd.index.words import Word, placed_words
 
 LENGTH: Final = 100  # characters
 LOOKED_AT: Final = 65_536  # characters of a body; a match behind them is found and not shown

@@ -1,4 +1,4 @@
-"""A store of format 1, as agentd 0.1 made it, for the tests of what became of it."""
+"""Stores of older formats, as agentd made them, for the tests of what became of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def columns() -> str:
     return ", ".join(name for name in Row._fields if name != "thread")
 
 
-def make(place: Path, golden: Path, shards: Iterable[Iterable[Row]]) -> None:
-    """Write a mailbox with the tables of the golden one of version 1 and these rows."""
+def make(place: Path, golden: Path, version: int, shards: Iterable[Iterable[Row]]) -> None:
+    """Write a mailbox with the tables of the golden one of a version and these rows."""
     place.mkdir(mode=0o700)
     count = 0
     for index, rows in enumerate(shards):
@@ -24,7 +24,7 @@ def make(place: Path, golden: Path, shards: Iterable[Iterable[Row]]) -> None:
         path = place / f"s{index:02d}.db"
         path.touch(mode=0o600)
         connection = apsw.Connection(str(path))
-        source = apsw.Connection(str(golden / "s00.db"), flags=apsw.SQLITE_OPEN_READONLY)
+        source = apsw.Connection(str(golden / f"v{version}" / "s00.db"), flags=apsw.SQLITE_OPEN_READONLY)
         schema = [sql for (sql,) in source.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")]
         for pragma in ("application_id", "user_version"):
             connection.execute(f"PRAGMA {pragma}={source.execute(f'PRAGMA {pragma}').get}")
@@ -36,5 +36,5 @@ def make(place: Path, golden: Path, shards: Iterable[Iterable[Row]]) -> None:
         connection.executemany(f"INSERT INTO m({columns()}) VALUES({marks})", values)
         connection.execute("COMMIT")
         connection.close()
-    (place / "FORMAT").write_text(json.dumps({"version": 1, "shards": count, "created": ""}) + "\n")
+    (place / "FORMAT").write_text(json.dumps({"version": version, "shards": count, "created": ""}) + "\n")
     (place / "FORMAT").chmod(0o600)

@@ -11,9 +11,8 @@ import tantivy
 from tantivy import Occur
 from tantivy import Query as Part
 
-from agentd.mailbox.ids import MAX_SHARDS
-from agentd.mailbox.index import FIRST_SEQ, LAST_SEQ, Entry, Hit, IndexDamaged, Within
-from agentd.mailbox.query import Query, Term
+from agentd.index.engine import FIRST_SEQ, LAST_SEQ, MOST_MARKS, Entry, Hit, IndexDamaged, Within
+from agentd.index.query import Query, Term
 
 _HEAP_BYTES: Final = 32_000_000
 _ANALYZER: Final = "words"
@@ -34,12 +33,12 @@ class TantivyIndex:
 
     def _read_watermarks(self) -> dict[int, int]:
         searcher = self._index.searcher()
-        marks = _range(self._schema, "shard", 0, MAX_SHARDS)
-        found = [searcher.doc(address) for _, address in searcher.search(marks, MAX_SHARDS, count=False).hits]
+        marks = _range(self._schema, "shard", 0, MOST_MARKS)
+        found = [searcher.doc(address) for _, address in searcher.search(marks, MOST_MARKS, count=False).hits]
         return {document["shard"][0]: document["mark"][0] for document in found}
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Take in messages; they are found after the next commit."""
+        """Take in texts; they are found after the next commit."""
         with _damage():
             for seq, to, sender, words in entries:
                 document = tantivy.Document(body=" ".join(words), to=to, sender=sender, seq=seq)
@@ -56,7 +55,7 @@ class TantivyIndex:
         self.watermarks = dict(watermarks)
 
     def search(self, query: Query, within: Within, limit: int) -> list[Hit]:
-        """Return the best messages, best first."""
+        """Return the best texts, best first."""
         with _damage():
             searcher = self._index.searcher()
             found = searcher.search(_whole(self._schema, query, within), limit, count=False).hits

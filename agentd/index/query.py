@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from agentd.errors import InvalidValue
-from agentd.mailbox.words import words_of
+from agentd.index.words import words_of
 
 MOST_TERMS: Final = 32
 LONGEST_QUERY: Final = 1000

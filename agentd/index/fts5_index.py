@@ -1,4 +1,4 @@
-"""The index on SQLite's FTS5: needs nothing more than what the mailbox needs."""
+"""The index on SQLite's FTS5: needs nothing more than what agentd needs anyway."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import apsw
 
-from agentd.mailbox.index import Entry, Hit, IndexDamaged, Within
-from agentd.mailbox.query import Query, Term
+from agentd.index.engine import Entry, Hit, IndexDamaged, Within
+from agentd.index.query import Query, Term
 
 # `ascii` takes everything beyond ASCII for a letter: words that are joined by spaces come out as they went in.
 _TABLES: Final = """
@@ -40,7 +40,7 @@ class Fts5Index:
             self.watermarks: dict[int, int] = dict(marks)
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Take in messages; they are found after the next commit."""
+        """Take in texts; they are found after the next commit."""
         with _damage():
             self._begin()
             rows = [(seq, " ".join(words), _one_word(to), _one_word(sender)) for seq, to, sender, words in entries]
@@ -59,7 +59,7 @@ class Fts5Index:
             self._writer.execute("BEGIN IMMEDIATE")
 
     def search(self, query: Query, within: Within, limit: int) -> list[Hit]:
-        """Return the best messages, best first."""
+        """Return the best texts, best first."""
         with _damage():
             asked = (_whole(query, within), within.since_seq, within.until_seq, limit)
             rows: list[Any] = self._reader.execute(_FIND, asked).fetchall()

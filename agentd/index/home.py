@@ -1,4 +1,4 @@
-"""Where the index of a mailbox lives on disk: opened, made anew when it is damaged, closed. Everything here blocks."""
+"""Where an index lives on disk: opened, made anew when it is damaged, closed. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from agentd.config import SearchConfig
 from agentd.errors import InvalidValue, StorageError
-from agentd.mailbox.index import FORMAT, Entry, Hit, Index, IndexDamaged, Within
-from agentd.mailbox.query import Query
+from agentd.index.engine import FORMAT, Entry, Hit, Index, IndexDamaged, Within
+from agentd.index.query import Query
 from agentd.paths import private_dir
 
 
@@ -19,9 +19,15 @@ class IndexHome:
     """The one index in a directory: of the engine in use and the format of today; any other is removed."""
 
     def __init__(
-        self, directory: Path, config: SearchConfig, shards: Iterable[int], report: Callable[[str], None]
+        self,
+        directory: Path,
+        of: str,
+        config: SearchConfig,
+        shards: Iterable[int],
+        report: Callable[[str], None],
     ) -> None:
-        """Find the engine; raises InvalidValue when it is not installed."""
+        """Find the engine; `of` says what is indexed. Raises InvalidValue when the engine is not installed."""
+        self._of = of
         self.engine = _engine(config)
         self._directory = directory
         self._place = directory / f"{self.engine}-{FORMAT}"
@@ -50,7 +56,7 @@ class IndexHome:
 
     def begin_anew(self, why: str) -> None:
         """Put an empty index in the place of whatever is there; raises StorageError when the disk refuses."""
-        self._report(f"the index is made again from the messages: {why}")
+        self._report(f"the index of {self._of} is made again: {why}")
         self.close()
         try:
             self._remove_others()
@@ -60,7 +66,7 @@ class IndexHome:
             self._index = self._opened()
         except (IndexDamaged, OSError) as error:
             raise StorageError(
-                f"the index of messages cannot be written ({error}); no message is affected",
+                f"the index of {self._of} cannot be written ({error}); the {self._of} are not affected",
                 hint="check the disk; it is tried again",
             ) from None
 
@@ -74,7 +80,7 @@ class IndexHome:
     # -- what the index does, for as long as it is open
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Take in messages; they are found after the next commit."""
+        """Take in texts; they are found after the next commit."""
         self._there().add(entries)
 
     def commit(self, watermarks: Mapping[int, int]) -> None:
@@ -82,21 +88,23 @@ class IndexHome:
         self._there().commit(watermarks)
 
     def search(self, query: Query, within: Within, limit: int) -> list[Hit]:
-        """Return the best messages, best first."""
+        """Return the best texts, best first."""
         return self._there().search(query, within, limit)
 
     def _there(self) -> Index:
         if self._index is None:
-            raise StorageError("the index of messages is not open", hint="the daemon's log says why; it is tried again")
+            raise StorageError(
+                f"the index of {self._of} is not open", hint="the daemon's log says why; it is tried again"
+            )
         return self._index
 
     def _opened(self) -> Index:
         place = Path(private_dir(str(self._place)))
         if self.engine == "tantivy":
-            from agentd.mailbox.tantivy_index import TantivyIndex
+            from agentd.index.tantivy_index import TantivyIndex
 
             return TantivyIndex(place)
-        from agentd.mailbox.fts5_index import Fts5Index
+        from agentd.index.fts5_index import Fts5Index
 
         return Fts5Index(place)
 

@@ -1,0 +1,488 @@
+"""What agents printed, on whole instances: all of it, once, for those who may read it, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from instance import Instance, wait_until
+from printing import COUNT, STAY, add_printer, numbers, raw, spawn_printer, text, transcript, until_printed
+
+from agentd.errors import AgentGone, Denied, InvalidValue, UnknownTarget
+
+HOSTILE = [
+    b"\x1b]52;c;c2VjcmV0\x07",
+    b"\x1b]0;title\x07",
+    b"\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\",
+    b"\x1b[2J\x1b[H",
+    b"\x1bP$qm\x1b\\",
+    b"\x1b[6n\x9b31m\xc2\x9b31m\x1bc",
+    b"\x00\x05\x07\x0e\x7f\x85",
+    "\u202eabc\u2069".encode(),
+]
+
+
+@pytest.fixture
+def whole(idle_instance: Instance) -> Instance:
+    """Give an instance that can print, and whose daemon runs."""
+    add_printer(idle_instance)
+    idle_instance.up()
+    return idle_instance
+
+
+def printf(data: bytes) -> str:
+    return "printf '" + "".join(f"\\{byte:03o}" for byte in data) + "'"
+
+
+# -- all of it
+
+
+def test_nothing_is_lost_of_what_programs_print_as_they_start(whole: Instance):
+    with whole.client() as client:
+        env = {"DO": f"printf 'the very first\\n'; {STAY}"}
+        agents = client.call("agents.spawn", profile="printer", n=20, cwd="/", env=env)["agents"]
+    for agent in agents:
+        until_printed(whole, agent["id"], "the very first\n")
+        assert text(whole, agent["id"]) == "the very first\n"
+
+
+def test_bytes_are_kept_as_they_were(whole: Instance):
+    data = bytes(byte for byte in range(256) if byte not in b"\r\n") * 3
+    spawn_printer(whole, f"stty -opost; {printf(data)}; printf 'the end\n'; {STAY}", "a")
+    until_printed(whole, "a", "the end")
+    assert raw(whole, "a") == data + b"the end\n"
+
+
+def test_from_an_offset_a_time_and_the_last_lines(whole: Instance):
+    lines = "".join(f"line {number}\n" for number in range(5000))
+    spawn_printer(whole, f"seq -f 'line %g' 0 4999; echo half; printf 'no end'; {STAY}", "a")
+    until_printed(whole, "a", "no end")
+    now = time.time()
+    assert text(whole, "a") == f"{lines}half\nno end"
+    assert text(whole, "a", limit_bytes=16_384) == f"{lines}half\nno end"
+    assert text(whole, "a", lines=3) == "line 4999\nhalf\nno end"
+    assert text(whole, "a", lines=5001).startswith("line 1\n")
+    assert text(whole, "a", lines=10_000) == f"{lines}half\nno end"
+    assert text(whole, "a", since=now - 3600) == f"{lines}half\nno end"
+    assert text(whole, "a", since=now) == ""
+    [part] = transcript(whole, "a", lines=1)
+    assert text(whole, "a", offset=part["next"]) == ""
+    assert text(whole, "a", offset=part["next"] - 6) == "no end"
+    assert text(whole, "a", offset=10**12) == ""
+
+
+def test_ended_agents_are_read_until_they_are_dropped(idle_instance: Instance):
+    add_printer(idle_instance)
+    idle_instance.up("agents.keep_stopped=1")
+    one = spawn_printer(idle_instance, f"echo the last words; {STAY}", "one")
+    until_printed(idle_instance, "one", "last words")
+    with idle_instance.client() as client:
+        client.call("agents.stop", targets=["one"])
+        assert text(idle_instance, "one") == "the last words\n"
+        client.call("agents.respawn", target="one")
+        wait_until(lambda: text(idle_instance, "one") == "the last words\n" * 2, "it to print again")
+        client.call("agents.stop", targets=["one"])
+        idle_instance.cli("restart")
+        assert text(idle_instance, "one") == "the last words\n" * 2
+        assert "transcript one" in idle_instance.cli("show", "one").stdout
+        place = idle_instance.directory / "transcripts" / one["id"]
+        assert place.is_dir()
+        time.sleep(0.01)
+        spawn_printer(idle_instance, STAY, "two")
+        client.call("agents.stop", targets=["two"])
+        wait_until(lambda: not place.exists(), "the transcript of the dropped agent to be removed")
+
+
+# -- followers
+
+
+class Follower:
+    """`agentd transcript a --follow` with its output in a file."""
+
+    def __init__(self, whole: Instance, *words: str) -> None:
+        self.path = whole.directory / "followed"
+        self._file = self.path.open("wb")
+        argv = [sys.executable, "-m", "agentd", "transcript", "a", "--follow", *words]
+        self.process = subprocess.Popen(argv, env=whole.environ, stdout=self._file, stderr=subprocess.PIPE)
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text()
+
+    def end(self) -> tuple[int, bytes]:
+        """Wait for the end; return the exit code and what was said."""
+        _, said = self.process.communicate(timeout=60)
+        self._file.close()
+        return self.process.returncode, said
+
+
+@pytest.fixture
+def follow(whole: Instance) -> Iterator[type[Follower]]:
+    begun: list[Follower] = []
+
+    class Kept(Follower):
+        def __init__(self, *words: str) -> None:
+            super().__init__(whole, *words)
+            begun.append(self)
+
+    yield Kept  # type: ignore[misc]
+    for follower in begun:
+        follower.process.kill()
+        follower.process.wait()
+
+
+def test_a_follower_sees_each_line_once_through_a_restart(whole: Instance, follow: Any):
+    log = whole.directory / "log"
+    spawn_printer(whole, COUNT, "a", LOG=str(log))
+    until_printed(whole, "a", "number 100\n")
+    follower = follow()
+    wait_until(lambda: numbers(follower.text)[-1:] > [300], "the follower to follow")
+    whole.cli("restart")
+    began = len(log.read_bytes().splitlines())
+    wait_until(lambda: numbers(follower.text)[-1:] > [began + 300], "the follower to go on")
+    whole.cli("stop", "a", "--force")
+    code, said = follower.end()
+    assert (code, said) == (0, b"")
+    seen = numbers(follower.text)
+    assert seen == sorted(set(seen)), "nothing twice, in order"
+    before, mark, after = follower.text.partition("[agentd: something may be missing here: the daemon did not run]\n")
+    assert mark
+    assert numbers(before) == list(range(numbers(before)[-1] + 1))
+    whole_again = numbers(after)
+    assert whole_again == list(range(whole_again[0], whole_again[-1] + 1))
+    assert numbers(text(whole, "a")) == seen
+
+
+def test_followers_come_and_go_by_offset(whole: Instance):
+    spawn_printer(whole, COUNT, "a", LOG=str(whole.directory / "log"))
+    with whole.client() as client:
+        seen, offset = "", 0
+        for _ in range(10):
+            for count, part in enumerate(client.stream("agents.follow", target="a", offset=offset)):
+                seen, offset = seen + part["text"], part["next"]
+                if count == 5:
+                    break
+        assert len(numbers(seen)) > 100
+        assert numbers(seen) == list(range(len(numbers(seen))))
+
+
+def test_read_follow_begins_with_the_screen_and_misses_nothing(whole: Instance):
+    spawn_printer(whole, COUNT, "a", LOG=str(whole.directory / "log"))
+    until_printed(whole, "a", "number 200\n")
+    with whole.client() as client:
+        stream = client.stream("agents.follow", target="a")
+        screen = next(stream)
+        added = "".join(next(stream)["text"] for _ in range(10))
+        stream.close()
+    shown = numbers(screen["text"])
+    assert numbers(added)[0] <= shown[-1] + 1
+    assert numbers(added) == list(range(numbers(added)[0], numbers(added)[0] + len(numbers(added))))
+
+
+# -- crashes
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.1, 0.7])
+def test_a_killed_daemon_loses_at_most_the_last_second(whole: Instance, wait_s: float):
+    log = whole.directory / "log"
+    spawn_printer(whole, COUNT, "a", LOG=str(log))
+    until_printed(whole, "a", "number 300\n")
+    time.sleep(wait_s)  # to be killed at another moment of writing
+    killed_s = time.time()
+    whole.kill()
+    whole.up()
+    began = len(log.read_bytes().splitlines())
+    until_printed(whole, "a", f"number {began + 200}\n")
+    whole.cli("stop", "a", "--force")
+    before, mark, after = text(whole, "a").partition(
+        "[agentd: something may be missing here: the daemon did not run]\n"
+    )
+    assert mark
+    kept = numbers(before)
+    assert kept == list(range(len(kept)))
+    printed_s = [float(line.split()[1]) for line in log.read_bytes().splitlines()]
+    assert killed_s - printed_s[len(kept)] < 1.0, "of what was printed a second before the kill, all is kept"
+    assert numbers(after) == list(range(numbers(after)[0], numbers(after)[-1] + 1))
+    [gap] = [gap for part in transcript(whole, "a") for gap in part["gaps"]]
+    assert gap["why"] == "away"
+
+
+def test_a_damaged_part_is_named_and_the_rest_is_read(whole: Instance):
+    agent = spawn_printer(whole, f"seq -f 'number %g' 0 200000; {STAY}", "a")
+    until_printed(whole, "a", "number 200000\n")
+    files = sorted((whole.directory / "transcripts" / agent["id"]).iterdir())
+    assert files[0].name.endswith(".log.z")
+    changed = bytearray(files[0].read_bytes())
+    changed[len(changed) // 2] ^= 1
+    files[0].write_bytes(changed)
+    printed = text(whole, "a")
+    before, mark, after = printed.partition(" bytes are missing here: a file of the transcript is damaged]\n")
+    assert mark
+    assert numbers(before) == []
+    assert 1000 < len(numbers(after)) < 180_000
+    assert numbers(after)[-1] == 200_000
+    with whole.client() as client:
+        [told] = client.call("events.list", types=["transcripts.report"])["events"]
+    assert files[0].name in told["data"]["report"]
+
+
+# -- bounds
+
+
+def rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_flood_of_50_mb_is_taken_in_bounded_memory(idle_instance: Instance):
+    add_printer(idle_instance)
+    idle_instance.up("transcripts.agent_mb=2")
+    pid = idle_instance.pid()
+    calm = spawn_printer(idle_instance, COUNT, "calm", LOG=str(idle_instance.directory / "log"))
+    until_printed(idle_instance, "calm", "number 50\n")
+    before = rss_mb(pid)
+    line = "number %.0f 3.14159 this line is one of very many that nobody will ever read in full"
+    agent = spawn_printer(idle_instance, f"seq -f '{line}' 0 570000; echo over; {STAY}", "flood")
+    most = before
+    place = idle_instance.directory / "transcripts"
+
+    def is_over() -> bool:
+        nonlocal most
+        most = max(most, rss_mb(pid))
+        with idle_instance.client() as client:
+            return "over" in client.call("agents.transcript", target="flood", lines=3)["text"]
+
+    wait_until(is_over, "the flood to be over", 90)
+    assert most - before < 120, f"{before:.0f} MB before, {most:.0f} MB at most"
+    size = sum(path.stat().st_size for path in (place / agent["id"]).iterdir())
+    assert size < 3_000_000
+    with idle_instance.client() as client:
+        extent = client.call("agents.get", target="flood")["transcript"]
+    gaps = [gap for part in transcript(idle_instance, "flood") for gap in part["gaps"]]
+    assert extent["end"] > 45_000_000 or {gap["why"] for gap in gaps} & {"flood", "paused"}
+    seen = numbers(text(idle_instance, calm["id"]))
+    assert seen == list(range(len(seen))), "who prints little misses nothing"
+
+
+MOUNTED = 'mount -t tmpfs -o size=3m,mode=700 tmpfs "$0" && exec "$@"'
+
+
+@pytest.fixture
+def small_disk(idle_instance: Instance) -> Instance:
+    """Give an instance whose transcripts lie on a disk of 3 MB, seen by its daemon alone."""
+    add_printer(idle_instance)
+    place = idle_instance.directory / "transcripts"
+    place.mkdir(mode=0o700)
+    mounted = ["unshare", "-m", "sh", "-c", MOUNTED, str(place)]
+    if sys.platform != "linux" or subprocess.run([*mounted, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here: unshare -m is missing or not allowed")
+    sets = ["transcripts.reserve_mb=0", "transcripts.search=false"]
+    argv = [sys.executable, "-m", "agentd", "up", *(word for each in sets for word in ("--set", each))]
+    done = subprocess.run([*mounted, *argv], env=idle_instance.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return idle_instance
+
+
+def test_a_full_disk_stops_transcripts_alone_and_is_told_once(small_disk: Instance):
+    seen_by_daemon = Path(f"/proc/{small_disk.pid()}/root{small_disk.directory}/transcripts")
+    demo = small_disk.spawn("demo", name="demo")
+    spawn_printer(small_disk, COUNT, "a", LOG=str(small_disk.directory / "log"))
+    until_printed(small_disk, "a", "number 20\n")
+    filler = seen_by_daemon / "filler"
+    with pytest.raises(OSError, match="No space"):
+        filler.write_bytes(bytes(4_000_000))
+    with small_disk.client() as client:
+
+        def events(type_: str) -> list[Any]:
+            return client.call("events.list", types=[type_])["events"]
+
+        [stopped] = wait_until(lambda: events("transcripts.stopped"), "the full disk to be told")
+        assert stopped["data"]["reason"] == "the disk is full"
+        assert small_disk.json("status")["transcripts"]["trouble"] == "the disk is full"
+        for number in range(5):
+            receipt = client.send("demo", f"all the same {number}")
+            client.call("messages.wait", id=receipt.id, until="acked", timeout_s=20.0)
+        assert client.call("agents.get", target="demo")["pid"] == demo["pid"]
+        filler.unlink()
+        wait_until(lambda: events("transcripts.resumed"), "transcripts to be kept again")
+        now = len((small_disk.directory / "log").read_bytes().splitlines())
+        until_printed(small_disk, "a", f"number {now + 100}\n")
+        assert len(events("transcripts.stopped")) == 1
+    printed = text(small_disk, "a")
+    assert " bytes are missing here: the disk took no more]\n" in printed
+    seen = numbers(printed)
+    assert seen == sorted(set(seen))
+    assert seen[0] == 0
+
+
+# -- who reads it, and what reaches their terminal
+
+
+def test_nothing_that_acts_on_a_terminal_reaches_it(whole: Instance):
+    """T19."""
+    spawn_printer(whole, f"{printf(b'needle ' + b' needle '.join(HOSTILE))}; printf 'the end\n'; {STAY}", "a")
+    until_printed(whole, "a", "the end")
+    assert HOSTILE[0] in raw(whole, "a"), "it was printed"
+    wait_until(lambda: whole.json("search", "needle", "--in", "transcripts"), "the index")
+    for words in (
+        ["transcript", "a"],
+        ["transcript", "a", "--lines", "5"],
+        ["search", "needle", "--in", "transcripts"],
+        ["read", "a"],
+        ["show", "a"],
+        ["ls"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "agentd", *words], env=whole.environ, capture_output=True, check=True
+        )
+        assert b"needle" in done.stdout or words[0] in ("show", "ls")
+        assert not [byte for byte in done.stdout if byte < 0x20 and byte not in b"\n\t"], words
+        shown = done.stdout.decode()
+        assert not [char for char in shown if 0x7F <= ord(char) < 0xA0 or char in "\u202e\u2069"], words
+    done = subprocess.run(
+        [sys.executable, "-m", "agentd", "transcript", "a", "--raw"], env=whole.environ, capture_output=True, check=True
+    )
+    assert HOSTILE[0] in done.stdout
+
+
+def test_an_agent_reads_and_finds_its_own_at_most(whole: Instance):
+    agents = [spawn_printer(whole, f"echo the needle of {name}; {STAY}", name) for name in ("a", "b")]
+    for name in ("a", "b"):
+        until_printed(whole, name, "needle")
+    wait_until(lambda: len(whole.json("search", "needle", "--in", "transcripts")) == 2, "the index")
+    assert len(whole.json("search", "needle", "--in", "transcripts", "--to", "b")) == 1
+    token = (whole.directory / "agents" / agents[0]["id"] / "token").read_text().strip()
+    with whole.client(token=token) as client:
+        for params in ({}, {"target": "b"}, {"target": "all"}):
+            answer = client.call("messages.search", {"query": "needle", "in": "transcripts", **params})
+            assert [row["agent"] for row in answer["passages"]] == ["a"]
+        for method in ("agents.transcript", "agents.follow", "agents.own_log"):
+            with pytest.raises(Denied):
+                client.call(method, target="a") if method != "agents.follow" else list(
+                    client.stream(method, target="a")
+                )
+
+
+def test_what_is_found_is_read_by_its_offset(whole: Instance):
+    spawn_printer(whole, f"seq -f 'line %g' 0 20000; {STAY}", "a")
+    until_printed(whole, "a", "line 20000\n")
+    for engine in ("tantivy", "fts5"):
+        whole.cli("restart", "--set", f"search.engine={engine}")
+        [row] = wait_until(lambda: whole.json("search", '"line 12345"', "--in", "transcripts"), "the index")
+        assert "line 12345" in text(whole, "a", offset=row["offset"]).partition("line 12700")[0]
+    whole.cli("mailbox", "reindex", "--in", "transcripts")
+    wait_until(lambda: whole.json("search", '"line 12345"', "--in", "transcripts"), "the index to be made again")
+
+
+def test_files_are_private(whole: Instance):
+    spawn_printer(whole, f"seq -f 'line %g' 0 100000; {STAY}", "a")
+    until_printed(whole, "a", "line 100000\n")
+    wait_until(lambda: whole.json("search", "line", "--in", "transcripts"), "the index")
+    found = [whole.directory / "transcripts", *(whole.directory / "transcripts").rglob("*")]
+    assert len(found) > 5
+    assert [path for path in found if path.lstat().st_mode & 0o077] == []
+
+
+# -- the program's own record
+
+
+def name_own_log(whole: Instance, agent_id: str, path: str) -> None:
+    """Write into the registry which file a program told of, while no daemon runs."""
+    whole.cli("down")
+    with sqlite3.connect(whole.directory / "registry.db") as db:
+        [data] = db.execute("SELECT data FROM agents WHERE id=?", (agent_id,)).fetchone()
+        agent = json.loads(data) | {"log_path": path}
+        db.execute("UPDATE agents SET data=? WHERE id=?", (json.dumps(agent), agent_id))
+    db.close()
+    whole.up()
+
+
+def test_the_programs_own_record_is_linked_and_read(whole: Instance):
+    agent = spawn_printer(whole, STAY, "a")
+    assert "has not told" in whole.cli("transcript", "a", "--own", check=False).stderr
+    log = whole.directory / "home" / "session.jsonl"
+    line = '{"said": "é\x1b]0;x\x07"}\n'
+    log.write_text(line * 50_000)
+    name_own_log(whole, agent["id"], str(log))
+    assert re.search(rf"^own log +{log}$", whole.cli("show", "a").stdout, re.MULTILINE)
+    assert whole.cli("transcript", "a", "--own").stdout == line.replace("\x1b", "␛").replace("\x07", "␇") * 50_000
+    done = subprocess.run(
+        [sys.executable, "-m", "agentd", "transcript", "a", "--own", "--raw"], env=whole.environ, capture_output=True
+    )
+    assert done.stdout == log.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["symlink", "fifo", "directory", "device", "gone", "relative"])
+def test_what_a_program_names_to_trick_us_is_refused(whole: Instance, what: str, tmp_path: Path):
+    agent = spawn_printer(whole, STAY, "a")
+    path = tmp_path / "log"
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    if what == "symlink":
+        path.symlink_to(secret)
+    elif what == "fifo":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    named = {"device": "/dev/zero", "relative": "log"}.get(what, str(path))
+    name_own_log(whole, agent["id"], named)
+    done = whole.cli("transcript", "a", "--own", check=False)
+    assert (done.returncode, done.stdout) == ({"gone": 5, "relative": 2}.get(what, 7), "")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_file_of_somebody_else_is_refused(whole: Instance, tmp_path: Path):
+    agent = spawn_printer(whole, STAY, "a")
+    path = tmp_path / "log"
+    path.write_text("theirs")
+    os.chown(path, 65_534, 65_534)
+    name_own_log(whole, agent["id"], str(path))
+    done = whole.cli("transcript", "a", "--own", check=False)
+    assert done.returncode == 7
+    assert "belongs to uid 65534" in done.stderr
+
+
+# -- bad input
+
+
+def test_what_is_asked_wrongly_is_said(whole: Instance):
+    agent = spawn_printer(whole, f"echo one; {STAY}", "a")
+    with whole.client() as client:
+        for params, error in (
+            ({"target": "nobody"}, UnknownTarget),
+            ({"target": "a", "offset": 1, "lines": 1}, InvalidValue),
+            ({"target": "a", "since": 1.0, "lines": 1}, InvalidValue),
+            ({"target": "a", "offset": -1}, InvalidValue),
+            ({"target": "a", "lines": 0}, InvalidValue),
+            ({"target": "a", "limit_bytes": 1}, InvalidValue),
+        ):
+            with pytest.raises(error):
+                client.call("agents.transcript", params)
+        client.call("agents.stop", targets=["a"])
+        with pytest.raises(AgentGone):
+            list(client.stream("agents.follow", target="a"))
+        assert "".join(part["text"] for part in client.stream("agents.follow", target="a", offset=0)) == "one\n"
+    for words in (["--since", "1h", "--lines", "2"], ["--own", "--follow"], ["--own", "--lines", "2"]):
+        assert whole.cli("transcript", agent["id"], *words, check=False).returncode == 2
+
+
+def test_turned_off(idle_instance: Instance):
+    add_printer(idle_instance)
+    idle_instance.up("transcripts.enabled=false")
+    spawn_printer(idle_instance, f"echo one; {STAY}", "a")
+    wait_until(lambda: "one" in idle_instance.cli("read", "a").stdout, "it to print")
+    for words in (["transcript", "a"], ["read", "a", "--follow"], ["search", "one", "--in", "transcripts"]):
+        done = idle_instance.cli(*words, check=False)
+        assert done.returncode == 2
+        assert "off" in done.stderr
+    assert not (idle_instance.directory / "transcripts").exists()
