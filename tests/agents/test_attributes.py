@@ -9,11 +9,17 @@ from recorded import RECORDED, Recorded
 
 from agentd.agents.attributes import read
 
-MOVED_BETWEEN_CAPTURES = {"aider/http_500", "opencode/working_80x24", "claude/permission_bash_80x24"}  # a spinner's turn
+MOVED_BETWEEN_CAPTURES = {
+    "aider/http_500",
+    "opencode/working_80x24",
+    "claude/permission_bash_80x24",
+}  # a spinner's turn
 SEQUENCES = st.one_of(
     st.builds("\x1b[{}m".format, st.from_regex(r"(?:[0-9]{0,4}[;:]?){0,8}", fullmatch=True)),
     st.sampled_from(["\x1b[2m", "\x1b[7m", "\x1b[0m", "\x1b[38;5;244m", "\x1b[38;2;128;128;128m", "\x1b[38", "\x1b"]),
-    st.sampled_from(["\x1b]8;;http://x\x1b\\", "\x1b]0;title\x07", "\x1b(B", "\x1b[?25l", "\x0e", "\x0f", "\n", "\x1bP"]),
+    st.sampled_from(
+        ["\x1b]8;;http://x\x1b\\", "\x1b]0;title\x07", "\x1b(B", "\x1b[?25l", "\x0e", "\x0f", "\n", "\x1bP"]
+    ),
 )
 
 

@@ -56,7 +56,14 @@ def test_a_dead_program_is_dead_whatever_it_left_on_its_screen(recorded: Recorde
 
 @pytest.mark.parametrize("recorded", ALIVE, ids=str)
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lines=st.lists(st.one_of(st.sampled_from(QUOTES), st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=90)), max_size=60))
+@given(
+    lines=st.lists(
+        st.one_of(
+            st.sampled_from(QUOTES), st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=90)
+        ),
+        max_size=60,
+    )
+)
 def test_what_was_said_above_changes_nothing(recorded: Recorded, lines: list[str]) -> None:
     margin = MARGINS[recorded.program]
     above = "\n".join((margin + line).rstrip() for line in lines)
@@ -74,8 +81,15 @@ def test_blank_lines_below_and_what_scrolled_away_change_nothing(recorded: Recor
 
 @pytest.mark.parametrize("recorded", WORKING, ids=str)
 @settings(max_examples=10, deadline=None)
-@given(word=WORDS, seconds=st.integers(0, 59), minutes=st.integers(0, 90), frame=st.characters(min_codepoint=0x2801, max_codepoint=0x28FF))
-def test_work_is_work_by_any_verb_and_however_long(recorded: Recorded, word: str, seconds: int, minutes: int, frame: str) -> None:
+@given(
+    word=WORDS,
+    seconds=st.integers(0, 59),
+    minutes=st.integers(0, 90),
+    frame=st.characters(min_codepoint=0x2801, max_codepoint=0x28FF),
+)
+def test_work_is_work_by_any_verb_and_however_long(
+    recorded: Recorded, word: str, seconds: int, minutes: int, frame: str
+) -> None:
     took = f"{minutes}m {seconds}s" if minutes else f"{seconds}s"
     text = re.sub(r"(?m)^([·✢✳✶✻✽*] )\S+…", rf"\g<1>{word}…", recorded.text(PLAIN))
     text = re.sub(r"\b\d+s( [•·]|\))", rf"{took}\1", text)

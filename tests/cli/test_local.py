@@ -134,7 +134,9 @@ def test_classify_tells_a_hint_from_a_draft_by_its_colour(agentd, tmp_path):
     lines = ["─" * 80, "❯\xa0\x1b[7mF\x1b[0;2mix the tests\x1b[0m", "─" * 80, "  ⏸ manual mode on"]
     (tmp_path / "hint").write_text("\n".join(lines))
     (tmp_path / "draft").write_text("\n".join(lines).replace("\x1b[0;2m", "\x1b[0m"))
-    answers = [json.loads(agentd("profile", "classify", "claude", str(tmp_path / f), "--json").out) for f in ("hint", "draft")]
+    answers = [
+        json.loads(agentd("profile", "classify", "claude", str(tmp_path / f), "--json").out) for f in ("hint", "draft")
+    ]
     assert [(answer["state"], answer["draft"]) for answer in answers] == [("idle", False), ("idle", True)]
 
 
