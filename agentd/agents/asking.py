@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 
@@ -20,6 +21,7 @@ STEADY_S = 0.2  # a policy waits so long for a prompt to be drawn whole
 LATE_S = 2.0  # a report may come so long after its prompt
 EARLY_S = 10.0  # and so long before it: a hook runs before the prompt is drawn
 POLICY = "policy"
+NOTHING: Final[dict[str, str | None]] = {"prompt": None, "asks": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,10 @@ class Asking:
         self._last: Prompt | None = None  # that stood since it began to wait
         self._waiting: deque[_Waiting] = deque()
 
-    @property
-    def asks(self) -> str:
-        """Return what is asked, also when its prompt is not drawn yet."""
-        return self.prompt.asks if self.prompt else self._report[0]
+    def row(self) -> dict[str, str | None]:
+        """Return the prompt's id and what is asked, as others are told; also when the prompt is not drawn yet."""
+        prompt = self.prompt
+        return {"prompt": prompt.id, "asks": prompt.asks} if prompt else {"prompt": None, "asks": self._report[0]}
 
     def hear(self, report: Report, now_s: float) -> None:
         """Take in what the program said."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from agentd.agents.asking import NOTHING
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.program_status import Notice
 from agentd.agents.registry import Entry
@@ -105,8 +106,7 @@ class Ledger:
 
     def tell(self, event: str, agent: Agent, **more: str) -> None:
         """Emit an event about an agent."""
-        live = self._roster.live.get(agent.id) if agent.state is AgentState.WAITING else None
-        prompt = live.asking.prompt if live else None
+        live = self._roster.live.get(agent.id)
         self._events.emit(
             event,
             agent=agent.id,
@@ -115,9 +115,8 @@ class Ledger:
             state=agent.state,
             reason=agent.reason,
             waits_for=agent.waits_for,
+            **(live.question if live else NOTHING),
             **more,
-            prompt=prompt.id if prompt else "",
-            asks=live.asking.asks if live else "",
         )
 
 

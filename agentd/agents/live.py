@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from agentd.agents.asking import Answer, Asking
+from agentd.agents.asking import NOTHING, Answer, Asking
 from agentd.agents.courier import Courier, Handover
 from agentd.agents.profile import Profile, Shape
 from agentd.agents.program_status import Notice, ProgramStatus
@@ -88,6 +88,11 @@ class LiveAgent:
         self._next_profile: Profile | None = None
         self._pace_s = FASTEST_LOOK_S
         self._looked_s = self._printed_s = 0.0
+
+    @property
+    def question(self) -> dict[str, str | None]:
+        """Return the id of the permission prompt that stands, and what it asks."""
+        return self.asking.row() if self.status.opinion.waits_for == "permission" else NOTHING
 
     def screen_changed(self, output: Output | None = None) -> None:
         """Tell it that the program printed something."""
@@ -254,7 +259,8 @@ class LiveAgent:
         """Exchange the profile between two actions, so that none begins under one and ends under another."""
         if self._next_profile is not None:
             self.profile, self._next_profile = self._next_profile, None
-            self.terminal.profile = self._courier.profile = self.asking.profile = self.profile
+            self.terminal.follow_profile(self.profile)
+            self._courier.profile = self.asking.profile = self.profile
 
     async def _say_goodbye(self) -> None:
         """Type what ends this kind of program; this task alone types, so it cannot meet a delivery."""

@@ -51,12 +51,16 @@ class Terminal:
 
     def __init__(self, tmux: Fleet, ref: PaneRef, profile: Profile, confirm_s: float) -> None:
         self._tmux = tmux
-        self.profile = profile  # the task that types may exchange it between two actions
         self._confirm_s = confirm_s
-        self._shim_hides_command = profile.signals.osc == "shim" and any(rule.command for rule in profile.rules)
         self.ref = ref
         self.changed = Signal()
         self._proof = ""  # what the program said since Enter that shows that it got the prompt
+        self.follow_profile(profile)
+
+    def follow_profile(self, profile: Profile) -> None:
+        """Read and type by this profile from now on; between two actions only."""
+        self.profile = profile
+        self._shim_hides_command = profile.signals.osc == "shim" and any(rule.command for rule in profile.rules)
 
     async def look(self) -> tuple[Look, Verdict]:
         """Return what the screen shows and what the profile's rules make of it."""

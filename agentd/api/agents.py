@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 
+from agentd.agents.asking import NOTHING
 from agentd.agents.live import LiveAgent
 from agentd.agents.names import next_names, valid_name
 from agentd.agents.outlook import NAME, would_change
@@ -156,8 +157,7 @@ def explain(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str,
         "age_s": round((time.time_ns() - seen_ns) / 1e9, 3),
         "since_s": round((time.time_ns() - agent.since_ns) / 1e9, 3),
         "draft": opinion.draft,
-        "prompt": live.asking.prompt.id if live and live.asking.prompt else None,
-        "asks": live.asking.asks if live and agent.state is AgentState.WAITING else "",
+        **(live.question if live else NOTHING),
         "inbox": parts.mailbox.depth(agent.id),
         "would_change": opinion.would_change.replace(NAME, agent.name),
     }

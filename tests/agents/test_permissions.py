@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from panes import BUILT_IN, Seen
+from panes import BUILT_IN, REPOSITORY, Seen
 
 from agentd.agents.asking import EARLY_S, LATE_S, STEADY_S, Asking
 from agentd.agents.patterns import compile_pattern
@@ -113,8 +114,6 @@ def test_a_wildcard_never_stands_for_a_joint(tail: str):
 
 @given(st.text(max_size=40))
 def test_a_text_spelled_out_is_approved_whatever_is_in_it(text: str):
-    import re
-
     assert covers(re.compile(re.escape(text), re.MULTILINE), text)
 
 
@@ -230,7 +229,7 @@ class Line:
 def test_a_report_comes_before_its_prompt_or_soon_behind():
     line = Line()
     line.report("Bash: git status")
-    assert line.asking.asks == "Bash: git status"
+    assert line.asking.row() == {"prompt": None, "asks": "Bash: git status"}
     line.ask("git status")
     assert line.asks == "Bash: git status"
     assert line.due() == pytest.approx(STEADY_S)
@@ -293,3 +292,20 @@ def test_a_prompt_is_judged_once_it_is_drawn_whole():
     assert line.due(STEADY_S) == 0.0
     line.look("git status; rm -rf /", QUESTION, after_s=STEADY_S)  # too late to be a part of the same drawing
     assert line.asks == ""
+
+
+def test_the_policy_of_the_guide():
+    """What it says of its patterns is so."""
+    guide = (REPOSITORY / "docs" / "permissions.md").read_text()
+    found = re.search(r"```toml\n(.*?)```", guide, re.DOTALL)
+    assert found
+    allow = read_profile("x", f"command = 'x'\n{found[1]}", "x.toml").answers.allow
+    assert [any(covers(p, asks) for p in allow) for asks in ("Bash: git diff --stat a", "Bash: git push")] == [
+        True,
+        False,
+    ]
+    assert "make test \\| tail -\\d+" in guide
+    tail = compile_pattern(r"make test \| tail -\d+")
+    assert covers(tail, "make test | tail -5")
+    assert not covers(tail, "make test | tail -5 | sh")
+    assert covers(compile_pattern("git .*"), "git -c core.pager=x log")

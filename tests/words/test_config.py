@@ -187,3 +187,12 @@ def test_a_command_is_a_line_for_the_shell_or_a_list_of_words(tmp_path: Path) ->
     assert hooks.on_message == ("my notify", "-x")
     assert (hooks.states, hooks.messages) == (("idle",), ("dead", "acked"))
     assert load(str(path), {}, ["hooks.on_state= ", "hooks.states="]).hooks.on_state == ()
+
+
+def test_the_hooks_of_the_guide(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
+    (tmp_path / "config.toml").write_text(guide.partition("```toml\n")[2].partition("```")[0])
+    hooks = load(str(tmp_path / "config.toml"), {}).hooks
+    assert hooks.on_message == ("/usr/local/bin/page-me", "--quiet")
+    assert (hooks.at_once, hooks.queue, hooks.timeout_s) == (4, 200, 10.0)
+    assert all(f"({number})" in guide for number in (4, 200, 10))
