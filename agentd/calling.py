@@ -27,6 +27,7 @@ READS = frozenset(  # calls that change nothing: made again when the connection 
     {
         *("daemon.status", "daemon.metrics", "config.show", "schema", "profiles.list", "profiles.get"),
         *("agents.list", "agents.get", "agents.explain", "agents.capture", "agents.wait", "agents.whoami"),
+        "agents.answer",
         *("messages.get", "messages.wait", "messages.dead", "sessions.list", "sessions.get", "teams.list", "teams.get"),
         *(
             "events.list",

@@ -149,7 +149,9 @@ async def _serve(given: _Given, starter: _Starter) -> int:
             tasks.start_soon(stop.on_signals)
             tasks.start_soon(_gauges(parts).run)
             if given.settings.watch.enabled:
-                tasks.start_soon(parts.switches.watch, given.settings.watch.period_s, partial(_tell_off, parts))
+                tasks.start_soon(
+                    parts.switches.watch, given.settings.watch.period_s, partial(_tell_off, parts), parts.tmux.price
+                )
             await tasks.start(parts.cache.run)
             await tasks.start(parts.transcripts.run)
             await tasks.start(parts.crew.run)

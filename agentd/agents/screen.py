@@ -167,7 +167,7 @@ def _unframed(frame: str, columns: int, shown: str, solid: str) -> tuple[str, st
 
 
 def _rows(text: str, solid: str) -> list[_Row]:
-    """Return the last lines, the blank ones at the end left out, without the blanks at their ends, cut to a length."""
+    """Return the last lines down to the last one that is not blank, each without blanks at its end, cut to a length."""
     found: list[_Row] = []
     full = 0
     for plain, firm in zip(reversed(text.split("\n")), reversed(solid.split("\n")), strict=True):
@@ -202,7 +202,7 @@ def _cut(line: str) -> str:
 
 
 def _matched(rule: Rule, look: Look, parts: _Parts) -> str | None:
-    """Return the line a rule matches by, or None when it does not match."""
+    """Return the line, or the title, that a rule matches by; None when it does not match."""
     # A saved screen has no command: what is not known decides nothing.
     if rule.command and look.command and look.command not in rule.command:
         return None
@@ -215,7 +215,8 @@ def _matched(rule: Rule, look: Look, parts: _Parts) -> str | None:
     if rule.unless is not None and rule.unless.search(tail):
         return None
     if rule.screen is None:
-        return lines[-1] if lines else ""
+        last = lines[-1] if lines else ""
+        return look.title[:MAX_LINE_CHARS] if rule.title is not None else last
     match = rule.screen.search(tail)
     return None if match is None else _line_at(tail, match)
 

@@ -90,9 +90,15 @@ def check(message: Any) -> Any:
         raise Fault(INVALID_REQUEST, "a message has a method, which is a text", answerable)
     if "id" in message and answerable is None:
         raise Fault(INVALID_REQUEST, "an id is a text or a whole number")
-    if not isinstance(message.get("params", {}), dict):
+    if answerable is not None and not isinstance(params_of(message), dict):
         raise Fault(INVALID_PARAMS, "params is an object", answerable)
     return answerable
+
+
+def params_of(message: dict[str, Any]) -> Any:
+    """Return a message's parameters; none at all, and null, are no parameters."""
+    params = message.get("params")
+    return {} if params is None else params
 
 
 def is_id(value: Any) -> bool:

@@ -17,6 +17,7 @@ from agentd.mcp.lines import (
     check,
     encode,
     is_id,
+    params_of,
     read,
     result,
 )
@@ -116,19 +117,20 @@ class Protocol:
     def _message(self, message: Any, batch: Batch | None) -> list[Question]:
         try:
             id_ = check(message)
-            method, params = message.get("method"), message.get("params", {})
             if id_ is None:
-                self._notified(method, params)
+                self._notified(message.get("method"), params_of(message))
                 return []
-            return self._request(id_, method, params, batch)
+            return self._request(id_, message["method"], params_of(message), batch)
         except Fault as fault:
             self._say(fault.reply(), batch)
             return []
 
-    def _notified(self, method: str | None, params: dict[str, Any]) -> None:
+    def _notified(self, method: str | None, params: Any) -> None:
         """Take what wants no answer; all but a cancellation is of no interest here, unknown ones too."""
-        id_: Any = params.get("requestId")
-        if method != "notifications/cancelled" or not is_id(id_) or id_ not in self.waiting:
+        if method != "notifications/cancelled" or not isinstance(params, dict):
+            return
+        id_ = params.get("requestId")
+        if not is_id(id_) or id_ not in self.waiting:
             return  # what was answered already, or never asked, cannot be cancelled
         question = self.waiting.pop(id_)
         self.dropped.append(question)

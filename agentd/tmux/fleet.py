@@ -103,6 +103,11 @@ class Fleet:
         """Return what each living server's connections counted, and the index of the server."""
         return [{"index": index, **tmux.stats()} for index, tmux in self._living().items()]
 
+    async def price(self) -> None:
+        """Measure what a command in a process of its own takes at the moment, on each living server."""
+        for tmux in list(self._living().values()):
+            await tmux.price()
+
     @property
     def start_failures(self) -> int:
         """Return how many times a server could not be started."""

@@ -104,6 +104,7 @@ def test_the_first_rule_that_matches_decides(seen: Seen, state: str | None, rule
 def test_a_verdict_says_by_which_line() -> None:
     verdict = classify(PROFILE, Seen("first\ncc a.c   \nok"))
     assert (verdict.reason, verdict.evidence) == ("it builds", "cc a.c")
+    assert classify(PROFILE, Seen("x", title="busy: 3 s")).evidence == "busy: 3 s"
     unknown = classify(PROFILE, Seen("first\nlast\n\n"))
     assert (unknown.reason, unknown.evidence) == ("no rule of its profile knows this screen", "last")
 

@@ -127,6 +127,13 @@ def test_when_the_pane_goes_so_does_the_program(run):
     wait_for(lambda: gone(pid), "the program to be gone")
 
 
+def test_a_program_that_does_not_hang_up_loses_its_terminal(run):
+    each = run("sh", "-c", "trap '' HUP; echo ready; cat; exit 5")
+    each.until(b"ready")
+    os.close(each.master)
+    assert each.ended() == 5
+
+
 def test_when_the_shim_is_killed_the_program_is_hung_up(run):
     each = run("sh", "-c", "echo pid=$$.; sleep 1000; echo on")
     pid = int(re.findall(rb"pid=(\d+)", each.until(b"."))[0])
@@ -171,9 +178,8 @@ def test_every_byte_of_the_output_passes(run):
 
 def test_a_flood_nobody_reads_makes_the_program_wait_and_the_shim_stay_small(run, tmp_path):
     written = tmp_path / "written"
-    code = (
-        RAW + f"f=open({str(written)!r},'w',1); [(os.write(1, b'%07d.' % n * 128), f.write('x')) for n in range(4000)]"
-    )
+    code = RAW + f"f = os.open({str(written)!r}, os.O_CREAT | os.O_WRONLY)\n"
+    code += "for n in range(4000): os.write(1, b'%07d.' % n * 128); os.write(f, b'x')"
     each = run(*python(code))
     each.until(b"0000000.")
     sizes: list[int] = []

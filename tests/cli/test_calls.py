@@ -199,7 +199,7 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("team ls", "teams.list", {}, {"teams": []}, "team up"),
     ("team show crew", "teams.get", {"team": "crew"}, {"name": "crew", "cwd": "/", "agents": [AGENT]}, "lead"),
     ("team down crew", "teams.down", {"team": "crew"}, {"stopped": [STOPPED], "failed": []}, "1 stopped"),
-    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type", "version": "", "error": None}]}, "built-in"),
+    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type", "version": "3.2", "error": None}]}, "3.2"),
     ("profile ls", "profiles.list", {}, {"profiles": [{"name": "x", "doc": "", "origin": "/x.toml", "command": [], "delivery": "", "version": "", "error": "/x.toml, line 3: bad"}]}, "not taken: /x.toml, line 3: bad"),
     ("profile show sh", "profiles.get", {"name": "sh"}, {"name": "sh", "command": "sh"}, '"command": "sh"'),
     ("events --since 3 --types agent.state", "events.list", {"since": 3, "types": ["agent.state"]}, {"events": [EVENT], "last": 4}, "agent=a1"),

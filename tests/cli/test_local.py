@@ -165,7 +165,7 @@ def test_classify_refuses_what_is_no_screen_in_one_sentence(agentd, tmp_path, di
     (directory / "profiles" / "mine.toml").write_text('command = "x"\n[[rules]]\nstate = "idle"\nscreen = "("\n')
     ran = agentd("profile", "classify", "mine", str(tmp_path / "screen"))
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "mine.toml: rules[1].screen: the pattern '(' is not valid" in ran.err
+    assert "mine.toml, line 4: rules[1].screen: the pattern '(' is not valid" in ran.err
 
 
 def test_version_and_schema(agentd):

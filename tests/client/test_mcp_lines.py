@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentd.mcp.lines import (
@@ -42,6 +42,7 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=12), st.integers(1, 9))
 def test_lines_are_cut_the_same_however_they_arrive(parts, piece):
     text = b"\n".join(parts) + b"\n"
@@ -110,6 +111,7 @@ def test_a_message_of_the_largest_body_fits_a_line_whatever_is_in_it():
     assert len(json.dumps("\x01" * 1_000_000)) < MOST_LINE_BYTES
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_a_reply_is_one_line_of_ascii(value):
     line = encode({"value": value})
@@ -125,6 +127,7 @@ def replies_to(protocol: Protocol, line: bytes) -> list:
     return [reply for part in found for reply in (part if isinstance(part, list) else [part])]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40) | (MESSAGES | st.lists(MESSAGES, max_size=3)).map(encode), max_size=6), JSON)
 def test_whatever_comes_is_answered_by_json_rpc_or_not_at_all(lines, version):
     protocol = Protocol()

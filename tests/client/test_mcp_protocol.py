@@ -72,6 +72,12 @@ def test_before_initialize_only_ping_is_answered():
     assert told.code(4, "initialize") == told.code(5, "initialize", protocolVersion=3) == INVALID_PARAMS
 
 
+def test_no_parameters_may_be_said_by_null():
+    told = Told("2025-11-25")
+    told.line({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": None})
+    assert told.heard() == [{"jsonrpc": "2.0", "id": 1, "result": {}}]
+
+
 def test_what_is_not_there():
     told = Told("2025-11-25")
     for method in ("server/discover", "resources/list", "prompts/list", "logging/setLevel", "subscriptions/listen", ""):
@@ -86,6 +92,9 @@ def test_notifications_and_answers_are_never_answered():
     told.notify("notifications/cancelled", requestId=99, reason="answered already")
     told.notify("tools/call", name="whoami")
     told.notify("no/such/thing")
+    told.line({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": None})
+    told.line({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": [1]})
+    told.line({"jsonrpc": "2.0", "result": None, "params": None})
     told.line({"jsonrpc": "2.0", "id": 4, "result": {}})
     told.line({"jsonrpc": "2.0", "id": 4, "error": {"code": 1, "message": ""}})
     assert told.heard() == []

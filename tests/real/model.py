@@ -35,6 +35,13 @@ ADDED = re.compile(
     r"\s*<(?:system-reminder|environment_context|user_instructions|permissions|skills|apps|turn_aborted)"
 )
 CODES = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
+# A quota that is used up for the day: one that a program may hope for again in a minute is not shown to its user.
+QUOTA = [
+    {
+        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+        "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel"}],
+    }
+]
 numbers = itertools.count(1)
 
 
@@ -476,7 +483,7 @@ def _error(dialect: str, code: int) -> dict[str, Any]:
     message, kind = f"the test wants {code}", CODES.get(code, "api_error")
     if dialect == "gemini":
         status = "RESOURCE_EXHAUSTED" if code == 429 else "INTERNAL"
-        return {"error": {"code": code, "message": message, "status": status}}
+        return {"error": {"code": code, "message": message, "status": status, "details": QUOTA if code == 429 else []}}
     return {"type": "error", "error": {"type": kind, "code": kind, "message": message}}
 
 

@@ -161,8 +161,11 @@ def _bare(text: str) -> str:
 
 @contextlib.contextmanager
 def stage(program: Program) -> Iterator[Stage]:
-    """Give a daemon whose agents see nothing of ours but PATH and language."""
-    with instance() as whole, Model() as model:
+    """Give a daemon whose agents see nothing of ours but PATH and language.
+
+    Not below the temporary directory, which others may write into: Gemini CLI reads no settings from there.
+    """
+    with instance(str(Path.home())) as whole, Model() as model:
         path = f"{programs.links()}:{os.environ['PATH']}"
         kept = {"PATH": path, "LANG": "C.UTF-8", "TERM": "xterm-256color", "SHELL": "/bin/bash"}
         ours = {name: whole.environ[name] for name in ("AGENTD_DIR", "HOME")}

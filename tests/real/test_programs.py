@@ -16,6 +16,8 @@ from model import Asked
 from programs import PROGRAMS
 from stage import Stage, holds, marks
 
+from agentd.agents.shimmed import program_behind
+
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 EACH = pytest.mark.parametrize("program", list(PROGRAMS), indirect=True)
 
@@ -116,7 +118,7 @@ def test_a_killed_program_is_failed_and_goes_on_with_its_session_when_started_ag
     first = real.send("remember the word heliotrope")
     real.answered(first)
     real.until("idle")
-    program = program_of(real)
+    program = program_behind(int(real.agent["pid"]))
     os.kill(program, signal.SIGKILL)
     real.until("failed")
     assert "killed" in real.now()["reason"] or "137" in real.now()["reason"]
@@ -127,24 +129,6 @@ def test_a_killed_program_is_failed_and_goes_on_with_its_session_when_started_ag
     real.delivered(waiting)
     assert any(marks(text, first) for text in real.answered(waiting).said)
     assert not alive(program)
-
-
-def program_of(real: Stage) -> int:
-    """Return the pid of the program itself, behind whatever stands before it."""
-    executable = os.path.realpath(real.whole.environ["PATH"].partition(":")[0] + "/" + real.program.name)
-    pid = int(real.agent["pid"])
-    for candidate in (pid, *children(pid)):
-        if executable in Path(f"/proc/{candidate}/cmdline").read_text() or executable == os.path.realpath(
-            f"/proc/{candidate}/exe"
-        ):
-            return candidate
-    raise AssertionError(f"no {executable} below {pid}")
-
-
-def children(pid: int) -> list[int]:
-    """Return the pids below a process."""
-    found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return found + [deeper for child in found for deeper in children(child)]
 
 
 @EACH

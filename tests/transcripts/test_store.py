@@ -250,6 +250,14 @@ def test_old_segments_are_removed_and_positions_go_on(tmp_path: Path):
     assert printed(tmp_path, len(data)) == b"moremore"
 
 
+def test_positions_go_on_behind_an_ended_agents_that_are_all_removed(tmp_path: Path):
+    keeper = store(tmp_path, keep_days=1)
+    keeper.write({AGENT: heard(noise(9000), ended=True)})
+    assert keeper.keep(9 * DAY_NS) == 1
+    store(tmp_path).write({AGENT: heard(b"more")})
+    assert printed(tmp_path, 9000) == b"more"
+
+
 def test_an_agent_keeps_to_its_own_bound(tmp_path: Path):
     keeper = store(tmp_path, agent_mb=1)
     data = b""

@@ -18,6 +18,8 @@ screen = ''
 reason = "it prints"
 """
 STAY = "exec sleep 1000"
+# What floods may be skipped by tmux, on a busy machine its very end too: so the end is said until it is heard.
+SAY_THE_END = "while :; do echo the end; sleep 0.2; done"
 
 # Prints numbered lines for ever, and writes down when it printed each, before it does.
 COUNT = """exec python3 -c '
@@ -65,8 +67,13 @@ def raw(whole: Instance, target: str, **params: Any) -> bytes:
 
 
 def until_printed(whole: Instance, target: str, wanted: str) -> None:
-    """Wait until a transcript has a text."""
-    wait_until(lambda: wanted in text(whole, target), f"{target} to have printed {wanted!r}")
+    """Wait until a transcript ends in some lines with a text."""
+    wait_until(lambda: wanted in text(whole, target, lines=50), f"{target} to have printed {wanted!r}")
+
+
+def until_number(whole: Instance, target: str, number: int) -> None:
+    """Wait until a counting agent has come to a number."""
+    wait_until(lambda: numbers(text(whole, target, lines=3))[-1:] >= [number], f"{target} to have come to {number}")
 
 
 def numbers(printed: str) -> list[int]:

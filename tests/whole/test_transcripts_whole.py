@@ -14,8 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import form
 from instance import Instance, wait_until
-from printing import COUNT, STAY, add_printer, numbers, raw, spawn_printer, text, transcript, until_printed
+from printing import (
+    COUNT,
+    SAY_THE_END,
+    STAY,
+    add_printer,
+    numbers,
+    raw,
+    spawn_printer,
+    text,
+    transcript,
+    until_number,
+    until_printed,
+)
 
 from agentd.errors import AgentGone, Denied, InvalidValue, UnknownTarget
 
@@ -49,7 +62,7 @@ def printf(data: bytes) -> str:
 def test_nothing_is_lost_of_what_programs_print_as_they_start(whole: Instance):
     with whole.client() as client:
         env = {"DO": f"printf 'the very first\\n'; {STAY}"}
-        agents = client.call("agents.spawn", profile="printer", n=20, cwd="/", env=env)["agents"]
+        agents = client.call("agents.spawn", profile="printer", n=150, cwd="/", env=env)["agents"]
     for agent in agents:
         until_printed(whole, agent["id"], "the very first\n")
         assert text(whole, agent["id"]) == "the very first\n"
@@ -143,7 +156,7 @@ def follow(whole: Instance) -> Iterator[type[Follower]]:
 def test_a_follower_sees_each_line_once_through_a_restart(whole: Instance, follow: Any):
     log = whole.directory / "log"
     spawn_printer(whole, COUNT, "a", LOG=str(log))
-    until_printed(whole, "a", "number 100\n")
+    until_number(whole, "a", 100)
     follower = follow()
     wait_until(lambda: numbers(follower.text)[-1:] > [300], "the follower to follow")
     whole.cli("restart")
@@ -177,7 +190,7 @@ def test_followers_come_and_go_by_offset(whole: Instance):
 
 def test_read_follow_begins_with_the_screen_and_misses_nothing(whole: Instance):
     spawn_printer(whole, COUNT, "a", LOG=str(whole.directory / "log"))
-    until_printed(whole, "a", "number 200\n")
+    until_number(whole, "a", 200)
     with whole.client() as client:
         stream = client.stream("agents.follow", target="a")
         screen = next(stream)
@@ -191,17 +204,17 @@ def test_read_follow_begins_with_the_screen_and_misses_nothing(whole: Instance):
 # -- crashes
 
 
-@pytest.mark.parametrize("wait_s", [0.0, 0.1, 0.7])
+@pytest.mark.parametrize("wait_s", [0.0, 0.4, 1.6])
 def test_a_killed_daemon_loses_at_most_the_last_second(whole: Instance, wait_s: float):
     log = whole.directory / "log"
     spawn_printer(whole, COUNT, "a", LOG=str(log))
-    until_printed(whole, "a", "number 300\n")
+    until_number(whole, "a", 300)
     time.sleep(wait_s)  # to be killed at another moment of writing
     killed_s = time.time()
     whole.kill()
     whole.up()
     began = len(log.read_bytes().splitlines())
-    until_printed(whole, "a", f"number {began + 200}\n")
+    until_number(whole, "a", began + 200)
     whole.cli("stop", "a", "--force")
     before, mark, after = text(whole, "a").partition(
         "[agentd: something may be missing here: the daemon did not run]\n"
@@ -217,8 +230,8 @@ def test_a_killed_daemon_loses_at_most_the_last_second(whole: Instance, wait_s: 
 
 
 def test_a_damaged_part_is_named_and_the_rest_is_read(whole: Instance):
-    agent = spawn_printer(whole, f"seq -f 'number %g' 0 200000; {STAY}", "a")
-    until_printed(whole, "a", "number 200000\n")
+    agent = spawn_printer(whole, f"seq -f 'number %g' 0 100000; {SAY_THE_END}", "a")
+    until_printed(whole, "a", "the end")
     files = sorted((whole.directory / "transcripts" / agent["id"]).iterdir())
     assert files[0].name.endswith(".log.z")
     changed = bytearray(files[0].read_bytes())
@@ -228,8 +241,8 @@ def test_a_damaged_part_is_named_and_the_rest_is_read(whole: Instance):
     before, mark, after = printed.partition(" bytes are missing here: a file of the transcript is damaged]\n")
     assert mark
     assert numbers(before) == []
-    assert 1000 < len(numbers(after)) < 180_000
-    assert numbers(after)[-1] == 200_000
+    assert "the end\n" in after
+    assert len(numbers(after)) < 90_000
     with whole.client() as client:
         [told] = client.call("events.list", types=["transcripts.report"])["events"]
     assert files[0].name in told["data"]["report"]
@@ -243,15 +256,15 @@ def rss_mb(pid: int) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_flood_of_50_mb_is_taken_in_bounded_memory(idle_instance: Instance):
+def test_a_flood_is_taken_in_bounded_memory(idle_instance: Instance):
     add_printer(idle_instance)
     idle_instance.up("transcripts.agent_mb=2")
     pid = idle_instance.pid()
     calm = spawn_printer(idle_instance, COUNT, "calm", LOG=str(idle_instance.directory / "log"))
-    until_printed(idle_instance, "calm", "number 50\n")
+    until_number(idle_instance, "calm", 50)
     before = rss_mb(pid)
     line = "number %.0f 3.14159 this line is one of very many that nobody will ever read in full"
-    agent = spawn_printer(idle_instance, f"seq -f '{line}' 0 570000; echo over; {STAY}", "flood")
+    agent = spawn_printer(idle_instance, f"seq -f '{line}' 0 {FLOOD_LINES}; {SAY_THE_END}", "flood")
     most = before
     place = idle_instance.directory / "transcripts"
 
@@ -259,7 +272,7 @@ def test_a_flood_of_50_mb_is_taken_in_bounded_memory(idle_instance: Instance):
         nonlocal most
         most = max(most, rss_mb(pid))
         with idle_instance.client() as client:
-            return "over" in client.call("agents.transcript", target="flood", lines=3)["text"]
+            return "the end" in client.call("agents.transcript", target="flood", lines=3)["text"]
 
     wait_until(is_over, "the flood to be over", 90)
     assert most - before < 120, f"{before:.0f} MB before, {most:.0f} MB at most"
@@ -268,9 +281,12 @@ def test_a_flood_of_50_mb_is_taken_in_bounded_memory(idle_instance: Instance):
     with idle_instance.client() as client:
         extent = client.call("agents.get", target="flood")["transcript"]
     gaps = [gap for part in transcript(idle_instance, "flood") for gap in part["gaps"]]
-    assert extent["end"] > 45_000_000 or {gap["why"] for gap in gaps} & {"flood", "paused"}
+    assert extent["end"] > FLOOD_LINES * 85 or {gap["why"] for gap in gaps} & {"flood", "paused"}
     seen = numbers(text(idle_instance, calm["id"]))
     assert seen == list(range(len(seen))), "who prints little misses nothing"
+
+
+FLOOD_LINES = form(140_000, 570_000)  # 50 MB in the long form
 
 
 MOUNTED = 'mount -t tmpfs -o size=3m,mode=700 tmpfs "$0" && exec "$@"'
@@ -296,7 +312,7 @@ def test_a_full_disk_stops_transcripts_alone_and_is_told_once(small_disk: Instan
     seen_by_daemon = Path(f"/proc/{small_disk.pid()}/root{small_disk.directory}/transcripts")
     demo = small_disk.spawn("demo", name="demo")
     spawn_printer(small_disk, COUNT, "a", LOG=str(small_disk.directory / "log"))
-    until_printed(small_disk, "a", "number 20\n")
+    until_number(small_disk, "a", 20)
     filler = seen_by_daemon / "filler"
     with pytest.raises(OSError, match="No space"):
         filler.write_bytes(bytes(4_000_000))
@@ -315,7 +331,7 @@ def test_a_full_disk_stops_transcripts_alone_and_is_told_once(small_disk: Instan
         filler.unlink()
         wait_until(lambda: events("transcripts.resumed"), "transcripts to be kept again")
         now = len((small_disk.directory / "log").read_bytes().splitlines())
-        until_printed(small_disk, "a", f"number {now + 100}\n")
+        until_number(small_disk, "a", now + 100)
         assert len(events("transcripts.stopped")) == 1
     printed = text(small_disk, "a")
     assert " bytes are missing here: the disk took no more]\n" in printed
@@ -373,19 +389,19 @@ def test_an_agent_reads_and_finds_its_own_at_most(whole: Instance):
 
 
 def test_what_is_found_is_read_by_its_offset(whole: Instance):
-    spawn_printer(whole, f"seq -f 'line %g' 0 20000; {STAY}", "a")
-    until_printed(whole, "a", "line 20000\n")
+    spawn_printer(whole, f"seq -f 'line %g' 0 5000; {STAY}", "a")
+    until_printed(whole, "a", "line 5000\n")
     for engine in ("tantivy", "fts5"):
         whole.cli("restart", "--set", f"search.engine={engine}")
-        [row] = wait_until(lambda: whole.json("search", '"line 12345"', "--in", "transcripts"), "the index")
-        assert "line 12345" in text(whole, "a", offset=row["offset"]).partition("line 12700")[0]
+        [row] = wait_until(lambda: whole.json("search", '"line 3456"', "--in", "transcripts"), "the index")
+        assert "line 3456\n" in text(whole, "a", offset=row["offset"])[:3000]
     whole.cli("mailbox", "reindex", "--in", "transcripts")
-    wait_until(lambda: whole.json("search", '"line 12345"', "--in", "transcripts"), "the index to be made again")
+    wait_until(lambda: whole.json("search", '"line 3456"', "--in", "transcripts"), "the index to be made again")
 
 
 def test_files_are_private(whole: Instance):
-    spawn_printer(whole, f"seq -f 'line %g' 0 100000; {STAY}", "a")
-    until_printed(whole, "a", "line 100000\n")
+    spawn_printer(whole, f"seq -f 'line %g' 0 100000; {SAY_THE_END}", "a")
+    until_printed(whole, "a", "the end")
     wait_until(lambda: whole.json("search", "line", "--in", "transcripts"), "the index")
     found = [whole.directory / "transcripts", *(whole.directory / "transcripts").rglob("*")]
     assert len(found) > 5
