@@ -3,8 +3,8 @@
     python -m bench transcripts [--quick]
 
 In process: each kind of output, as tmux sends it, is appended to a file (decoded, the baseline), stored (decoded,
-checksummed, written, compressed), made into lines, and indexed by each engine. Whole: 500 agents of which 50 print, with
-transcripts off (the baseline), on, and on with their index; CPU is the daemon's own time from /proc (so Linux only).
+checksummed, written, compressed), made into lines, and indexed by each engine. Whole: 500 agents of which 50 print,
+with transcripts off (the baseline), on, and on with their index; CPU is the daemon's own time from /proc (Linux only).
 """
 
 from __future__ import annotations
