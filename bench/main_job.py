@@ -32,12 +32,13 @@ SHARE = 100  # of a batch that the others are asked to type, and then scaled: al
 
 
 @contextmanager
-def instance() -> Iterator[tuple[Client, str]]:
-    """Give a client of a temporary instance and its tmux socket."""
+def instance(*settings: str) -> Iterator[tuple[Client, str]]:
+    """Give a client of a temporary instance with some settings, and its tmux socket."""
     directory = tempfile.mkdtemp(prefix="agd-bench-", dir="/tmp")
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("AGENTD_", "TMUX"))} | {"AGENTD_DIR": directory}
     agentd = [sys.executable, "-m", "agentd"]
-    subprocess.run([*agentd, "up"], env=environ, check=True, capture_output=True)
+    words = [word for setting in settings for word in ("--set", setting)]
+    subprocess.run([*agentd, "up", *words], env=environ, check=True, capture_output=True)
     try:
         with connect(environ=environ) as client:
             yield client, f"{directory}/tmux-0.sock"

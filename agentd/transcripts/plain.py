@@ -15,13 +15,15 @@ LONGEST_LINE: Final = 4096  # characters; a longer one is cut
 _MOST_HELD: Final = 4096  # characters of a string that has begun and not ended; beyond that it is skipped as it comes
 
 _TOKEN: Final = re.compile(
-    r"(?P<text>[^\x00-\x1f\x7f-\x9f]+)"
+    r"(?P<text>(?:[^\x00-\x1f\x7f-\x9f]+|\x1b\[[0-9;:]{0,256}m)+)"  # with its colours: most sequences are those
+    r"|(?P<end>\r?\n)"
     r"|\x1b\[(?P<private>[<-?]?)(?P<numbers>[0-9;:]{0,256})(?P<between>[ -/]{0,8})(?P<final>[@-~])"  # CSI
     r"|\x1b\][^\x07\x18\x1a\x1b]*(?:[\x07\x18\x1a]|(?=\x1b))"  # OSC; an ESC \ behind it goes as a sequence of its own
     r"|\x1b[PX^_][^\x18\x1a\x1b]*(?:[\x18\x1a]|(?=\x1b))"  # DCS, SOS, PM, APC
     r"|\x1b[ -/]{0,8}(?P<escape>[0-OQ-WYZ\\`-~])"
     r"|(?P<control>[\x00-\x1f\x7f-\x9f])"
 )
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;:]*m")
 _UNFINISHED: Final = re.compile(
     r"\x1b(?:\[[<-?]?[0-9;:]{0,256}[ -/]{0,8}|(?P<string>[\]PX^_])[^\x18\x1a\x1b]*|[ -/]{0,8})\Z"
 )
@@ -99,7 +101,9 @@ class Plain:
     def _take(self, token: re.Match[str], lines: list[str]) -> None:
         match token.lastgroup:
             case "text":
-                self._write(token[0], lines)
+                self._write(_COLOUR.sub("", token[0]) if "\x1b" in token[0] else token[0], lines)
+            case "end":
+                self._end(lines)
             case "final":
                 self._sequence(token, lines)
             case "escape":
@@ -109,7 +113,7 @@ class Plain:
                 self._control(token[0], lines)
 
     def _control(self, char: str, lines: list[str]) -> None:
-        if char in "\n\v\f":
+        if char in "\v\f":
             self._end(lines)
         elif char == "\r":
             self._column = 0
@@ -161,6 +165,8 @@ class Plain:
 
     def _write(self, text: str, lines: list[str]) -> None:
         line, column = self._line, self._column
+        if not text:
+            return
         if column == len(line):
             self._line = line + text
         else:

@@ -468,6 +468,28 @@ def test_a_file_of_somebody_else_is_refused(whole: Instance, tmp_path: Path):
     assert "belongs to uid 65534" in done.stderr
 
 
+# -- the guide
+
+
+def test_what_the_guide_shows_works(whole: Instance, tmp_path: Path):
+    guide = (Path(__file__).parents[2] / "docs" / "transcripts.md").read_text()
+    shown = [line.strip() for line in guide.splitlines() if line.startswith("    agentd ")]
+    assert len(shown) > 6
+    with whole.client() as client:
+        env = {"DO": f"echo 'a panic'; {STAY}"}
+        client.call("agents.spawn", profile="printer", name="lead", team="review", cwd="/", env=env)
+        until_printed(whole, "lead", "a panic")
+        wait_until(lambda: whole.json("search", "panic", "--in", "transcripts"), "the index")
+    for line in sorted(shown, key=lambda line: "--follow" in line):
+        if "--follow" in line:
+            whole.cli("stop", "lead")
+        command = re.split(r"   +", line)[0]  # what follows says what it does
+        argv = ["sh", "-c", f'agentd() {{ "{sys.executable}" -m agentd "$@"; }}; {command}']
+        done = subprocess.run(argv, env=whole.environ, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), command
+    assert (tmp_path / "lead.bin").read_bytes() == b"a panic\r\n"
+
+
 # -- bad input
 
 
