@@ -27,6 +27,7 @@ READS = frozenset(  # calls that change nothing: made again when the connection 
     {
         *("daemon.status", "daemon.metrics", "config.show", "schema", "profiles.list", "profiles.get"),
         *("agents.list", "agents.get", "agents.explain", "agents.capture", "agents.wait", "agents.whoami"),
+        "agents.answer",
         *("messages.get", "messages.wait", "messages.dead", "sessions.list", "sessions.get", "teams.list", "teams.get"),
         *(
             "events.list",
@@ -66,7 +67,9 @@ def arguments(
         known = isinstance(wait_s, int | float) and 0 <= wait_s <= LONGEST_WAIT_S  # the daemon refuses any other
         return params, None, wait_s + WAIT_MARGIN_S if known else default_s
     if timeout_s is None:
-        return params, None, default_s
+        wait_s = params.get("wait_s", 0)  # of a call that may wait, as messages.inbox does
+        known = isinstance(wait_s, int | float) and 0 <= wait_s <= LONGEST_WAIT_S
+        return params, None, default_s + wait_s if known else default_s
     return params, {"deadline_ms": max(1, round(timeout_s * 1000))}, timeout_s
 
 

@@ -197,7 +197,7 @@ class Client:
     def open(self) -> None:
         """Connect, starting the daemon when it is not running and may be started."""
         self._talk = Conversation(self._place.token)
-        self._socket = _connected(self._place.path, self._timeout_s)
+        self._socket = connected(self._place.path, self._timeout_s)
         if self._socket is None and self._place.may_start:
             self._place.start()
             self._socket = self._connected_soon()
@@ -218,7 +218,7 @@ class Client:
 
     def _connected_soon(self) -> Socket | None:
         for pause_s in BACKOFF_S:
-            found = _connected(self._place.path, self._timeout_s)
+            found = connected(self._place.path, self._timeout_s)
             if found is not None:
                 return found
             time.sleep(pause_s)
@@ -349,7 +349,7 @@ class Client:
                 self.close()
 
 
-def _connected(path: str, timeout_s: float) -> Socket | None:
+def connected(path: str, timeout_s: float) -> Socket | None:
     """Return a connected socket, None when nobody serves the path."""
     deadline_s = time.monotonic() + timeout_s
     found = Socket(AF_UNIX, SOCK_STREAM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from agentd.errors import InvalidValue
+from agentd.records import AgentState, MessageState
 
 MAX_SERVERS = 16
 SERVERS = ("auto", *(str(count) for count in range(1, MAX_SERVERS + 1)))
@@ -22,8 +24,10 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     choices: Sequence[str] = (),
+    line: bool = False,
 ) -> Any:
-    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": tuple(choices)})
+    values = {"doc": doc, "low": low, "high": high, "choices": tuple(choices), "line": line}
+    return field(default=default, metadata=values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,32 @@ class CourierConfig:
     max_attempts: int = _setting(5, "attempts before a message is dead", low=1, high=100)
     backoff_s: float = _setting(1.0, "wait after a failed attempt, doubled each time", low=0.01, high=300)
     confirm_s: float = _setting(5.0, "wait for a paste or an Enter to show on the screen", low=0.1, high=60)
+
+
+@dataclass(frozen=True, slots=True)
+class HooksConfig:
+    """Commands of the user's own that run when something happens."""
+
+    on_state: tuple[str, ...] = _setting(
+        (), "run when an agent comes to one of `states`: a line for sh, or a list of words", line=True
+    )
+    states: tuple[str, ...] = _setting(
+        ("waiting", "failed"), "the states that on_state and notify are for", choices=tuple(AgentState)
+    )
+    on_message: tuple[str, ...] = _setting(
+        (), "run when messages come to one of `messages`: a line for sh, or a list of words", line=True
+    )
+    messages: tuple[str, ...] = _setting(
+        ("expired", "dead"), "the states of messages that on_message is for", choices=tuple(MessageState)
+    )
+    notify: str = _setting(
+        "none",
+        "tell of `states` on the desktop: by notify-send, or by OSC 9 to the terminals that are attached",
+        choices=("none", "notify-send", "osc9"),
+    )
+    timeout_s: float = _setting(10.0, "time after which a command is killed", low=0.1, high=300)
+    at_once: int = _setting(4, "most commands running at once", low=1, high=64)
+    queue: int = _setting(200, "most commands waiting for their turn; beyond, they are dropped", low=1, high=10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +226,7 @@ class Config:
     agents: AgentsConfig = field(default_factory=AgentsConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     courier: CourierConfig = field(default_factory=CourierConfig)
+    hooks: HooksConfig = field(default_factory=HooksConfig)
     log: LogConfig = field(default_factory=LogConfig)
     loops: LoopsConfig = field(default_factory=LoopsConfig)
     mailbox: MailboxConfig = field(default_factory=MailboxConfig)
@@ -229,6 +260,7 @@ _SECTIONS: dict[str, type] = {
     "agents": AgentsConfig,
     "cache": CacheConfig,
     "courier": CourierConfig,
+    "hooks": HooksConfig,
     "log": LogConfig,
     "loops": LoopsConfig,
     "mailbox": MailboxConfig,
@@ -237,6 +269,15 @@ _SECTIONS: dict[str, type] = {
     "tmux": TmuxConfig,
     "transcripts": TranscriptsConfig,
     "watch": WatchConfig,
+}
+
+
+_KINDS: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple: "a text or a list of texts",
 }
 
 
@@ -315,11 +356,14 @@ def _checked(section: str, name: str, value: Any, origin: str) -> Any:
     item = next(item for item in fields(_SECTIONS[section]) if item.name == name)
     wanted = type(item.default)
     low, high, choices = (item.metadata[k] for k in ("low", "high", "choices"))
-    typed = str(value) if choices and type(value) is int else _typed(value, wanted)  # 4 where a word may be
+    if wanted is tuple:
+        typed: Any = _words(value, line=item.metadata["line"])
+    else:
+        typed = str(value) if choices and type(value) is int else _typed(value, wanted)  # 4 where a word may be
     if typed is None:
-        allowed = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[wanted]
-    elif choices and typed not in choices:
-        allowed = f"one of {', '.join(choices)}"
+        allowed = _KINDS[wanted]
+    elif choices and not set(typed if wanted is tuple else [typed]) <= set(choices):
+        allowed = f"{'some' if wanted is tuple else 'one'} of {', '.join(choices)}"
     elif (low is not None and typed < low) or (high is not None and typed > high):
         allowed = f"from {low:.15g} to {high:.15g}"
     else:
@@ -328,6 +372,16 @@ def _checked(section: str, name: str, value: Any, origin: str) -> Any:
         f"{origin}: {section}.{name} is {value!r}; it must be {allowed}",
         hint="correct it; nothing was started",
     )
+
+
+def _words(value: Any, *, line: bool) -> tuple[str, ...] | None:
+    """Return words from a list, or from text: a line for the shell, else words with commas between."""
+    if isinstance(value, str):
+        words = [word.strip() for word in value.split(",")]
+        value = ["/bin/sh", "-c", value] if line and value.strip() else [word for word in words if word and not line]
+    if not isinstance(value, list) or not all(isinstance(word, str) and "\0" not in word for word in value):
+        return None
+    return tuple(value)
 
 
 def _typed(value: Any, wanted: type) -> Any:
@@ -367,6 +421,6 @@ def template(config: Config | None = None) -> str:
         if head != section:
             lines += ["", f"[{head}]"] if section else [f"[{head}]"]
             section = head
-        value = f'"{row["default"]}"' if isinstance(row["default"], str) else str(row["default"]).lower()
+        value = json.dumps(row["default"])  # what there is of it is written the same way in TOML
         lines += [f"# {row['doc']}", f"#{name} = {value}"]
     return os.linesep.join(lines) + os.linesep

@@ -19,6 +19,7 @@ import anyio
 
 from agentd import __version__, config, logs
 from agentd.agents.adoption import Adoption
+from agentd.agents.audit import Audit
 from agentd.agents.causes import Causes
 from agentd.agents.crew import Crew
 from agentd.agents.crew_parts import CrewParts
@@ -26,6 +27,7 @@ from agentd.agents.directory import Directory
 from agentd.agents.loops import Loops
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
+from agentd.agents.profile_watch import ProfileWatch
 from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
@@ -39,6 +41,7 @@ from agentd.doors.identity import identify
 from agentd.doors.inhabitants import Inhabitants
 from agentd.doors.listening import AlreadyRunning, InstanceLock, check_place
 from agentd.doors.rpc import RpcDoor
+from agentd.errands.errands import Errands, Surroundings
 from agentd.errors import AgentdError
 from agentd.events import Events
 from agentd.garbage import collect_rarely
@@ -146,13 +149,17 @@ async def _serve(given: _Given, starter: _Starter) -> int:
             tasks.start_soon(stop.on_signals)
             tasks.start_soon(_gauges(parts).run)
             if given.settings.watch.enabled:
-                tasks.start_soon(parts.switches.watch, given.settings.watch.period_s, partial(_tell_off, parts))
+                tasks.start_soon(
+                    parts.switches.watch, given.settings.watch.period_s, partial(_tell_off, parts), parts.tmux.price
+                )
             await tasks.start(parts.cache.run)
             await tasks.start(parts.transcripts.run)
             await tasks.start(parts.crew.run)
             await tasks.start(parts.search.run)
+            tasks.start_soon(parts.errands.run)
             await tasks.start(parts.transcript_search.run)
             adoption = await parts.crew.adopt(recovered)
+            tasks.start_soon(_profile_watch(parts).run)
             await parts.queries.revive()
             await tasks.start(door.serve)
             _announce(parts, adoption, given.paths)
@@ -168,7 +175,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     """Build the parts, lowest floor first; the stack closes them in reverse."""
     paths, settings = given.paths, given.settings
     started_ns = time.time_ns()
-    profiles = Profiles.load(paths.profiles_dir)  # before tmux is started: a bad one leaves nothing running
+    profiles = Profiles.load(paths.profiles_dir)
     instance = _instance_id(paths)
     events, metrics, waiters = Events(), Metrics(), Waiters()
     on_changes: Relay = [waiters.on_changes]
@@ -194,6 +201,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     mailbox.on_standing.append(partial(_tell_standing, given.log, events))
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
+    places.write_launcher()
     crew = Crew(
         CrewParts(
             tmux=tmux,
@@ -205,6 +213,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             metrics=metrics,
             config=settings,
             places=places,
+            audit=stack.enter_context(Audit.open(paths.audit_file, directory, events, given.log)),
             transcripts=transcripts,
             instance=instance,
             umask=given.umask,
@@ -238,6 +247,9 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         causes=causes,
         refusals=Refusals(events, metrics, directory.display, time.monotonic),
         events=events,
+        errands=Errands(
+            settings.hooks, Surroundings(os.environ, given.umask, paths.socket, tmux.attached), events, given.log
+        ),
         metrics=metrics,
         log=given.log,
         request_stop=stop.request,
@@ -292,6 +304,10 @@ def _door(parts: Parts, path: str) -> RpcDoor:
         hello={"server": f"agentd {__version__}", "pid": os.getpid(), "instance": parts.instance},
         log=parts.log,
     )
+
+
+def _profile_watch(parts: Parts) -> ProfileWatch:
+    return ProfileWatch(parts.profiles, parts.crew.profile_changed, parts.events, parts.log)
 
 
 def _gauges(parts: Parts) -> LoopLag:

@@ -96,6 +96,11 @@ class Paths:
         return os.path.join(self.state_dir, "agents")
 
     @property
+    def launcher(self) -> str:
+        """Return the path of the program that is the daemon's own agentd, for what agents' programs start."""
+        return os.path.join(self.state_dir, "run-agentd")
+
+    @property
     def transcripts_dir(self) -> str:
         """Return the directory of what agents printed."""
         return os.path.join(self.state_dir, "transcripts")
@@ -104,6 +109,11 @@ class Paths:
     def log_file(self) -> str:
         """Return the path of the daemon's log."""
         return os.path.join(self.state_dir, "agentd.log")
+
+    @property
+    def audit_file(self) -> str:
+        """Return the path of the record of who answered which prompt."""
+        return os.path.join(self.state_dir, "audit.jsonl")
 
     @property
     def lock_files(self) -> tuple[str, ...]:

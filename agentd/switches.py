@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 import anyio
@@ -96,10 +96,16 @@ class Switches:
     def __iter__(self) -> Iterator[Switch]:
         return iter(self._switches)
 
-    async def watch(self, period_s: float, on_off: Callable[[Switch], None]) -> None:
-        """Look at every switch once a period; `on_off` is told of each that was turned off."""
+    async def watch(
+        self, period_s: float, on_off: Callable[[Switch], None], price: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Look at every switch once a period; `on_off` is told of each that was turned off.
+
+        `price` measures before each look what doing without would cost now: on a busy machine all things cost more.
+        """
         while True:
             await anyio.sleep(period_s)
+            await price()
             for switch in self._switches:
                 if switch.look():
                     on_off(switch)

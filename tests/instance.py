@@ -164,9 +164,9 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
 
 
 @contextlib.contextmanager
-def instance() -> Iterator[Instance]:
+def instance(base: str = "/tmp") -> Iterator[Instance]:
     """Give an instance in a directory short enough for a socket path."""
-    directory = Path(tempfile.mkdtemp(prefix="agd-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="agd-", dir=base))
     whole = Instance(directory)
     try:
         yield whole

@@ -9,9 +9,10 @@ from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
 from agentd.agents.ids import id_of_session
 from agentd.agents.ledger import Ledger, ended
-from agentd.agents.profile import stand_in
+from agentd.agents.profile import Profile, stand_in
 from agentd.agents.roster import Roster
 from agentd.agents.watch import Watch
+from agentd.errors import AgentdError
 from agentd.records import Agent, AgentState, Delivery
 from agentd.tmux.tmux import PaneInfo
 from agentd.transcripts.segment import Why
@@ -79,11 +80,15 @@ class Homecoming:
         return adopted, lost
 
     def _adopt_one(self, agent: Agent, info: PaneInfo, recovered: Sequence[Delivery]) -> None:
-        profiles = self._parts.profiles
-        known = agent.profile in profiles.names()
-        profile = profiles.get(agent.profile) if known else stand_in(agent.profile)
+        profile = self._profile(agent.profile)
         kept = replace(agent, pane=info.ref)
         self._ledger.put(kept)
         self._parts.transcripts.missed(agent.id, Why.AWAY)
         started = agent.state is not AgentState.STARTING
         self._watch.begin(kept, profile, info.ref, started=started, recovered=recovered)
+
+    def _profile(self, name: str) -> Profile:
+        try:
+            return self._parts.profiles.get(name)
+        except AgentdError as error:
+            return stand_in(name, error.message)

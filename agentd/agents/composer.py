@@ -32,6 +32,19 @@ def surely_holds(profile: Profile, look: Look, verdict: Verdict, text: str) -> b
     return _in_composer(profile, shown, text) if shown is not None else _at_cursor(look, text)
 
 
+def put_back(profile: Profile, verdict: Verdict, text: str) -> bool:
+    """Tell whether the composer holds a text of ours and nothing else: some programs put an interrupted prompt back."""
+    if profile.input.envelope == "none":
+        return False  # the same words may be a person's
+    preface = profile.input.preface
+    shown = _squeezed(verdict.composer or "")
+    if preface is not None and preface.belongs_before(text):
+        before = _squeezed(preface.text)
+        whole = shown == before + _squeezed(text)
+        return whole or (shown.startswith(before) and _ends_in_placeholder(profile, verdict.composer or ""))
+    return bool(shown) and shown == _squeezed(text)
+
+
 def _in_composer(profile: Profile, composer: str, text: str) -> bool:
     if _ends_in_placeholder(profile, composer):
         return True

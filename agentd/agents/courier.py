@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import anyio
 
 from agentd.agents.backoff import backoff_s
-from agentd.agents.composer import surely_holds
+from agentd.agents.composer import put_back, surely_holds
 from agentd.agents.line_mode import for_lines, in_line_mode
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict
 from agentd.agents.terminal import Attempt, Outcome, Terminal
-from agentd.agents.text import render
+from agentd.agents.text import bundle, render
 from agentd.config import CourierConfig
 from agentd.errors import AgentdError, Busy, InvalidValue, OverLimit
 from agentd.failpoint import failpoint
@@ -23,7 +24,19 @@ from agentd.tmux.tmux import Look
 
 PASTE_BYTES = 65_536  # what tmux is given at once
 ENVELOPE_BYTES = 160  # of one message's header, names at their longest
+HANDED_MESSAGES = 20
+HANDED_BYTES = 8_000  # Claude Code shows its agent 10,000 characters of a hook's answer, and of a longer one the start
+HANDED_LEASE_S = 5.0  # a hook prints and confirms in a fraction of a second, or has given up by then
+MOST_TAKEN_OUT = 5  # of one text: a program may put it back a moment later once more, and a person may want it there
 RETRY_TYPING_S = 0.5  # after an agent turned out not to be ready at the last look
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """Messages that are leased to a hook of the program, and their text."""
+
+    text: str
+    leases: Sequence[str]  # message id#attempt, to be confirmed once the hook has printed the text
 
 
 class Courier:
@@ -41,7 +54,7 @@ class Courier:
         chance: Callable[[], float],
     ) -> None:
         self._inbox = inbox
-        self._profile = profile
+        self.profile = profile  # its agent's own task may exchange it between two deliveries
         self._terminal = terminal
         self._mailbox = mailbox
         self._config = config
@@ -50,10 +63,12 @@ class Courier:
         self._chance = chance
         self._not_before_s = 0.0
         self._unsure: Sequence[Delivery] = ()  # typed, and not seen to be submitted
+        self._last = ""  # what was submitted last
+        self._taken_out = 0  # how often it was, since
 
     def due_in_s(self) -> float | None:
         """Return when to try again without being woken; None when nothing waits."""
-        if self._profile.delivery == "pull" or not self._mailbox.depth(self._inbox):
+        if self.profile.delivery == "pull" or not self._mailbox.depth(self._inbox):
             return None
         pause_s = self._not_before_s - anyio.current_time()
         due_s = self._mailbox.next_due(self._inbox)
@@ -86,9 +101,25 @@ class Courier:
             await self._mailbox.release(deliveries)
             raise
         failpoint("deliver.after_paste")
+        if attempt.outcome is Outcome.SUBMITTED:
+            self._last, self._taken_out = text, 0
         await self._settle(deliveries, attempt)
         failpoint("deliver.after_commit")
         return attempt.outcome is Outcome.SUBMITTED
+
+    async def hand_over(self) -> Handover | None:
+        """Lease what waits for a hook's answer; what is not confirmed in time is offered again."""
+        if self.profile.delivery == "type" or not self._mailbox.depth(self._inbox):
+            return None
+        config = self._config
+        taken = await self._mailbox.reserve(
+            self._inbox, HANDED_MESSAGES, config.batch_bytes, HANDED_LEASE_S, config.max_attempts
+        )
+        if not taken:
+            return None
+        self._metrics.add("deliveries_handed_over_total", len(taken))
+        text = bundle([delivery.message for delivery in taken], self._display, HANDED_BYTES)
+        return Handover(text, [f"{delivery.message.id}#{delivery.attempt}" for delivery in taken])
 
     async def take_over(self, deliveries: Sequence[Delivery]) -> None:
         """Give back what the last daemon was delivering; its text may still stand in the composer."""
@@ -96,10 +127,18 @@ class Courier:
         await self._mailbox.release(deliveries)
 
     async def tidy(self, look: Look, verdict: Verdict) -> bool:
-        """Take our own unsubmitted text out of the composer; a person's draft is never touched."""
-        if not (verdict.draft and self._unsure and self._ours(look, verdict)):
+        """Take our own text out of the composer; a person's draft is never touched.
+
+        It stands there when it was not seen to be submitted, or when the program put it back after an interruption.
+        """
+        if not verdict.draft:
             return False
-        self._unsure = ()
+        if self._ours(look, verdict):
+            self._unsure = ()
+        elif self._taken_out < MOST_TAKEN_OUT and put_back(self.profile, verdict, self._last):
+            self._taken_out += 1
+        else:
+            return False
         await self._terminal.clear()
         return True
 
@@ -120,11 +159,11 @@ class Courier:
         # By the end of any of them: what is still to be delivered may be less than what was typed.
         profile = self._as_typed()
         texts = [render(profile, [delivery.message], self._display).text for delivery in self._unsure]
-        return any(surely_holds(self._profile, look, verdict, text) for text in texts)
+        return any(surely_holds(self.profile, look, verdict, text) for text in texts)
 
     def _as_typed(self) -> Profile:
         """Return the profile as its terminal is now: what it says of long texts holds only outside line mode."""
-        return for_lines(self._profile) if in_line_mode(self._terminal.ref.pid) else self._profile
+        return for_lines(self.profile) if in_line_mode(self._terminal.ref.pid) else self.profile
 
     def _most_messages(self, profile: Profile) -> int:
         if not profile.batches:

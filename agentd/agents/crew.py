@@ -26,6 +26,7 @@ class Crew:
     """Every live agent; each room of it does one thing to them."""
 
     def __init__(self, parts: CrewParts) -> None:
+        self._profiles = parts.profiles
         self._roster = Roster(parts.log)
         ledger = Ledger(parts, self._roster)
         self._ends = Ends(parts, self._roster, ledger)
@@ -63,9 +64,9 @@ class Crew:
         """Start agents, in order of the requests; a failed one leaves nothing behind."""
         return await self._starts.spawn(requests)
 
-    async def respawn(self, agent: Agent) -> Agent:
-        """Start an ended agent again: same id, same inbox, a new token."""
-        return await self._starts.respawn(agent)
+    async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
+        """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
+        return await self._starts.respawn(agent, fresh=fresh)
 
     async def adopt(self, recovered: Sequence[Delivery]) -> Adoption:
         """Take over the agents that outlived the last daemon; say which are lost and end what nobody knows."""
@@ -76,6 +77,13 @@ class Crew:
     async def stop(self, agent: Agent, *, force: bool) -> Agent:
         """End an agent's program and everything it started; what waits in its inbox is kept."""
         return await self._ends.stop(agent, force=force)
+
+    def profile_changed(self, name: str) -> None:
+        """Have the live agents of a profile read and treated as it says now; their programs run on as started."""
+        profile = self._profiles.get(name)
+        for live in self._roster.live.values():
+            if live.profile.name == name:
+                live.follow_profile(profile)
 
     # -- what happens
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agentd.agents.audit import Audit
 from agentd.agents.directory import Directory
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
@@ -30,6 +31,7 @@ class CrewParts:
     metrics: Metrics
     config: Config
     places: Places
+    audit: Audit
     transcripts: Transcripts
     instance: str
     umask: int  # of whoever started the daemon: ours is 077, and agents' files are their user's business

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import anyio
 import anyio.to_thread
@@ -49,8 +50,8 @@ class Ends:
         with self._roster.being_stopped([live.id]):
             try:
                 self._ledger.keep_screen(live.id, (await live.terminal.capture(None, escapes=False)).text)
-                if not force:
-                    await live.end_by_itself()
+                if not force and await live.end_by_itself():
+                    self._keep_session(live, (await live.terminal.capture(None, escapes=False)).text)
                 await self._parts.tmux.kill(live.terminal.ref, timeout_s)
             except (AgentGone, StaleTarget):
                 pass  # it ended by itself meanwhile
@@ -69,6 +70,7 @@ class Ends:
         if not self._is_ours_to_tell(live):
             return
         self._ledger.keep_screen(live.id, how.screen)
+        self._keep_session(live, how.screen)
         await self._give_back_unacked(live.id, live.profile)
         # Before its end is told: who starts it again at once must not find the old session.
         await self.bury(live.terminal.ref)
@@ -76,9 +78,18 @@ class Ends:
             return
         self._roster.remove(live.id)
         state = AgentState.STOPPED if how.exit_status == 0 else AgentState.FAILED
-        agent = self._parts.directory.entry(live.id).agent
-        await self._ledger.keep([ended(agent, state, _how_it_ended(how), how.exit_status)])
+        agent, why = self._parts.directory.entry(live.id).agent, _how_it_ended(how)
+        if how.exit_status and not live.status.started and agent.resume_id:
+            why = f"{why} before it was ready; its session {agent.resume_id} is given up, and a respawn begins another"
+            agent = replace(agent, resume_id="", log_path="")
+        await self._ledger.keep([ended(agent, state, why, how.exit_status)])
         await self._forget_oldest()
+
+    def _keep_session(self, live: LiveAgent, last_screen: str) -> None:
+        """Keep the session that a program names when it ends."""
+        session = live.profile.resume.session_on(last_screen)
+        if session:
+            self._ledger.put(replace(self._parts.directory.entry(live.id).agent, resume_id=session))
 
     def _is_ours_to_tell(self, live: LiveAgent) -> bool:
         """Tell whether nobody ends it meanwhile, or has ended it and perhaps started it again."""

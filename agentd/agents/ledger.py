@@ -6,8 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from agentd.agents.asking import NOTHING
 from agentd.agents.crew_parts import CrewParts
+from agentd.agents.program_status import Notice
 from agentd.agents.registry import Entry
+from agentd.agents.reports import Report
 from agentd.agents.roster import Roster
 from agentd.agents.status import Opinion
 from agentd.errors import AgentdError
@@ -78,12 +81,32 @@ class Ledger:
         )
         self.put(agent)
         if agent.state is not before.state:
-            self.tell("agent.state", agent)
+            self.tell("agent.state", agent, rule=opinion.rule)
             if before.state is AgentState.STARTING:
                 self._roster.start(self._registry.save, [self._directory.entry(agent_id)])
 
-    def tell(self, event: str, agent: Agent) -> None:
+    def on_asked(self, agent_id: str) -> None:
+        """Tell that an agent that waits asks something else now."""
+        self.tell("agent.state", self._directory.entry(agent_id).agent)
+
+    def on_report(self, agent_id: str, report: Report) -> None:
+        """Keep what a program says its session is called and where its own record of it is."""
+        before = self._directory.entry(agent_id).agent
+        resume_id, log_path = report.resume_id or before.resume_id, report.log_path or before.log_path
+        if (resume_id, log_path) != (before.resume_id, before.log_path):
+            self.put(replace(before, resume_id=resume_id, log_path=log_path))
+            self._roster.start(self._registry.save, [self._directory.entry(agent_id)])
+
+    def on_notice(self, agent_id: str, notice: Notice) -> None:
+        """Tell what a program wants a person to notice."""
+        agent = self._directory.entry(agent_id).agent
+        self._events.emit(
+            "agent.notified", agent=agent.id, name=agent.name, team=agent.team, kind=notice.kind, text=notice.text
+        )
+
+    def tell(self, event: str, agent: Agent, **more: str) -> None:
         """Emit an event about an agent."""
+        live = self._roster.live.get(agent.id)
         self._events.emit(
             event,
             agent=agent.id,
@@ -92,6 +115,8 @@ class Ledger:
             state=agent.state,
             reason=agent.reason,
             waits_for=agent.waits_for,
+            **(live.question if live else NOTHING),
+            **more,
         )
 
 

@@ -8,13 +8,14 @@ import termios
 import msgspec
 
 from agentd.agents.profile import Profile
+from agentd.agents.shimmed import program_behind
 
 MAX_LINE_BYTES = 3000  # the kernel keeps 4,095 bytes of a line, drops the rest, and echoes it all
 
 
 def in_line_mode(pid: int) -> bool:
     """Tell whether the program's terminal gives it whole lines; False where nothing tells (no /proc)."""
-    stdin = f"/proc/{pid}/fd/0"
+    stdin = f"/proc/{program_behind(pid)}/fd/0"
     try:
         if not os.readlink(stdin).startswith("/dev/pts/"):  # noqa: PTH115  a pipe or a device must not be opened
             return False

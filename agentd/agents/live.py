@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
-from agentd.agents.courier import Courier
-from agentd.agents.profile import Profile
+from agentd.agents.asking import NOTHING, Answer, Asking
+from agentd.agents.courier import Courier, Handover
+from agentd.agents.profile import Profile, Shape
+from agentd.agents.program_status import Notice, ProgramStatus
+from agentd.agents.reports import Report
 from agentd.agents.signal import Signal
 from agentd.agents.status import Opinion, Status
 from agentd.agents.terminal import Terminal
 from agentd.errors import AgentdError, AgentGone, StaleTarget
 from agentd.logs import Log
-from agentd.records import Delivery
+from agentd.records import AgentState, Delivery
 from agentd.tmux.tmux import Output
 from agentd.transcripts.transcripts import Recording
 
 IDLE_LOOK_S = 300.0  # a look without any event; tmux tells once a second which panes printed, should an event be lost
 FASTEST_LOOK_S = 0.02  # output comes in bursts; a burst is looked at once
+UNHURRIED_LOOK_S = 0.25  # between looks that show nothing new, each in a pause of the output
+CALM_S = 0.15  # a pause; spinners turn every 0.08 to 0.12 s, and what follows a change of state is silence
+NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
-SLOWEST_LOOK_S = 0.25  # between looks at an agent that prints without end
+TYPING_S = 0.2  # a delivery that takes longer types; one that finds nothing to do is over at once
+MOST_PROLONGED = 5  # Claude Code lets 8 go by in a row before it ends the turn with a warning
+SLOWEST_LOOK_S = 0.5  # between looks at an agent that prints without a pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,13 @@ class LiveAgent:
         terminal: Terminal,
         courier: Courier,
         status: Status,
+        asking: Asking,
         recording: Recording,
         *,
         on_opinion: Callable[[str, Opinion], None],
+        on_asked: Callable[[str], None],
+        on_report: Callable[[str, Report], None],
+        on_notice: Callable[[str, Notice], None],
         may_deliver: Callable[[], bool],
         log: Log,
     ) -> None:
@@ -54,29 +66,111 @@ class LiveAgent:
         self.profile = profile
         self.terminal = terminal
         self.status = status
+        self.asking = asking
         self.seen_ns = 0
+        self.answer = ""  # the whole text of its last one, when it tells
         self.recording = recording
         self.ended = anyio.Event()
         self._courier = courier
         self._on_opinion = on_opinion
+        self._on_asked = on_asked
+        self._on_report = on_report
+        self._on_notice = on_notice
+        self._says = ProgramStatus(notices=profile.signals.notices) if profile.signals.heard else None
+        self._noticed_s = -NOTICE_PAUSE_S
         self._may_deliver = may_deliver
         self._delivering = anyio.Lock()
+        self._prolonged = 0  # times in a row that messages kept a turn from ending
         self._log = log
         self._wake = Signal()
         self._urgent = Signal()  # what must not wait until a burst of output is over
         self._asked_to_end = False
+        self._next_profile: Profile | None = None
         self._pace_s = FASTEST_LOOK_S
+        self._looked_s = self._printed_s = 0.0
+
+    @property
+    def question(self) -> dict[str, str | None]:
+        """Return the id of the permission prompt that stands, and what it asks."""
+        return self.asking.row() if self.status.opinion.waits_for == "permission" else NOTHING
 
     def screen_changed(self, output: Output | None = None) -> None:
         """Tell it that the program printed something."""
+        self._printed_s = time.monotonic()
+        self.status.printed(self._printed_s)
         if output is not None:
             self.recording.heard(output.escaped)
+            self._take_in(output)
         self.terminal.changed.set()
         self._wake.set()
+
+    def _take_in(self, output: Output) -> None:
+        if self._says is None or not self._says.wants(output.escaped):
+            return
+        for said in self._says.feed(output.data):
+            if isinstance(said, Notice):
+                self._notice(said)
+            else:
+                self.reported(said)
+
+    def _notice(self, notice: Notice) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._noticed_s + NOTICE_PAUSE_S:
+            self._noticed_s = now_s
+            self._on_notice(self.id, notice)
+            self._hurry()
 
     def inbox_changed(self) -> None:
         """Tell it that messages may wait."""
         self._hurry()
+
+    def reported(self, report: Report) -> None:
+        """Take in what the program said of itself; a change of its state is told before this returns."""
+        self.answer = report.answer or self.answer
+        self.asking.hear(report, time.monotonic())
+        self._on_report(self.id, report)
+        self.terminal.told(report.means, report.source)
+        if self.status.hear(report, time.monotonic()):
+            self._on_opinion(self.id, self.status.opinion)
+        self._hurry()
+
+    async def hand_over(self, report: Report, shape: Shape, *, again: bool) -> Handover | None:
+        """Take in what a hook of the program said, and return what its answer brings; None when that is nothing.
+
+        A turn that goes on because of it is told as work, so that nothing is typed into it.
+        """
+        if not await self._nothing_is_typed():  # what comes with that is not mixed with anything else
+            self.reported(report)
+            return None
+        try:
+            prolongs = shape == "block"
+            self._prolonged = self._prolonged if again else 0
+            may = self._may_deliver() and not (prolongs and self._prolonged >= MOST_PROLONGED)
+            handover = await self._courier.hand_over() if may else None
+            if handover and prolongs:
+                self._prolonged += 1
+                report = replace(report, means="working", source=f"{report.source}, answered with messages")
+            self.reported(report)
+        finally:
+            self._delivering.release()
+        return handover
+
+    async def _nothing_is_typed(self) -> bool:
+        """Wait a moment for a delivery to end; tell whether none is under way, and none begins until it is released."""
+        with anyio.move_on_after(TYPING_S) as waiting:
+            await self._delivering.acquire()
+        return not waiting.cancelled_caught
+
+    async def interrupt(self) -> int:
+        """Press what interrupts its program, and return how many keys that were.
+
+        None while it is idle: what interrupts a turn may end a program that has none, or open a dialog.
+        """
+        _, verdict = await self.terminal.look()
+        if verdict.state is AgentState.IDLE and self.status.opinion.state is AgentState.IDLE:
+            return 0
+        await self.terminal.press(self.profile.input.interrupt_keys)
+        return len(self.profile.input.interrupt_keys)
 
     async def end_by_itself(self) -> bool:
         """Ask the program to end in its own way, if it can take that now; tell whether it did in its profile's time."""
@@ -87,6 +181,15 @@ class LiveAgent:
         with anyio.move_on_after(self.profile.stop.timeout_s):
             await self.ended.wait()
         return self.ended.is_set()
+
+    async def answer_prompt(self, answer: Answer, timeout_s: float) -> str:
+        """Have a prompt answered, and see it go; returns the state that came then."""
+        return await self.asking.give(answer, self._hurry, timeout_s)
+
+    def follow_profile(self, profile: Profile) -> None:
+        """Have it read, typed into and answered as a newer profile of its kind says; its program runs on as started."""
+        self._next_profile = profile
+        self._hurry()
 
     def died(self) -> None:
         """Tell it that its program ended."""
@@ -103,6 +206,7 @@ class LiveAgent:
         except (AgentGone, StaleTarget) as error:
             ended = Ended(None, screen=error.message)
         self.ended.set()
+        self.asking.close()
         await on_end(self, ended)
 
     async def _take_over(self, recovered: Sequence[Delivery]) -> None:
@@ -113,8 +217,11 @@ class LiveAgent:
 
     async def _turn(self) -> Ended | None:
         try:
+            self._take_profile()
             if ended := await self._observe():
                 return ended
+            if await self._answer_prompt():
+                return None
             if self._asked_to_end:
                 await self._say_goodbye()
             elif self.status.deliverable and await self._deliver():
@@ -123,7 +230,7 @@ class LiveAgent:
             raise
         except AgentdError as error:  # tmux or the disk had a bad moment; the messages are kept, so try again
             self._log.warning("agent turn failed", agent=self.id, code=error.code, error=error.message)
-            await anyio.sleep(SLOWEST_LOOK_S)
+            await anyio.sleep(UNHURRIED_LOOK_S)
         except Exception:  # noqa: BLE001  a fault of ours with one agent must not end every other agent's task
             self._log.error("agent turn failed", agent=self.id, exc_info=True)
             await anyio.sleep(RETRY_AFTER_FAULT_S)
@@ -137,7 +244,23 @@ class LiveAgent:
 
     async def _deliver(self) -> bool:
         async with self._delivering:
-            return self._may_deliver() and await self._courier.deliver()
+            since_s = time.monotonic()
+            # Looked at again: a hook may have taken messages meanwhile, and its turn goes on.
+            submitted = self._may_deliver() and self.status.deliverable and await self._courier.deliver()
+            if submitted:
+                self.status.submitted(since_s)
+            return submitted
+
+    async def _answer_prompt(self) -> bool:
+        async with self._delivering:
+            return await self.asking.act(time.monotonic())
+
+    def _take_profile(self) -> None:
+        """Exchange the profile between two actions, so that none begins under one and ends under another."""
+        if self._next_profile is not None:
+            self.profile, self._next_profile = self._next_profile, None
+            self.terminal.follow_profile(self.profile)
+            self._courier.profile = self.asking.profile = self.profile
 
     async def _say_goodbye(self) -> None:
         """Type what ends this kind of program; this task alone types, so it cannot meet a delivery."""
@@ -153,26 +276,46 @@ class LiveAgent:
         look, verdict = await self.terminal.look()
         if look.dead:
             return Ended(look.exit_status, look.exit_signal, look.text)
-        self.seen_ns = time.time_ns()
+        self.seen_ns, self._looked_s = time.time_ns(), time.monotonic()
         if await self._courier.tidy(look, verdict):
             return None
-        if self.status.see(verdict, anyio.current_time()):
+        before = self.status.opinion.state
+        asks_anew = self.asking.see(look, verdict, self._looked_s)
+        if self.status.see(verdict, self._looked_s):
             self._pace_s = FASTEST_LOOK_S
             self._on_opinion(self.id, self.status.opinion)
         else:
-            self._pace_s = min(self._pace_s * 2, SLOWEST_LOOK_S)
+            self._pace_s = min(self._pace_s * 2, UNHURRIED_LOOK_S)
+        self._tell_of_question(before, asks_anew=asks_anew)
         return None
+
+    def _tell_of_question(self, before: AgentState, *, asks_anew: bool) -> None:
+        if self.status.opinion.state is not AgentState.WAITING:
+            self.asking.forget()
+        elif asks_anew and before is AgentState.WAITING:  # no change of state tells of it
+            self._on_asked(self.id)
 
     def _hurry(self) -> None:
         self._urgent.set()
         self._wake.set()
 
     async def _rest(self) -> None:
-        waits = [IDLE_LOOK_S, self.status.look_again_in_s(anyio.current_time())]
+        now_s = time.monotonic()
+        waits = [IDLE_LOOK_S, self.status.look_again_in_s(now_s), self.asking.due_in_s(now_s)]
         if self.status.deliverable:
             waits.append(self._courier.due_in_s())
         timeout_s = min(wait for wait in waits if wait is not None)
         if await self._wake.wait(timeout_s):
-            await self._urgent.wait(self._pace_s)
-        else:
+            await self._until_worth_a_look()
+
+    async def _until_worth_a_look(self) -> None:
+        """Wait for a pause in the output; not at all for what is urgent, and not for long when there is no pause."""
+        now_s = time.monotonic()
+        if now_s > self._looked_s + SLOWEST_LOOK_S:
             self._pace_s = FASTEST_LOOK_S
+        soonest_s = max(self._looked_s + self._pace_s, now_s + FASTEST_LOOK_S)
+        latest_s = max(soonest_s, self._looked_s + SLOWEST_LOOK_S)
+        while (now_s := time.monotonic()) < latest_s:
+            due_s = min(latest_s, max(soonest_s, self._printed_s + min(CALM_S, self._pace_s)))
+            if now_s >= due_s or await self._urgent.wait(due_s - now_s):
+                return

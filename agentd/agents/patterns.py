@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from re import _constants, _parser  # type: ignore[attr-defined]  # the only way to look into a pattern
 from typing import Any
 
@@ -33,3 +34,18 @@ def _nests(part: Any, *, inside: bool) -> bool:
     if isinstance(part, _parser.SubPattern | tuple | list):
         return any(_nests(child, inside=inside) for child in part)
     return False
+
+
+def spelled(pattern: re.Pattern[str], wanted: Callable[[str], bool]) -> int:
+    """Return how many of the wanted characters every match of the pattern contains as letters of the pattern itself."""
+    return _spelled(_parser.parse(pattern.pattern, pattern.flags), wanted)
+
+
+def _spelled(parts: Any, wanted: Callable[[str], bool]) -> int:
+    count = 0
+    for kind, values in parts:
+        if kind is _constants.LITERAL:
+            count += wanted(chr(values))
+        elif kind is _constants.SUBPATTERN:  # what may be left out or repeated, or is one of several, is not counted
+            count += _spelled(values[-1], wanted)
+    return count

@@ -1,16 +1,32 @@
-"""Each agent's private directory: its token and the last screen of its program."""
+"""Each agent's private directory: its token, the last screen of its program and the files that are made for it."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
-from agentd.agents.profile import Profile
+import agentd
+from agentd.agents.placeholders import Placeholders
+from agentd.agents.profile import SESSION, Profile
+from agentd.errors import StorageError
 from agentd.paths import Paths, open_private, private_dir
 from agentd.records import Agent
 
 TOKEN = "token"  # noqa: S105  the file's name, not a secret
 LAST_SCREEN = "last-screen.txt"
+# The directory of this very agentd comes first, unless the interpreter looks there anyway.
+_RUN = (
+    "import sys; home = sys.argv.pop(1); home in sys.path or sys.path.insert(0, home); "
+    "from agentd.cli import main; sys.exit(main())"
+)
+# Some programs start others with an environment that they cleaned.
+_LAUNCHER = """#!/bin/sh
+[ -n "$AGENTD_SOCKET" ] || export AGENTD_SOCKET={socket}
+exec {words} "$@"
+"""
 
 
 class Places:
@@ -20,9 +36,29 @@ class Places:
         self._paths = paths
         self._instance = instance
 
+    def write_launcher(self) -> None:
+        """Make the program that is this very agentd; a newer daemon's takes its place under agents that live on."""
+        package_dir = str(Path(agentd.__file__).parents[1])
+        words = shlex.join([sys.executable, "-P", "-c", _RUN, package_dir])
+        fresh = f"{self._paths.launcher}.{os.getpid()}"
+        _write(fresh, _LAUNCHER.format(socket=shlex.quote(self._paths.socket), words=words), mode=0o700)
+        Path(fresh).replace(self._paths.launcher)
+
     def write_token(self, agent_id: str, token: str) -> None:
         """Put the agent's token where only its user can read it."""
         self._write(agent_id, TOKEN, token + "\n")
+
+    def seed(self, agent: Agent, profile: Profile) -> None:
+        """Write the files that the profile's program is given to read, as they are before each start."""
+        fill = self._placeholders(agent).file
+        for file in profile.files:
+            self._write(agent.id, file.name, fill(file.name, file.text))
+
+    def argv(self, agent: Agent, profile: Profile) -> list[str]:
+        """Return the command that starts the agent's program, or has it go on with its session."""
+        resume = profile.resume.args if agent.resume_id else ()
+        words = self._placeholders(agent).words([profile.command, *profile.args, *resume])
+        return [word.replace(SESSION, agent.resume_id) for word in words]
 
     def write_last_screen(self, agent_id: str, screen: str) -> None:
         """Keep what the screen showed when the program ended."""
@@ -31,32 +67,48 @@ class Places:
     def last_screen(self, agent_id: str) -> str | None:
         """Return what an ended agent's screen showed last."""
         try:
-            return Path(self._paths.agents_dir, agent_id, LAST_SCREEN).read_text(errors="replace")
+            return Path(self._private(agent_id), LAST_SCREEN).read_text(errors="replace")
         except FileNotFoundError:
             return None
 
     def remove(self, agent_id: str) -> None:
-        """Remove an agent's directory."""
-        directory = Path(self._paths.agents_dir, agent_id)
-        for name in (TOKEN, LAST_SCREEN):
-            (directory / name).unlink(missing_ok=True)
-        if directory.is_dir():
-            directory.rmdir()
+        """Remove an agent's directory with all that its program left in it."""
+        if Path(self._private(agent_id)).exists():
+            shutil.rmtree(self._private(agent_id))
 
     def environment(self, agent: Agent, profile: Profile) -> dict[str, str]:
         """Return what the agent's program gets on top of the server's environment; identity cannot be overridden."""
+        values = self._placeholders(agent).words(list(profile.env.values()))
         return {
-            **profile.env,
+            **dict(zip(profile.env, values, strict=True)),
             **agent.env,
             "AGENTD_SOCKET": self._paths.socket,
-            "AGENTD_TOKEN_FILE": str(Path(self._paths.agents_dir, agent.id, TOKEN)),
+            "AGENTD_TOKEN_FILE": str(Path(self._private(agent.id), TOKEN)),
+            "AGENTD_COMMAND": self._paths.launcher,
             "AGENTD_AGENT": agent.name,
             "AGENTD_AGENT_ID": agent.id,
             "AGENTD_INSTANCE": self._instance,
         }
 
+    def _placeholders(self, agent: Agent) -> Placeholders:
+        private = self._private(agent.id)
+        return Placeholders(private, agent.cwd, self._paths.launcher, sys.executable, self._paths.socket)
+
+    def _private(self, agent_id: str) -> str:
+        return str(Path(self._paths.agents_dir, agent_id))
+
     def _write(self, agent_id: str, name: str, text: str) -> None:
-        private_dir(self._paths.agents_dir)
-        path = str(Path(private_dir(str(Path(self._paths.agents_dir, agent_id))), name))
-        with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", errors="replace") as file:
+        directory = private_dir(self._paths.agents_dir)
+        for part in (agent_id, *Path(name).parent.parts):  # each of them: a link that was put there is not followed
+            directory = private_dir(str(Path(directory, part)))
+        _write(str(Path(directory, Path(name).name)), text)
+
+
+def _write(path: str, text: str, mode: int = 0o600) -> None:
+    descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+            os.fchmod(descriptor, mode)
             file.write(text)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}", hint="free disk space") from error

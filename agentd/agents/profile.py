@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from importlib import resources
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from agentd.agents.names import valid_name
 from agentd.agents.patterns import compile_pattern
+from agentd.agents.profile_files import AGAIN, BUILT_IN, ProfileFile, built_in, users
+from agentd.agents.toml_lines import line_of
 from agentd.errors import InvalidValue, NotFound
 
-BUILT_IN = "built-in"
+QUIET_S = 2.0  # agents.md §1: at work no program measured was silent for more than 0.5 s, on a loaded machine
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
+SESSION = "{session}"  # in the words that resume: the id of the program's session
+DAEMONS_OWN = frozenset({"token", "last-screen.txt"})  # in an agent's private directory
+
+_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")  # it becomes a word of a command line: never an option
 
 Pattern = re.Pattern[str]
 Words = tuple[Annotated[str, Meta(max_length=4096)], ...]
@@ -43,6 +48,9 @@ Means = Literal[
     "ended",
     "ignore",
 ]
+# How a hook's answer brings a text: beside what the agent reads next, or as the reason not to end the turn.
+Shape = Literal["context", "block"]
+EventName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}(:[A-Za-z0-9_.-]{1,64})?$(?!\n)")]
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
 
 
@@ -55,7 +63,8 @@ class Rule(_Table, frozen=True, rename={"unless": "not"}):
 
     state: Literal["starting", "idle", "working", "waiting", "draft"]  # draft: idle, but a half-typed text stands there
     waits_for: WaitsFor | None = None  # what a waiting agent wants of a person
-    screen: Pattern | None = None  # searched for in the last lines
+    region: Literal["bottom", "above", "below", "bare"] = "bottom"  # bare: bottom of a screen without a composer
+    screen: Pattern | None = None  # searched for in the last lines of the region
     unless: Pattern | None = None  # `not`: must not be found in them
     title: Pattern | None = None  # searched for in the pane's title
     command: Words = ()  # names of the foreground program; one that is not known holds
@@ -71,6 +80,25 @@ class Boot(_Table, frozen=True):
     settle_ms: Millis = 300  # it must look idle this long
 
 
+class Preface(_Table, frozen=True):
+    """Words of ours before a long text, in a paste of their own.
+
+    For a program that tells its model of a long paste that its user may not have written what it says.
+    """
+
+    text: Annotated[str, Meta(min_length=1, max_length=400)]
+    over_lines: Annotated[int, Meta(ge=1)] = 3  # a text of more lines than this
+    over_chars: Annotated[int, Meta(ge=1)] = 800  # or of more characters
+
+    def __post_init__(self) -> None:
+        if not self.text.isprintable():
+            raise ValueError("`text` must be one line without control characters")
+
+    def belongs_before(self, text: str) -> bool:
+        """Tell whether the program would fold this text."""
+        return len(text) > self.over_chars or text.count("\n") >= self.over_lines
+
+
 class Input(_Table, frozen=True):
     """How text is typed into the program."""
 
@@ -79,12 +107,18 @@ class Input(_Table, frozen=True):
     multiline: bool = True  # a text of several lines may be typed
     max_inline_bytes: Annotated[int, Meta(ge=100, le=60_000)] = 16_000  # beyond: a pointer to the message
     enter_delay_ms: Millis = 0
+    quiet_ms: Millis | None = None  # silence before an idle screen is believed; if not said: 2000 with signals, else 0
     clear_keys: Keys = ("C-u",)
     submit_key: Annotated[str, Meta(min_length=1, max_length=32)] = "Enter"
     interrupt_keys: Keys = ("C-c",)
     composer: Pattern | None = None  # its group `text` is what stands in the composer
-    composer_tail: Annotated[int, Meta(ge=1, le=50)] = 12  # lines it is looked for in
+    composer_tail: Annotated[int, Meta(ge=1, le=200)] = 12  # lines it is looked for in
+    frame: Annotated[str, Meta(max_length=8)] = ""  # characters its lines begin with: drawn, not typed
+    hint: Pattern | None = None  # what stands in an empty one
+    faint: bool = False  # what is drawn dim or grey in it is a hint, too; costs a capture with colours
     placeholder: Pattern | None = None  # what a long paste is shown as
+    preface: Preface | None = None
+    defuse: Pattern | None = None  # what it acts on inside a text, as `@file`; a backslash is put before each
     verify: bool = True  # the text is seen in the composer before Enter
 
     def __post_init__(self) -> None:
@@ -98,14 +132,21 @@ class Signals(_Table, frozen=True):
     """What the program itself says of its state, which counts more than its screen."""
 
     osc: Literal["none", "free", "shim"] = "none"  # OSC 7501: never, unasked, or to a terminal that says it knows it
-    events: dict[str, Means] = {}  # by the name of a hook's or notification's event
+    notices: bool = False  # its bell, OSC 9 and OSC 777 are told as events `agent.notified`
+    events: dict[EventName, Means] = {}  # by an event of its hooks: `Stop`, or more exactly `StopFailure:rate_limit`
+    carries: dict[EventName, Shape] = {}  # the events whose answer can bring messages
+
+    @property
+    def heard(self) -> bool:
+        """Tell whether its output is listened to."""
+        return self.osc != "none" or self.notices
 
 
 class SeedFile(_Table, frozen=True):
     """A file in the agent's private directory, written before its program starts.
 
-    `{private}` (that directory), `{cwd}`, `{agentd}` (the command that is agentd, as one shell word) and `{python}` are
-    filled in, here as in `args` and `env`.
+    `{private}` (that directory), `{cwd}`, `{agentd}` (the program that is agentd, here as one word of a shell's command
+    line), `{python}` and `{socket}` are filled in, here as in `args` and `env`.
     """
 
     name: Annotated[
@@ -113,12 +154,30 @@ class SeedFile(_Table, frozen=True):
     ]
     text: Annotated[str, Meta(max_length=65_536)]
 
+    def __post_init__(self) -> None:
+        if self.name.partition("/")[0] in DAEMONS_OWN:
+            raise ValueError(f"`{self.name}` is a file of agentd's own; choose another name")
+
 
 class Resume(_Table, frozen=True):
     """How the program goes on with a session of its own after its end."""
 
-    args: Words = ()  # instead of nothing; `{session}` is the session's id
-    screen: Pattern | None = None  # where the id stands when no hook tells it; its group `session`
+    args: Words = ()  # after its other ones; `{session}` is the session's id
+    screen: Pattern | None = None  # where the id stands on its last screen; its group `session`
+
+    def __post_init__(self) -> None:
+        if self.screen is not None and "session" not in self.screen.groupindex:
+            raise ValueError("`screen` needs a group (?P<session>...)")
+
+    def session_on(self, screen: str) -> str:
+        """Return the session that a program's last screen names; empty when it names none."""
+        found = [match["session"] for match in self.screen.finditer(screen)] if self.screen else []
+        return found[-1] if found and valid_session(found[-1]) else ""
+
+
+def valid_session(text: str) -> bool:
+    """Tell whether a text can be the id of a program's session."""
+    return _SESSION.fullmatch(text) is not None
 
 
 class Answers(_Table, frozen=True):
@@ -127,7 +186,16 @@ class Answers(_Table, frozen=True):
     approve_keys: Keys = ()
     deny_keys: Keys = ()
     policy: Literal["never", "ask", "allow"] = "ask"  # never: deny at once; allow: approve what `allow` matches
-    allow: tuple[Pattern, ...] = ()  # searched for in what is asked
+    allow: tuple[Pattern, ...] = ()  # each must match all of what is asked
+    asks: Pattern | None = None  # where that stands on the screen when no hook tells it; its group `asks`
+
+    def __post_init__(self) -> None:
+        if self.asks is not None and "asks" not in self.asks.groupindex:
+            raise ValueError("`asks` needs a group (?P<asks>...)")
+        if self.policy == "never" and not self.deny_keys:
+            raise ValueError("`policy` is never, and there are no `deny_keys`")
+        if self.policy == "allow" and not (self.approve_keys and self.allow):
+            raise ValueError("`policy` is allow, which needs `approve_keys` and `allow`")
 
 
 class Stop(_Table, frozen=True):
@@ -144,6 +212,8 @@ class Profile(_Table, frozen=True):
     name: str
     command: Annotated[str, Meta(min_length=1, max_length=4096)]
     doc: str = ""
+    install: str = ""  # the command that gets the program, told to whoever does not have it
+    version: str = ""  # of the program that the rules were written for
     args: Words = ()
     env: dict[EnvName, str] = {}
     delivery: Literal["type", "pull", "both"] = "type"
@@ -158,9 +228,26 @@ class Profile(_Table, frozen=True):
     stop: Stop = Stop()
     rules: tuple[Rule, ...] = ()
 
+    def __post_init__(self) -> None:
+        for number, rule in enumerate(self.rules, 1):
+            if rule.region != "bottom" and self.input.composer is None:
+                raise ValueError(f"rules[{number}].region: `{rule.region}` needs `input.composer`")
+
     def argv(self) -> list[str]:
         """Return the command's words."""
         return [word.replace(PYTHON, sys.executable) for word in (self.command, *self.args)]
+
+    @property
+    def tells(self) -> bool:
+        """Tell whether the program says anything of its own state."""
+        return self.signals.osc != "none" or any(means != "ignore" for means in self.signals.events.values())
+
+    @property
+    def quiet_s(self) -> float:
+        """Return how long it must have printed nothing before its idle screen is believed."""
+        if self.input.quiet_ms is not None:
+            return self.input.quiet_ms / 1000
+        return QUIET_S if self.tells else 0.0
 
     @property
     def batches(self) -> bool:
@@ -173,58 +260,96 @@ class Profile(_Table, frozen=True):
         return values
 
 
-class Profiles:
-    """Every profile there is."""
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Every profile that can be used, where each came from, and which files cannot; made whole, exchanged whole."""
 
-    def __init__(self, profiles: Mapping[str, Profile], origins: Mapping[str, str]) -> None:
-        self._profiles = dict(sorted(profiles.items()))
-        self._origins = dict(origins)
+    profiles: Mapping[str, Profile]
+    origins: Mapping[str, str]
+    refused: Mapping[str, InvalidValue]  # by the file's path
+
+
+class Profiles:
+    """Every profile there is, as its files said when they were last read."""
+
+    def __init__(self, user_dir: str, shelf: Shelf) -> None:
+        self.user_dir = user_dir
+        self.shelf = shelf
 
     @classmethod
     def load(cls, user_dir: str) -> Profiles:
-        """Return the profiles we ship and those in the user's directory, which win.
+        """Return the profiles we ship and those in the user's directory, which win; a bad file is kept as such."""
+        profiles = cls(user_dir, Shelf({}, {}, {}))
+        profiles.shelf = profiles.read()
+        return profiles
 
-        Raises InvalidValue with one line that names the file and the key.
-        """
+    def read(self) -> Shelf:
+        """Return what the files say now; where one is bad, what was in force until now stays so."""
+        before, refused = self.shelf, dict[str, InvalidValue]()
         profiles: dict[str, Profile] = {}
         origins: dict[str, str] = {}
-        for name, origin, text in [*_built_in(), *_users(Path(user_dir))]:
-            profiles[name] = read_profile(name, text, origin)
-            origins[name] = origin
-        return cls(profiles, origins)
+        for file in [*built_in(), *users(self.user_dir)]:
+            profiles.pop(file.name, None)  # a file that replaces ours and is bad must not bring ours back
+            origins[file.name] = file.origin
+            try:
+                profiles[file.name] = _profile_of(file)
+            except InvalidValue as error:
+                if file.origin == BUILT_IN:
+                    raise
+                refused[file.origin] = error
+                if file.name in before.profiles:
+                    profiles[file.name], origins[file.name] = before.profiles[file.name], before.origins[file.name]
+        return Shelf(dict(sorted(profiles.items())), origins, refused)
 
     def names(self) -> list[str]:
         """Return the names in order."""
-        return list(self._profiles)
+        return list(self.shelf.profiles)
 
     def get(self, name: str) -> Profile:
-        """Return a profile; raises NotFound naming those there are."""
-        if name not in self._profiles:
-            raise NotFound(f"no profile is named {name!a}", hint=f"profiles: {', '.join(self._profiles)}")
-        return self._profiles[name]
+        """Return a profile; raises InvalidValue when its file is bad, NotFound naming those there are."""
+        if name in self.shelf.profiles:
+            return self.shelf.profiles[name]
+        if error := self.problem(name):
+            raise InvalidValue(error.message, hint=error.hint)
+        raise NotFound(f"no profile is named {name!a}", hint=f"profiles: {', '.join(self.shelf.profiles)}")
 
     def origin(self, name: str) -> str:
         """Return the file a profile came from, or `built-in`."""
-        return self._origins[self.get(name).name]
+        return self.shelf.origins[self.get(name).name]
+
+    def problem(self, name: str) -> InvalidValue | None:
+        """Return what is wrong with the user's file of a profile, in force or not."""
+        return next((error for path, error in self.shelf.refused.items() if Path(path).stem == name), None)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per profile: name, doc, origin, command, delivery."""
-        return [
-            {
-                "name": profile.name,
-                "doc": profile.doc,
-                "origin": self._origins[profile.name],
-                "command": [profile.command, *profile.args],
-                "delivery": profile.delivery,
-            }
-            for profile in self._profiles.values()
-        ]
+        """Return one row per profile and bad file: name, doc, version, origin, command, delivery, error."""
+        unusable = [Path(path) for path in self.shelf.refused if Path(path).stem not in self.shelf.profiles]
+        rows = [self._row(profile) for profile in self.shelf.profiles.values()]
+        return rows + [self._row(Profile(name=path.stem, command=" "), str(path)) for path in unusable]
+
+    def _row(self, profile: Profile, origin: str = "") -> dict[str, Any]:
+        problem = self.problem(profile.name)
+        return {
+            "name": profile.name,
+            "doc": profile.doc,
+            "version": profile.version,
+            "origin": origin or self.shelf.origins[profile.name],
+            "command": [] if origin else [profile.command, *profile.args],
+            "delivery": "" if origin else profile.delivery,
+            "error": problem.message if problem else None,
+        }
 
 
-def stand_in(name: str) -> Profile:
-    """Return the profile for an agent whose own is gone: it is watched and can be stopped, nothing is typed into it."""
-    why = f"its profile `{name}` is gone, so its screen cannot be read; put the file back and restart agentd"
-    return Profile(name=name, command=PYTHON, delivery="pull", rules=(Rule(state="waiting", reason=why),))
+def stand_in(name: str, why: str) -> Profile:
+    """Return the profile for an agent without one: it is watched and can be stopped, nothing is typed into it."""
+    reason = f"its screen cannot be read: {why}"
+    return Profile(name=name, command=PYTHON, delivery="pull", rules=(Rule(state="waiting", reason=reason),))
+
+
+def _profile_of(file: ProfileFile) -> Profile:
+    if file.error is not None:
+        raise file.error
+    return read_profile(file.name, file.text, file.origin)
 
 
 def read_profile(name: str, text: str, origin: str) -> Profile:
@@ -233,39 +358,29 @@ def read_profile(name: str, text: str, origin: str) -> Profile:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidValue(f"{where} is not TOML: {error}", hint="mend the file") from None
+        raise InvalidValue(f"{where} is not TOML: {error}", hint=AGAIN) from None
     if table.setdefault("name", name) != name:
         raise InvalidValue(f"{where}: `name` is {table['name']!r}", hint=f"leave it out: the file says {name}")
     try:
         return msgspec.convert(table, Profile, dec_hook=_pattern)
     except msgspec.ValidationError as error:
-        raise InvalidValue(f"{where}: {_sentence(error)}", hint="correct the profile; nothing was started") from None
+        key, sentence = _finding(error)
+        line = line_of(text, key)
+        place = f"{where}, line {line}" if line else where
+        raise InvalidValue(f"{place}: {sentence}", hint=AGAIN) from None
 
 
-def _sentence(error: msgspec.ValidationError) -> str:
-    """Return msgspec's finding with the key first: `input.envelope: Invalid enum value 'x'`."""
+def _finding(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Return the key that is meant, and msgspec's finding with it, counted from 1: `rules[1].state: Invalid ...`."""
     what, _, path = str(error).partition(" - at `$")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     what = what.replace("Object contains unknown field", "there is no key").replace("Object missing", "missing")
     key = path.strip("`.")
-    sentence = f"{key}: {what}" if key else what
-    return sentence if sentence.isprintable() else ascii(sentence)[1:-1]  # a key may be any text; an error is one line
-
-
-def _built_in() -> Iterator[tuple[str, str, str]]:
-    for entry in resources.files("agentd.agents").joinpath("profiles").iterdir():
-        if entry.name.endswith(".toml"):
-            yield entry.name.removesuffix(".toml"), BUILT_IN, entry.read_text(encoding="utf-8")
-
-
-def _users(directory: Path) -> Iterator[tuple[str, str, str]]:
-    for path in sorted(directory.glob("*.toml")):
-        try:
-            name, text = valid_name(path.stem), path.read_text(encoding="utf-8")
-        except InvalidValue as error:
-            raise InvalidValue(f"{path}: {error.message}", hint=error.hint) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidValue(f"cannot read {path}: {error}", hint="check its permissions and encoding") from None
-        yield name, str(path), text
+    counted = re.sub(r"\[(\d+)\]", lambda index: f"[{int(index[1]) + 1}]", key)
+    sentence = f"{counted}: {what}" if key else what
+    # A key may be any text; an error is one line.
+    shown = sentence if sentence.isprintable() else ascii(sentence)[1:-1]
+    return f"{key}.{unknown[1]}".lstrip(".") if unknown else key, shown
 
 
 def _pattern(_kind: Any, value: Any) -> Any:

@@ -17,8 +17,9 @@ class Signal:
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait until it is set, at most so long; tell whether it was."""
-        with anyio.move_on_after(timeout_s):
-            await self._event.wait()
+        if not self._event.is_set():
+            with anyio.move_on_after(timeout_s):
+                await self._event.wait()
         was_set = self._event.is_set()
         if was_set:
             self._event = anyio.Event()

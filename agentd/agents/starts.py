@@ -15,10 +15,12 @@ from agentd.agents.ledger import Ledger
 from agentd.agents.profile import Profile
 from agentd.agents.registry import Entry, digest
 from agentd.agents.roster import Roster
+from agentd.agents.shimmed import shimmed
 from agentd.agents.watch import Watch
-from agentd.errors import AgentdError, Conflict, OverLimit
+from agentd.errors import AgentdError, Conflict, InvalidValue, NotFound, OverLimit
 from agentd.failpoint import failpoint
 from agentd.records import Agent, AgentState
+from agentd.tmux.input import check_place
 
 SPAWNS_AT_ONCE = 64  # in flight; measured by bench/spawn.py: more buys nothing
 
@@ -80,14 +82,14 @@ class Starts:
         await self._ledger.discard(failed)
         return results
 
-    async def respawn(self, agent: Agent) -> Agent:
-        """Start an ended agent again: same id, same inbox, a new token."""
+    async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
+        """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
         if self._roster.known(agent.id):
             raise Conflict(f"{agent.name} is running ({agent.state})", hint=f"stop it first: agentd stop {agent.name}")
         self._check_room(1)
         profile = self._parts.profiles.get(agent.profile)
         before, token = self._parts.directory.entry(agent.id), new_token()
-        entry = Entry(_again(agent), digest(token))
+        entry = Entry(_again(agent, fresh=fresh), digest(token))
         with anyio.CancelScope(shield=True), self._roster.being_started([agent.id]):
             await self._ledger.save_new([entry])  # with its new token, before its program can show it
             results: list[Agent | AgentdError] = [agent]
@@ -106,17 +108,19 @@ class Starts:
         try:
             async with self._spawns:
                 parts.places.write_token(agent.id, token)
+                parts.places.seed(agent, profile)
+                env, cwd = parts.places.environment(agent, profile), agent.cwd or str(Path.home())
                 pane = await parts.tmux.spawn(
                     session_name(agent.name, agent.id),
-                    profile.argv(),
-                    env=parts.places.environment(agent, profile),
-                    cwd=agent.cwd or str(Path.home()),
+                    _command(profile, parts.places.argv(agent, profile), env.get("PATH"), cwd),
+                    env=env,
+                    cwd=cwd,
                     width=parts.config.tmux.width,
                     height=parts.config.tmux.height,
                     umask=parts.umask,
                 )
         except AgentdError as error:
-            results[index] = error
+            results[index] = _explained(error, profile)
             return
         failpoint("spawn.after_tmux")
         started = replace(agent, pane=pane)
@@ -132,6 +136,22 @@ class Starts:
                 f"{len(live)} agents live and {wanted} more would pass agents.max = {most}",
                 hint="stop some, or raise agents.max",
             )
+
+
+def _explained(error: AgentdError, profile: Profile) -> AgentdError:
+    """Return the error, or the one that says how the program is installed."""
+    missing = isinstance(error, InvalidValue) and error.field == "argv"
+    if not (missing and profile.install):
+        return error
+    return NotFound(f"`{profile.command}` is not installed", hint=f"install it: {profile.install}")
+
+
+def _command(profile: Profile, argv: Sequence[str], path: str | None, cwd: str) -> Sequence[str]:
+    """Return the command of the pane."""
+    if profile.signals.osc != "shim":
+        return argv
+    check_place(argv[0], path, cwd)  # tmux sees the shim only
+    return shimmed(argv)
 
 
 def _new_agent(request: SpawnRequest) -> Agent:
@@ -151,9 +171,11 @@ def _new_agent(request: SpawnRequest) -> Agent:
     )
 
 
-def _again(agent: Agent) -> Agent:
+def _again(agent: Agent, *, fresh: bool) -> Agent:
     return replace(
         agent,
+        resume_id="" if fresh else agent.resume_id,
+        log_path="" if fresh else agent.log_path,
         state=AgentState.STARTING,
         reason="being started again",
         pane=None,

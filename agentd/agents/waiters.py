@@ -13,7 +13,7 @@ Wanted = Callable[[Change], bool]
 
 
 class Waiters:
-    """Futures by the message they are about: its own id, or the id it answers."""
+    """Futures by what they are about: a message, the message it answers, who sent it, or whose inbox it is in."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, list[tuple[Wanted, asyncio.Future[Change]]]] = defaultdict(list)
@@ -23,7 +23,7 @@ class Waiters:
 
     @contextmanager
     def expect(self, key: str, wanted: Wanted) -> Iterator[asyncio.Future[Change]]:
-        """Give a future of the first wanted change about a message or a sender; used before looking, none is missed."""
+        """Give a future of the first wanted change; used before looking, none is missed."""
         future: asyncio.Future[Change] = asyncio.get_running_loop().create_future()
         row = (wanted, future)
         self._waiting[key].append(row)
@@ -40,7 +40,7 @@ class Waiters:
         if not self._waiting:
             return
         for change in changes:
-            for key in {change.id, change.reply_to or "", change.sender}:
+            for key in {change.id, change.reply_to or "", change.sender, change.to}:
                 for wanted, future in self._waiting.get(key, ()):
                     if not future.done() and wanted(change):
                         future.set_result(change)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 
 import anyio
 
+from agentd.agents.asking import Asking
 from agentd.agents.courier import Courier
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
@@ -59,11 +61,16 @@ class Watch:
             Status(
                 settle_s=profile.boot.settle_ms / 1000,
                 boot_timeout_s=profile.boot.timeout_s,
-                now_s=anyio.current_time(),
+                now_s=time.monotonic(),
+                quiet_s=profile.quiet_s,
                 started=started,
             ),
+            Asking(agent.id, profile, terminal, parts.audit.decided, parts.audit.answered),
             Recording(parts.transcripts, agent.id),
             on_opinion=self._ledger.on_opinion,
+            on_asked=self._ledger.on_asked,
+            on_report=self._ledger.on_report,
+            on_notice=self._ledger.on_notice,
             may_deliver=lambda: not self._quiet,
             log=parts.log,
         )

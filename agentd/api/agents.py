@@ -9,14 +9,26 @@ from typing import Any
 
 import anyio
 
+from agentd.agents.asking import NOTHING
 from agentd.agents.live import LiveAgent
 from agentd.agents.names import next_names, valid_name
+from agentd.agents.outlook import NAME, would_change
 from agentd.agents.starts import SpawnRequest
+from agentd.agents.status import PROCESS, Opinion
 from agentd.agents.text import sanitise
 from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts
 from agentd.api.views import agent_row, error_row, max_age_s, message_row, of_answer
-from agentd.errors import AgentdError, AgentGone, AlreadyExists, Conflict, DeadlineExceeded, InvalidValue, OverLimit
+from agentd.errors import (
+    AgentdError,
+    AgentGone,
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    InvalidValue,
+    NotFound,
+    OverLimit,
+)
 from agentd.records import Agent, AgentState, Caller, Change, Draft, MessageState, Role
 from agentd.wire import calls
 
@@ -117,9 +129,10 @@ async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[st
     counts = await parts.mailbox.counts(agent.id)
     return {
         **agent_row(parts, agent),
+        "resume_id": agent.resume_id,
+        "log_path": agent.log_path,
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
         "created_at": agent.created_ns / 1e9,
-        "log_path": agent.log_path or None,
         "transcript": (await parts.transcripts.glance(agent.id))._asdict(),
         "attach": parts.tmux.attach_argv(agent.pane) if agent.pane else None,
         "messages": {state: counts.get(state, 0) for state in MessageState},
@@ -130,35 +143,30 @@ def explain(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str,
     """Say why an agent is thought to be in its state."""
     agent = parts.directory.one(params.target)
     live = parts.crew.live(agent.id)
-    opinion = live.status.opinion if live else None
+    opinion = live.status.opinion if live else _of_ended(parts, agent)
     seen_ns = live.seen_ns if live and live.seen_ns else agent.since_ns
     return {
         "id": agent.id,
         "name": agent.name,
         "state": agent.state,
+        "waits_for": agent.waits_for,
         "reason": agent.reason,
-        "rule": opinion.rule if opinion else "process",
-        "evidence": opinion.evidence if opinion else (parts.places.last_screen(agent.id) or "").strip()[-500:],
+        "source": opinion.source,
+        "rule": opinion.rule,
+        "evidence": sanitise(opinion.evidence),
         "age_s": round((time.time_ns() - seen_ns) / 1e9, 3),
         "since_s": round((time.time_ns() - agent.since_ns) / 1e9, 3),
-        "draft": opinion.draft if opinion else False,
+        "draft": opinion.draft,
+        **(live.question if live else NOTHING),
         "inbox": parts.mailbox.depth(agent.id),
-        "would_change": _would_change(agent, live),
+        "would_change": opinion.would_change.replace(NAME, agent.name),
     }
 
 
-def _would_change(agent: Agent, live: LiveAgent | None) -> str:
-    if live is None:
-        return f"agentd respawn {agent.name}; what waits in its inbox is kept"
-    if live.status.opinion.draft:
-        return "submit or clear the half-typed text in its composer; until then nothing is typed over it"
-    return {
-        AgentState.STARTING: f"a screen that its profile calls idle; see it with: agentd read {agent.name}",
-        AgentState.IDLE: "a message, or text typed by a person",
-        AgentState.WORKING: "its program coming back to its prompt",
-        AgentState.WAITING: f"an answer at its terminal: agentd attach {agent.name}",
-        AgentState.FAILED: f"a ready screen, or: agentd stop {agent.name} and agentd respawn {agent.name}",
-    }.get(agent.state, "")
+def _of_ended(parts: Parts, agent: Agent) -> Opinion:
+    evidence = (parts.places.last_screen(agent.id) or "").strip()[-500:]
+    outlook = would_change(AgentState.STOPPED)
+    return Opinion(agent.state, agent.reason, PROCESS, evidence, source=PROCESS, would_change=outlook)
 
 
 async def stop(parts: Parts, _caller: Caller, params: calls.Stop) -> dict[str, Any]:
@@ -188,13 +196,13 @@ async def stop(parts: Parts, _caller: Caller, params: calls.Stop) -> dict[str, A
     return {"stopped": stopped, "failed": failed}
 
 
-async def respawn(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+async def respawn(parts: Parts, _caller: Caller, params: calls.Respawn) -> dict[str, Any]:
     """Start an ended agent again under its identity."""
     agent = parts.directory.one(params.target)
     holder = parts.directory.by_name(agent.name)
     if holder is not None and holder.id != agent.id and holder.state is not AgentState.STOPPED:
         raise Conflict(f"the name `{agent.name}` belongs to {holder.id} now", hint=f"stop it first: {holder.id}")
-    again = await parts.crew.respawn(agent)
+    again = await parts.crew.respawn(agent, fresh=params.fresh)
     parts.queries.changed()
     return {"agent": agent_row(parts, again)}
 
@@ -207,10 +215,8 @@ async def keys(parts: Parts, _caller: Caller, params: calls.Keys) -> dict[str, A
 
 
 async def interrupt(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
-    """Interrupt an agent."""
-    live = running(parts, params.target)
-    await live.terminal.interrupt()
-    return {"pressed": len(live.profile.input.interrupt_keys)}
+    """Interrupt what an agent does."""
+    return {"pressed": await running(parts, params.target).interrupt()}
 
 
 async def capture(parts: Parts, caller: Caller, params: calls.Capture) -> dict[str, Any]:
@@ -245,6 +251,15 @@ def _last_screen(parts: Parts, agent: Agent, lines: int | None) -> dict[str, Any
 def _last_lines(text: str, lines: int | None) -> str:
     kept = text.rstrip().split("\n")
     return "\n".join(kept if lines is None else kept[-lines:])
+
+
+def answer(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Return the last answer of a program that tells it; its screen may show only the end."""
+    live = running(parts, params.target)
+    if not live.answer:
+        name = parts.directory.one(params.target).name
+        raise NotFound(f"the program of {name} has told no answer", hint=f"see its screen: agentd read {name}")
+    return {"id": live.id, "text": live.answer}
 
 
 async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> dict[str, Any]:

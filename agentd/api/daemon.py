@@ -35,6 +35,7 @@ def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, A
         "cache": parts.cache.stats(),
         "switches": [switch.row() for switch in parts.switches],
         "pool": [],
+        "hooks": parts.errands.stats(),
         "rss_mb": round(_rss_bytes() / 1e6, 1),
     }
 
@@ -66,6 +67,11 @@ def config_show(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[s
     return {"settings": parts.config.rows()}
 
 
+async def notify_test(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """Run the commands of the configuration's [hooks] once, with an example."""
+    return {"hooks": await parts.errands.test()}
+
+
 def schema(_parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
     """Return the table of calls with its types."""
     return calls.schema()
@@ -77,8 +83,10 @@ def profiles_list(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict
 
 
 def profiles_get(parts: Parts, _caller: Caller, params: calls.OneProfile) -> dict[str, Any]:
-    """Return one profile's data."""
-    return parts.profiles.get(params.name).data()
+    """Return one profile's data as it is in force, where it came from, and what is wrong with its file now."""
+    profile, problem = parts.profiles.get(params.name), parts.profiles.problem(params.name)
+    origin = parts.profiles.origin(params.name)
+    return {**profile.data(), "origin": origin, "error": problem.message if problem else None}
 
 
 def events_list(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict[str, Any]:

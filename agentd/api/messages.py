@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 
 from agentd.api.parts import Parts
-from agentd.api.sending import may_see, recipients
+from agentd.api.sending import may_see, recipients, send_batch
 from agentd.api.views import event_row, message_row, outcome
 from agentd.errors import DeadlineExceeded, Denied, InvalidValue, NotFound
 from agentd.records import OPERATOR, Caller, Change, Message, MessageState, Role
@@ -104,6 +105,8 @@ async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, 
     owner = caller.inbox if params.target in (None, OPERATOR, caller.name) else _other_inbox(parts, caller, params)
     if params.target == OPERATOR and caller.role is Role.AGENT:
         raise Denied("an agent cannot read the operator's inbox")
+    if owner == caller.inbox and params.wait_s:
+        await _arrival(parts, owner, params.wait_s)
     states = list(MessageState) if params.all else list(OPEN)
     taken = await _read_own(parts, owner, params.limit) if owner == caller.inbox else []
     messages = await parts.mailbox.inbox(owner, states, params.limit)
@@ -112,6 +115,18 @@ async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, 
     messages.sort(key=lambda message: message.id)
     refused = parts.refusals.read(owner) if owner == caller.inbox else parts.refusals.rows(owner)
     return {"messages": [message_row(parts.directory, message) for message in messages], "refused": refused}
+
+
+async def _arrival(parts: Parts, owner: str, wait_s: float) -> None:
+    """Return when something new is in the inbox, or the time is over."""
+
+    def arrives(change: Change) -> bool:
+        return change.to == owner and change.state is MessageState.ACCEPTED
+
+    with parts.waiters.expect(owner, arrives) as change:
+        if not parts.mailbox.depth(owner):
+            with anyio.move_on_after(wait_s):
+                await change
 
 
 async def _read_own(parts: Parts, owner: str, limit: int) -> list[str]:
@@ -162,6 +177,38 @@ async def ack(parts: Parts, caller: Caller, params: calls.Ack) -> dict[str, Any]
 async def _delivered(parts: Parts, inbox: str) -> list[str]:
     found = await parts.mailbox.inbox(inbox, [MessageState.DELIVERED], MOST_ACKED)
     return [message.id for message in found]
+
+
+async def done(parts: Parts, caller: Caller, params: calls.Done) -> dict[str, Any]:
+    """Answer the caller's messages and acknowledge those whose answer was accepted, or that need none."""
+    ids = list(params.ids) or await _delivered(parts, caller.inbox)
+    found = await parts.mailbox.origins(_message_id(taken) for taken in ids)
+    asked = [id_ for id_ in ids if params.result and _wants_answer(found.get(_message_id(id_)), caller)]
+    answers = [_answer_to(found[_message_id(id_)], params.result) for id_ in asked]
+    sent = (await send_batch(parts, caller, calls.SendBatch(messages=answers)))["results"]
+    refused = {id_: row for id_, row in zip(asked, sent, strict=True) if "error" in row}
+    left = [id_ for id_ in ids if id_ not in refused]
+    settled = outcome(left, await parts.mailbox.ack(left, caller.name, _owner(caller)))
+    parts.metrics.add("messages_acked_total", len(settled["done"]))
+    return {
+        "done": settled["done"],
+        "failed": [*({"id": id_, "error": row["error"]} for id_, row in refused.items()), *settled["failed"]],
+        "answers": [row for row in sent if "error" not in row],
+    }
+
+
+def _message_id(taken: str) -> str:
+    return taken.partition("#")[0]
+
+
+def _wants_answer(message: Message | None, caller: Caller) -> bool:
+    """Tell whether a message is the caller's to answer; to answer answers would never end."""
+    return message is not None and message.to == caller.inbox and message.reply_to is None
+
+
+def _answer_to(message: Message, result: str) -> dict[str, Any]:
+    digest = hashlib.blake2b(result.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    return {"to": message.sender, "body": result, "reply_to": message.id, "key": f"done-{message.id}-{digest}"}
 
 
 async def nack(parts: Parts, caller: Caller, params: calls.Nack) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
 from agentd.cache.cache import Cache
 from agentd.config import Config
+from agentd.errands.errands import Errands
 from agentd.events import Events
 from agentd.logs import Log
 from agentd.mailbox.mailbox import Mailbox
@@ -56,6 +57,7 @@ class Parts:
     causes: Causes
     refusals: Refusals
     events: Events
+    errands: Errands
     metrics: Metrics
     log: Log
     request_stop: Callable[[str], None]  # "keep" or "stop" the agents

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentd.api import agents, daemon, loops, mailbox, messages, search, sending, sessions, teams, transcripts
+from agentd.api import (
+    agents,
+    daemon,
+    hooks,
+    loops,
+    mailbox,
+    messages,
+    permissions,
+    search,
+    sending,
+    sessions,
+    teams,
+    transcripts,
+)
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params
@@ -17,6 +30,7 @@ FUNCTIONS: dict[str, Function] = {
     "daemon.shutdown": daemon.shutdown,
     "daemon.metrics": daemon.metrics,
     "config.show": daemon.config_show,
+    "notify.test": daemon.notify_test,
     "agents.spawn": agents.spawn,
     "agents.list": agents.list_,
     "agents.get": agents.get,
@@ -25,9 +39,13 @@ FUNCTIONS: dict[str, Function] = {
     "agents.respawn": agents.respawn,
     "agents.keys": agents.keys,
     "agents.interrupt": agents.interrupt,
+    "agents.approve": permissions.approve,
+    "agents.deny": permissions.deny,
     "agents.capture": agents.capture,
+    "agents.answer": agents.answer,
     "agents.wait": agents.wait,
     "agents.whoami": agents.whoami,
+    "agents.report": hooks.report,
     "agents.follow": transcripts.follow,
     "agents.transcript": transcripts.transcript,
     "agents.own_log": transcripts.own_log,
@@ -40,6 +58,8 @@ FUNCTIONS: dict[str, Function] = {
     "messages.take": messages.take,
     "messages.extend": messages.extend,
     "messages.ack": messages.ack,
+    "messages.done": messages.done,
+    "messages.confirm": hooks.confirm,
     "messages.nack": messages.nack,
     "messages.dead": messages.dead,
     "messages.retry": messages.retry,

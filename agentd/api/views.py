@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from agentd.agents.asking import NOTHING
 from agentd.agents.directory import Directory
 from agentd.api.parts import Parts
 from agentd.cache.answer import Answer
@@ -17,6 +18,7 @@ NS = 1_000_000_000
 
 def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
     """Return the keys promised for an agent."""
+    live = parts.crew.live(agent.id)
     return {
         "id": agent.id,
         "name": agent.name,
@@ -26,6 +28,7 @@ def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
         "state": agent.state,
         "reason": agent.reason,
         "waits_for": agent.waits_for,
+        **(live.question if live else NOTHING),
         "since_s": round(max(0, time.time_ns() - agent.since_ns) / NS, 3),
         "inbox": parts.mailbox.depth(agent.id),
         "cwd": agent.cwd,

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+HOOK = "hook"  # always ends well: another code would be an order to the agent that runs it, and 2 stops its work
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 EXIT_NO_READER = 141  # 128 + SIGPIPE
 
@@ -19,6 +20,11 @@ EXIT_NO_READER = 141  # 128 + SIGPIPE
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; whatever happens is one sentence, never a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
+    code = _told(words)
+    return EXIT_OK if words[:1] == [HOOK] else code
+
+
+def _told(words: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name or screen that the locale cannot write

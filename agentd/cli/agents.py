@@ -21,12 +21,17 @@ def print_agents(agents: Sequence[dict[str, Any]]) -> None:
     """Print one line per agent."""
     rows = [
         (
-            *(agent["name"], agent["state"], duration(agent["since_s"]), agent["inbox"] or ""),
+            *(agent["name"], state_of(agent), duration(agent["since_s"]), agent["inbox"] or ""),
             *(agent["profile"], agent["team"], agent["role"], agent["id"], agent["cwd"]),
         )
         for agent in agents
     ]
     table(_HEADS, rows)
+
+
+def state_of(agent: dict[str, Any]) -> str:
+    """Return an agent's state, with what it waits for."""
+    return f"{agent['state']}: {agent['waits_for']}" if agent.get("waits_for") else str(agent["state"])
 
 
 def ls(values: Values) -> int:
@@ -54,9 +59,14 @@ def show(values: Values) -> int:
     facts(
         [
             *((name, agent.get(name)) for name in ("name", "id", "profile", "team", "role")),
-            ("state", f"{agent['state']} for {duration(agent['since_s'])}"),
-            *((name, agent.get(name)) for name in ("reason", "cwd", "pane", "session", "socket", "pid")),
+            ("state", f"{state_of(agent)} for {duration(agent['since_s'])}"),
+            *(
+                (name, agent.get(name))
+                for name in ("reason", "asks", "prompt", "cwd", "pane", "session", "socket", "pid")
+            ),
             ("exit status", agent.get("exit_status")),
+            ("resume id", agent.get("resume_id")),
+            ("log", agent.get("log_path")),
             ("created", moment(agent.get("created_at"))),
             ("messages", messages),
             ("transcript", _transcript(agent)),
@@ -82,10 +92,13 @@ def explain(values: Values) -> int:
     facts(
         [
             ("agent", f"{answer['name']} ({answer['id']})"),
-            ("state", answer["state"]),
+            ("state", f"{state_of(answer)} for {duration(answer['since_s'])}"),
             ("reason", answer["reason"]),
+            ("source", answer["source"]),
             ("rule", answer["rule"]),
             ("evidence", answer["evidence"]),
+            ("asks", answer.get("asks")),
+            ("prompt", answer.get("prompt")),
             ("seen", f"{duration(answer['age_s'])} ago"),
             ("draft", "half-typed text stands in its composer" if answer["draft"] else ""),
             ("would change", answer["would_change"]),
@@ -119,7 +132,8 @@ def keys(values: Values) -> int:
 def interrupt(values: Values) -> int:
     """Interrupt an agent."""
     answer = ask("agents.interrupt", {"target": values["target"]})
-    return _done(values, answer, f"interrupted {values['target']}")
+    idle = f"{values['target']} is idle; there is nothing to interrupt"
+    return _done(values, answer, f"interrupted {values['target']}" if answer["pressed"] else idle)
 
 
 def stop(values: Values) -> int:
@@ -141,7 +155,7 @@ def print_stopped(stopped: Sequence[dict[str, Any]]) -> None:
 
 def respawn(values: Values) -> int:
     """Start an ended agent again."""
-    answer = ask("agents.respawn", {"target": values["target"]})
+    answer = ask("agents.respawn", {"target": values["target"], "fresh": values["fresh"] or None})
     return _done(values, answer, f"{answer['agent']['name']} is {answer['agent']['state']}")
 
 

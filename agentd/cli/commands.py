@@ -18,6 +18,7 @@ IDS = Argument("ID", many=True)
 SET = Option("--set", "KEY=VALUE", "a setting for this run of the daemon", kind="pair", repeat=True)
 TIMEOUT = Option("--timeout", "SECONDS", "how long to wait (300)", kind="number", high=YEAR_S)
 LEASE = Option("--lease", "SECONDS", "how long they are yours (60)", kind="number", low=0.1, high=86_400)
+PROMPT = Option("--prompt", "ID", "only this prompt, as `agentd approve` lists it; another one is left alone")
 IN = Option("--in", "WHERE", "messages or transcripts (messages)", choices=("messages", "transcripts"))
 LIMIT = Option("--limit", "N", "the most to show (100)", kind="int", low=1, high=10_000)
 
@@ -100,6 +101,7 @@ _TABLE = (
         (
             Option("--lines", "N", "the last N lines of screen and scrollback", kind="int", low=1, high=10_000),
             Option("--follow", doc="go on with what it prints, as it prints it"),
+            Option("--answer", doc="instead, its last answer, whole, where its program tells it by a hook"),
             Option("--raw", doc="with its colours and control sequences, unfiltered"),
         ),
         group=AGENTS,
@@ -148,6 +150,24 @@ _TABLE = (
         group=AGENTS,
     ),
     Command(
+        "approve",
+        "approving:approve",
+        "Let an agent do what it asks permission for; without a target, list who waits for an answer.",
+        "agentd approve lead --prompt 3f0a9c2e71",
+        (MAYBE_TARGET,),
+        (PROMPT,),
+        group=AGENTS,
+    ),
+    Command(
+        "deny",
+        "approving:deny",
+        "Deny an agent what it asks permission for.",
+        "agentd deny lead --reason 'use the staging database'",
+        (TARGET,),
+        (PROMPT, Option("--reason", "TEXT", "why; it is sent to the agent as a message")),
+        group=AGENTS,
+    ),
+    Command(
         "interrupt",
         "agents:interrupt",
         "Interrupt what an agent is doing.",
@@ -167,9 +187,18 @@ _TABLE = (
     Command(
         "respawn",
         "agents:respawn",
-        "Start an ended agent again, with its name and its inbox.",
-        "agentd respawn lead",
+        "Start an ended agent again, with its name and its inbox, where its program's session ended.",
+        "agentd respawn lead --fresh",
         (TARGET,),
+        (Option("--fresh", doc="with a session of its own"),),
+        group=AGENTS,
+    ),
+    Command(
+        "hook",
+        "hook:hook",
+        "Report an event of an agent's program, which runs this itself; reads JSON, always exits 0.",
+        """echo '{"hook_event_name": "Stop"}' | agentd hook""",
+        (Argument("EVENT", required=False), Argument("PAYLOAD", required=False)),
         group=AGENTS,
     ),
     Command("whoami", "agents:whoami", "Say who the daemon takes you for.", "agentd whoami", group=AGENTS),
@@ -401,6 +430,20 @@ _TABLE = (
         group=TEAMS,
     ),
     Command(
+        "profile check",
+        "checks:check",
+        "Boot an agent of a profile, send it a line, report what was seen, and stop it.",
+        "agentd profile check claude --cwd ~/project",
+        (Argument("NAME", completes="profiles"),),
+        (
+            Option("--cwd", "DIR", "where it starts (here)", completes="directories"),
+            Option("--env", "KEY=VALUE", "a variable of its environment", kind="pair", repeat=True),
+            Option("--text", "TEXT", "the line to send it"),
+            Option("--timeout", "SECONDS", "how long each step may take (120)", kind="number", high=YEAR_S),
+        ),
+        group=TEAMS,
+    ),
+    Command(
         "profile classify",
         "profiles:classify",
         "Say what a profile's rules make of a saved screen; needs no daemon.",
@@ -422,6 +465,13 @@ _TABLE = (
             Option("--types", "TYPES", "only these, with commas between; message.* means all of a noun"),
             Option("--since", "ID", "after this event", kind="int"),
         ),
+        group=OBSERVING,
+    ),
+    Command(
+        "notify test",
+        "events:notify_test",
+        "Run the commands of the configuration's [hooks] once, with an example, and say how each ended.",
+        "agentd notify test",
         group=OBSERVING,
     ),
     Command("metrics", "events:metrics", "Print counters and gauges.", "agentd metrics", group=OBSERVING),
@@ -461,6 +511,13 @@ _TABLE = (
     ),
     Command(
         "schema", "calls:schema", "Print every call with the types of its parameters.", "agentd schema", group=OTHER
+    ),
+    Command(
+        "mcp",
+        "mcp:mcp",
+        "Give an agent's own program its tools: an MCP server on stdin and stdout, as that agent and nobody else.",
+        "agentd mcp",
+        group=OTHER,
     ),
     Command(
         "demo",

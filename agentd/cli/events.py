@@ -5,7 +5,9 @@ from __future__ import annotations
 from agentd.cli.output import as_json, cell, emit, moment, say, table
 from agentd.cli.session import ask, given
 from agentd.client import connect
-from agentd.errors import EXIT_OK
+from agentd.errors import EXIT_FAILED, EXIT_OK
+
+TEST_TIMEOUT_S = 1000.0  # three commands, 300 s each at most
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +46,25 @@ def _short(value: Any) -> str:
         return value
     text = as_json(value)
     return text if len(text) <= 100 else text[:99] + "…"
+
+
+def notify_test(values: Values) -> int:
+    """Run the user's hooks once, with an example."""
+    with connect() as client:
+        rows = client.call("notify.test", timeout_s=TEST_TIMEOUT_S)["hooks"]
+    if values["json"]:
+        emit(rows)
+    elif rows:
+        table(
+            ("HOOK", "ENDED", "TOOK", "COMMAND", "OUTPUT"),
+            [
+                (row["hook"], row["error"] or "well", f"{row['took_ms']} ms", " ".join(row["command"]), row["output"])
+                for row in rows
+            ],
+        )
+    else:
+        say("no hook is set; see [hooks] in `agentd config show`")
+    return EXIT_FAILED if any(row["error"] for row in rows) else EXIT_OK
 
 
 def metrics(values: Values) -> int:

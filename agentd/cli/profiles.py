@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from dataclasses import dataclass
 
@@ -18,12 +17,7 @@ if TYPE_CHECKING:
     from agentd.cli.grammar import Values
 
 MAX_SCREEN_BYTES = 4 * 1024 * 1024
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC: links, titles
-    r"|\x1b[ -/]+[0-~]"  # character sets
-    r"|[\x0e\x0f]"
-)
+SAVE = "save a screen with: tmux capture-pane -p -e > screen.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +40,11 @@ def ls(values: Values) -> int:
     if values["json"]:
         emit(answer["profiles"])
         return EXIT_OK
-    rows = [(p["name"], p["delivery"], " ".join(p["command"]), p["origin"], p["doc"]) for p in answer["profiles"]]
-    table(("PROFILE", "DELIVERY", "COMMAND", "FROM", "ABOUT"), rows)
+    keys = ("name", "version", "delivery", "command", "origin", "doc")
+    rows = [[" ".join(p[key]) if key == "command" else p[key] for key in keys] for p in answer["profiles"]]
+    table(("PROFILE", "FOR", "DELIVERY", "COMMAND", "FROM", "ABOUT"), rows)
+    for bad in (p for p in answer["profiles"] if p.get("error")):
+        say(f"not taken: {bad['error']}" + (f"; {bad['name']} is in force as it was before" if bad["command"] else ""))
     return EXIT_OK
 
 
@@ -63,17 +60,19 @@ def show(values: Values) -> int:
 
 def classify(values: Values) -> int:
     """Say what a profile's rules make of a saved screen."""
+    from agentd.agents.attributes import read
     from agentd.agents.profile import Profiles
     from agentd.agents.screen import classify as verdict_on
 
     profile = Profiles.load(Paths.find(os.environ).profiles_dir).get(values["name"])
-    look = SavedLook(_ESCAPES.sub("", _read(values["file|-"])), values["title"] or "", values["dead"])
-    verdict = verdict_on(profile, look)
+    shown = read(_read(values["file|-"]))
+    verdict = verdict_on(profile, SavedLook(shown.plain, values["title"] or "", values["dead"]), shown.solid)
     answer = {
         "state": verdict.state,
         "reason": verdict.reason,
         "rule": verdict.rule,
         "draft": verdict.draft,
+        "waits_for": verdict.waits_for,
         "evidence": verdict.evidence,
     }
     if values["json"]:
@@ -91,9 +90,11 @@ def _read(name: str) -> str:
             with open(name, "rb") as file:
                 data = file.read(MAX_SCREEN_BYTES + 1)
     except FileNotFoundError:
-        raise NotFound(f"no file {name}", hint="save a screen with `tmux capture-pane -p`") from None
+        raise NotFound(f"no file {name}", hint=SAVE) from None
     except OSError as error:
         raise InvalidValue(f"cannot read {name}: {error.strerror}", hint="give a file, or - for stdin") from None
+    if b"\0" in data:
+        raise InvalidValue(f"{name} is no saved screen: it holds binary data", hint=SAVE)
     if len(data) > MAX_SCREEN_BYTES:
         raise InvalidValue(f"{name} is over {MAX_SCREEN_BYTES} bytes long", hint="save one screen only")
     return data.decode(errors="replace")

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 def read(values: Values) -> int:
-    """Print the screen, or follow what the agent prints."""
+    """Print the screen, follow what the agent prints, or print its last answer."""
     if values["follow"]:
         return _follow(values)
-    answer = ask("agents.capture", {name: values[name] or None for name in ("target", "lines", "raw")})
+    if values["answer"]:
+        answer = ask("agents.answer", {"target": values["target"]})
+    else:
+        answer = ask("agents.capture", {name: values[name] or None for name in ("target", "lines", "raw")})
     if values["json"]:
         emit(answer)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 from agentd import config
 from agentd.cli.output import emit, facts, say, table
@@ -36,6 +37,8 @@ def _overrides() -> list[str]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return shlex.join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

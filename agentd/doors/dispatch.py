@@ -10,6 +10,7 @@ from typing import Any
 import anyio.lowlevel
 import msgspec
 
+from agentd.doors import mcp
 from agentd.errors import AgentdError, DeadlineExceeded, Denied, InternalError, InvalidValue, UnknownMethod
 from agentd.records import Caller, Role
 from agentd.wire.calls import CALLS, Params
@@ -81,6 +82,8 @@ class Dispatch:
     def _own(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
         if method == BATCH:
             return self._batch(caller, _batch_items(params), context)
+        if method in mcp.METHODS:
+            return mcp.answer(lambda name, given: self.call(caller, name, given, context), caller, method, params)
         raise UnknownMethod(f"there is no call `{method[:100]}`", hint="`agentd schema` lists every call")
 
     async def _batch(self, caller: Caller, items: list[Any], context: CallContext) -> list[list[Any]]:

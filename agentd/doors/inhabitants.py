@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from agentd.agents.crew import Crew
 from agentd.agents.directory import Directory
 from agentd.agents.registry import digest
+from agentd.agents.shimmed import program_behind
 from agentd.doors.peers import controlling_tty, environment
 
 AGENT_ID = b"AGENTD_AGENT_ID="
@@ -47,7 +48,7 @@ class Inhabitants:
         for pid in self._ttys.keys() - panes.keys():
             del self._ttys[pid]
         for pid in panes.keys() - self._ttys.keys():
-            self._ttys[pid] = controlling_tty(pid)
+            self._ttys[pid] = controlling_tty(program_behind(pid))
         found = next((pid for pid, known in self._ttys.items() if known == tty), None)
         return self._who(panes[found]) if found is not None else None
 

@@ -212,9 +212,9 @@ def _run_out(head: Head) -> Conflict:
 
 
 def deliver(detail: str) -> Decide:
-    """Return the rule by which a taken message becomes delivered."""
+    """Return the rule by which a taken message becomes delivered; one that is acknowledged by now stays so."""
     moves = (Move(MessageState.DELIVERED, detail),)
-    return lambda _head: moves
+    return lambda head: () if STATES[head.state] is MessageState.ACKED else moves
 
 
 def release() -> Decide:

@@ -155,9 +155,12 @@ class Mailbox:
         """
         return await self._inbox(agent).do(Reserve(agent, limit, max_bytes, int(lease_s * 1e9), max_attempts))
 
-    async def deliver(self, deliveries: Sequence[Delivery], detail: str = "") -> Outcomes:
-        """Mark taken messages delivered; each whose attempt is over gets a Conflict and stays as it is."""
-        return await self._settle(deliveries, commands.deliver(detail))
+    async def deliver(self, taken: Sequence[Taken], detail: str = "", agent: str | None = None) -> Outcomes:
+        """Mark taken messages delivered; each whose attempt is over gets a Conflict and stays as it is.
+
+        With `agent`, messages to another inbox get NotFound.
+        """
+        return await self._settle(taken, commands.deliver(detail), agent)
 
     async def release(self, deliveries: Sequence[Delivery]) -> Outcomes:
         """Give taken messages back as if they had not been taken; each whose attempt is over gets a Conflict."""

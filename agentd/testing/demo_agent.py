@@ -1,6 +1,9 @@
-"""The scripted agent: `python -m agentd.testing.demo_agent [--mode MODE] [--delay SECONDS]`, profile `demo`.
+"""The scripted agent, profile `demo`.
 
-It looks and types like a real terminal agent, answers every message with an echo, and can misbehave in known ways.
+    python -m agentd.testing.demo_agent [--mode MODE] [--delay SECONDS] [--settings FILE] [--resume SESSION]
+
+It looks and types like a real terminal agent, answers every message with an echo, and can misbehave in known ways. With
+settings it runs hooks; each prompt is then a turn with one use of a tool.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ import termios
 import threading
 import tty
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from agentd.agents.text import Envelope, parse
 from agentd.testing.answers import Answers
-from agentd.testing.composer import Composer
+from agentd.testing.composer import Composer, one_line
+from agentd.testing.hooks import Hooks
 from agentd.testing.keys import Key, KeyReader, Paste
 from agentd.testing.tui import Tui
 
@@ -26,6 +32,9 @@ MODES = {
     "echo": "answers at once",
     "slow": "works for --delay seconds on each prompt (2)",
     "asks-permission": "asks before each prompt; swallows pastes meanwhile",
+    "asks-late": "asks --delay seconds after a paste, before Enter",
+    "asks-twice": "asks before each prompt, and once more after a yes",
+    "asks-stubbornly": "asks before each prompt and takes no answer",
     "deaf": "looks ready and never reads",
     "never-ready": "never shows a composer",
     "crash": "exits with status 1 at the first prompt",
@@ -37,6 +46,8 @@ MODES = {
 }
 PROMPT = "demo> "
 QUESTION = "Allow? [y/N] "
+ASKS = "demo asks to run: "
+ASKED_LINES = 8
 SLOW_S = 2.0
 TICK_S = 0.01
 FLOOD_LINES = 20  # printed in each tick
@@ -46,18 +57,31 @@ BRACKETS_ON, BRACKETS_OFF = "\x1b[?2004h", "\x1b[?2004l"
 EXITS = {"crash": 1, "exit0": 0}
 
 
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    mode: str
+    delay_s: float = 0.0
+    settings: str = ""
+    resume: str = ""
+
+
 class DemoAgent:
     """The raw-mode program: the main thread reads and draws, another one works."""
 
-    def __init__(self, mode: str, delay_s: float, tui: Tui, environ: Mapping[str, str]) -> None:
-        self._mode = mode
-        self._delay_s = delay_s
+    def __init__(self, options: Options, tui: Tui, environ: Mapping[str, str]) -> None:
+        self._mode = options.mode
+        self._delay_s = options.delay_s
+        self._session = options.resume or f"demo-{os.getpid()}"
+        self._hooks = Hooks(options.settings, self._session)
+        self._resumed = bool(options.resume)
         self._tui = tui
         self._composer = Composer()
         self._keys = KeyReader()
         self._prompts: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._asked: list[str] = []  # prompts that wait for permission
-        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: one prompt is done
+        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: one prompt is done; ASKS: time to ask
         self._working = 0
         self._interrupted = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
@@ -69,7 +93,9 @@ class DemoAgent:
         threading.Thread(target=self._work, daemon=True).start()
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._tui.write(BRACKETS_ON)
-        self._tui.show(self._block(), [f"demo agent, mode {self._mode}: {MODES[self._mode]}"])
+        self._hooks.run("SessionStart", source="resume" if self._resumed else "startup")
+        again = f"; session {self._session} goes on" if self._resumed else ""
+        self._tui.show(self._block(), [f"demo agent, mode {self._mode}: {MODES[self._mode]}{again}"])
         while True:
             ready, _, _ = select.select([fd, self._wake_read], [], [], TICK_S if self._mode == "flood" else None)
             if self._wake_read in ready:
@@ -88,7 +114,7 @@ class DemoAgent:
 
     def _block(self) -> Sequence[str]:
         if self._asked:
-            return (QUESTION,)
+            return (*_asked(self._asked[-1]), QUESTION)
         composer = PROMPT + self._composer.shown
         return ("demo: working", composer) if self._working else (composer,)
 
@@ -98,6 +124,8 @@ class DemoAgent:
             self._answer_question(item, lines)
         elif isinstance(item, Paste):
             self._composer.paste(item.text)
+            if self._mode == "asks-late":
+                threading.Timer(self._delay_s, self._tell, (ASKS,)).start()
         elif item.char == ENTER:
             return self._submit(lines)
         elif item.char == CTRL_D and not self._composer.text:
@@ -126,8 +154,9 @@ class DemoAgent:
             return 0
         if self._mode in EXITS:
             return EXITS[self._mode]
-        if self._mode == "asks-permission":
-            self._asked.append(text)
+        if self._mode.startswith("asks-"):
+            self._asked += [text, f"{text} again"] if self._mode == "asks-twice" else [text]
+            self._hooks.run("PermissionRequest", tool_name="Echo", tool_input={"text": text})
         else:
             self._start(text)
         return None
@@ -136,12 +165,15 @@ class DemoAgent:
         """Take `y` or `n` (Enter is the default, no); like real agents it swallows everything else."""
         if not isinstance(item, Key) or item.char not in ("y", "Y", "n", "N", ENTER, CTRL_C):
             return
+        if self._mode == "asks-stubbornly":
+            return
         text = self._asked.pop()
-        if item.char in "yY":
-            lines.append(QUESTION + "yes")
+        allowed = item.char in "yY"
+        lines += [*_asked(text), QUESTION + ("yes" if allowed else "no")]
+        if allowed and not self._asked:
             self._start(text)
-        else:
-            lines.append(QUESTION + "no")
+        elif not allowed:
+            self._asked.clear()
 
     def _start(self, text: str) -> None:
         self._working += 1
@@ -153,6 +185,9 @@ class DemoAgent:
             line = self._said.get()
             if line is None:
                 self._working -= 1
+            elif line is ASKS:
+                self._asked.append(self._composer.text)
+                self._composer.clear()
             else:
                 lines.append(line)
         return lines
@@ -169,11 +204,24 @@ class DemoAgent:
         while True:
             text = self._prompts.get()
             self._interrupted.clear()
-            if self._interrupted.wait(self._delay_s):
+            if not self._turn(text):
                 self._say("demo: interrupted")
-            else:
-                self._answers.answer(text)
             self._tell(None)
+
+    def _turn(self, text: str) -> bool:
+        """Deal with a prompt and with what hooks bring; tell whether it came to its end."""
+        brought = self._hooks.run("UserPromptSubmit", prompt=text)
+        if self._interrupted.wait(self._delay_s):
+            return False
+        prolonged = False
+        while text:
+            self._answers.answer("\n".join(filter(None, [text, brought])))
+            brought = self._hooks.run("PostToolUse", tool_name="Echo", tool_input={"text": text})
+            if brought:
+                self._answers.answer(brought)
+            said = {"last_assistant_message": f"echoed {len(text)} characters", "stop_hook_active": prolonged}
+            text, brought, prolonged = self._hooks.run("Stop", **said), "", True
+        return True
 
     def _say(self, line: str) -> None:
         self._tell(line)
@@ -181,6 +229,18 @@ class DemoAgent:
     def _tell(self, line: str | None) -> None:
         self._said.put(line)
         os.write(self._wake_write, b".")
+
+
+def _asked(text: str) -> list[str]:
+    """Return what stands above the question: the bodies of a prompt, as commands that it wants to run.
+
+    Further lines are indented, so that none of them can look like a first one.
+    """
+    bodies = [item.body if isinstance(item, Envelope) else item.text for item in parse(text)]
+    first, *rest = "\n".join(bodies).split("\n")
+    shown = [ASKS + first, *(f"  {line}" for line in rest)]
+    cut = shown if len(shown) <= ASKED_LINES else [*shown[:ASKED_LINES], "  …"]
+    return [one_line(line) for line in cut]
 
 
 def _read(fd: int) -> bytes:
@@ -236,40 +296,44 @@ def _stay() -> None:
     signal.alarm(STUBBORN_S)
 
 
-def _in_raw_mode(fd: int, mode: str, delay_s: float, environ: Mapping[str, str]) -> int:
-    tui = Tui(sys.stdout.fileno())
+def _in_raw_mode(fd: int, options: Options, environ: Mapping[str, str]) -> int:
+    tui, mode = Tui(sys.stdout.fileno()), options.mode
     if mode == "deaf":
         return _deaf(tui)
     if mode == "never-ready":
         return _never_ready(fd, tui)
     if mode == "garbage":
         return _garbage(fd, tui)
-    status = DemoAgent(mode, delay_s, tui, environ).run(fd)
+    status = DemoAgent(options, tui, environ).run(fd)
     while mode == "stubborn":
         signal.pause()
     tui.write(BRACKETS_OFF)
     return status
 
 
-def _options(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, float]:
-    """Return mode and delay from arguments, else from the environment; raises SystemExit saying what is allowed."""
+def _options(words: Sequence[str], environ: Mapping[str, str]) -> Options:
+    """Return the arguments, modes and delays also from the environment; raises SystemExit saying what is allowed."""
     values = {"--mode": environ.get("AGENTD_DEMO_MODE", "echo"), "--delay": environ.get("AGENTD_DEMO_DELAY_S", "")}
+    values |= {"--settings": "", "--resume": ""}
     for word, value in zip(words[::2], [*words[1::2], ""], strict=False):
         if word not in values or not value:
-            raise SystemExit(f"usage: demo_agent [--mode {'|'.join(MODES)}] [--delay SECONDS]")
+            usage = f"[--mode {'|'.join(MODES)}] [--delay SECONDS] [--settings FILE] [--resume SESSION]"
+            raise SystemExit(f"usage: demo_agent {usage}")
         values[word] = value
     if values["--mode"] not in MODES:
         raise SystemExit(f"demo_agent: no mode {values['--mode']!a}; modes: {', '.join(MODES)}")
     default_s = SLOW_S if values["--mode"] == "slow" else 0.0
     try:
-        return values["--mode"], float(values["--delay"] or default_s)
+        delay_s = float(values["--delay"] or default_s)
     except ValueError:
         raise SystemExit(f"demo_agent: --delay {values['--delay']!a} is not a number") from None
+    return Options(values["--mode"], delay_s, values["--settings"], values["--resume"])
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the demo agent; returns its exit status."""
-    mode, delay_s = _options(words, environ)
+    options = _options(words, environ)
+    mode = options.mode
     fd = sys.stdin.fileno()
     if mode == "cooked" or not os.isatty(fd):
         return _cooked(Answers(environ, lambda line: print(line, flush=True)))
@@ -278,7 +342,7 @@ def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
     before = termios.tcgetattr(fd)
     tty.setraw(fd, termios.TCSANOW)
     try:
-        return _in_raw_mode(fd, mode, delay_s, environ)
+        return _in_raw_mode(fd, options, environ)
     finally:
         with contextlib.suppress(termios.error):  # the terminal is gone
             termios.tcsetattr(fd, termios.TCSANOW, before)

@@ -103,6 +103,11 @@ class Fleet:
         """Return what each living server's connections counted, and the index of the server."""
         return [{"index": index, **tmux.stats()} for index, tmux in self._living().items()]
 
+    async def price(self) -> None:
+        """Measure what a command in a process of its own takes at the moment, on each living server."""
+        for tmux in list(self._living().values()):
+            await tmux.price()
+
     @property
     def start_failures(self) -> int:
         """Return how many times a server could not be started."""
@@ -215,6 +220,10 @@ class Fleet:
             if tmux.server == server:
                 return [{**row, "server": index} for row in await tmux.sessions()]
         return None
+
+    async def attached(self) -> list[str]:
+        """Return the terminals of the people who are attached to any server."""
+        return [tty for ttys in (await self._from_each(Tmux.attached)).values() for tty in ttys]
 
     def attach_argv(self, ref: PaneRef) -> list[str]:
         """Return the command with which a person looks over the program's shoulder."""

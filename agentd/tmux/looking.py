@@ -57,6 +57,11 @@ class Looking:
         rows, _ = await self._calls.rows("list-sessions", "-f", NOT_HUB, "-F", SESSIONS_FORMAT)
         return [session_of(row) for row in rows]
 
+    async def attached(self) -> list[str]:
+        """Return the terminals of the people who are attached; our own connections have none."""
+        rows, _ = await self._calls.rows("list-clients", "-F", "#{client_tty}")
+        return [row for row in rows if row.startswith("/dev/")]
+
     async def _capture(self, ref: PaneRef, lines: int | None, *, escapes: bool) -> tuple[Reply, Facts]:
         words = ["capture-pane", "-p", "-J", "-t", ref.pane_id]
         words += ["-e"] if escapes else []

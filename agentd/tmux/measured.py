@@ -68,10 +68,10 @@ def _prefetch(cache: Cache) -> Reading:
 
 
 def _control_mode(fleet: Fleet) -> Reading:
-    """A command over a connection saves a process; what that takes was measured when the server was found."""
+    """A command over a connection saves a process; what that takes was measured just before."""
     rows = [(row, server["process_ms"]) for server in fleet.stats() for row in _for_commands(server)]
     uses = sum(row["commands"] for row, _ in rows)
-    saved_ms = sum(row["commands"] * (process_ms - row["p50_ms"]) for row, process_ms in rows)
+    saved_ms = sum(row["commands"] * (process_ms - row["each_ms"]) for row, process_ms in rows)
     faults = sum(row["timeouts"] for row, _ in rows)
     return Reading(uses, 0, faults, saved_ms / 1000 / uses if uses else 0.0)
 

@@ -23,6 +23,8 @@ class Meter:
         self.opened = 0
         self._recent_s: deque[float] = deque(maxlen=_RECENT)
         self._ordered_s: list[float] | None = None  # the same, sorted; kept, for most are idle between two looks
+        self._served_s: deque[float] = deque(maxlen=_RECENT)  # without the time behind the command before
+        self._heard_s = 0.0
 
     def sent(self) -> float:
         """Count a command; return the time, to be given back with its outcome."""
@@ -32,6 +34,8 @@ class Meter:
     def answered(self, sent_s: float, heard_s: float, *, ok: bool) -> None:
         """Count an answer."""
         self._recent_s.append(heard_s - sent_s)
+        self._served_s.append(heard_s - max(sent_s, self._heard_s))
+        self._heard_s = heard_s
         self._ordered_s = None
         self.errors += not ok
         self._breaker.answered(heard_s)
@@ -53,6 +57,7 @@ class Meter:
             "errors": self.errors,
             "timeouts": self.timeouts,
             "reconnects": max(0, self.opened - 1),
+            "each_ms": _quantile_ms(sorted(self._served_s), 0.5),
             "p50_ms": _quantile_ms(self._ordered_s, 0.5),
             "p99_ms": _quantile_ms(self._ordered_s, 0.99),
         }

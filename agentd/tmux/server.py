@@ -11,6 +11,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -201,6 +202,11 @@ class ServerPlace:
         with os.fdopen(open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
             file.write("\n".join(["# written by agentd at every start; changes are lost", *lines, ""]))
         Path(temporary).replace(self._conf)
+
+    async def price(self) -> None:
+        """Measure what a command in a process of its own takes."""
+        with suppress(TmuxUnavailable):  # then it has no price, and whoever needs it is told
+            await self._ask("display-message", "-p", "", anything=True)
 
     async def _ask(self, *arguments: str, anything: bool = False) -> Answer:
         """Run one tmux command in a process of its own; with `anything` an error is an answer like another."""

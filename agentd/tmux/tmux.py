@@ -142,6 +142,11 @@ class Tmux:
         """Start programs side by side, or one after the other."""
         self._starting.parallel(on=on)
 
+    async def price(self) -> None:
+        """Measure what a command in a process of its own takes at the moment; a server that is gone has no price."""
+        if self._control:
+            await self._place.price()
+
     def stats(self) -> dict[str, Any]:
         """Return what was counted: of this life of the server, but events and orphans since the start."""
         pool = self._calls.pool
@@ -216,6 +221,10 @@ class Tmux:
     async def sessions(self) -> list[dict[str, Any]]:
         """Return every session but the hub: id, name, windows, panes, activity (seconds since 1970)."""
         return await self._looking.sessions()
+
+    async def attached(self) -> list[str]:
+        """Return the terminals of the people who are attached."""
+        return await self._looking.attached()
 
     def attach_argv(self, ref: PaneRef) -> list[str]:
         """Return the command with which a person looks over the program's shoulder."""

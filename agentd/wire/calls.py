@@ -21,6 +21,7 @@ MessageId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}$(?!\n)", description=
 TakenId = Annotated[
     str, Meta(min_length=2, max_length=32, description="message id, or id#attempt of one that was taken")
 ]
+LeaseId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}#[0-9]{1,6}$(?!\n)", description="id#attempt of a message")]
 Lease = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Offset = Annotated[int, Meta(ge=0, le=(1 << 62), description="a place in a transcript or file")]
@@ -80,6 +81,12 @@ class OneTarget(Params):
     target: Target
 
 
+class Respawn(OneTarget):
+    """One ended agent; fresh: its program begins a session of its own instead of going on with the last one."""
+
+    fresh: bool = False
+
+
 class Stop(Params):
     """Which agents to end; force kills at once."""
 
@@ -92,6 +99,19 @@ class Keys(Params):
 
     target: Target
     keys: Annotated[list[Annotated[str, Meta(min_length=1, max_length=32)]], Meta(min_length=1, max_length=100)]
+
+
+class Approve(Params):
+    """Whose permission prompts; prompt: its id, as agents.list shows it, of one agent's; another one is left alone."""
+
+    target: Target
+    prompt: Annotated[str, Meta(pattern=r"^[0-9a-f]{10}$(?!\n)")] | None = None
+
+
+class Deny(Approve, kw_only=True):
+    """The same; the reason is sent to the agent and written down."""
+
+    reason: Annotated[str, Meta(max_length=2000)] = ""
 
 
 class Capture(Cached, kw_only=True):
@@ -108,6 +128,13 @@ class AgentsWait(Params):
     target: Target
     until: Literal["starting", "idle", "working", "waiting", "stopped", "failed", "exit", "reply"]
     timeout_s: Seconds = 300.0
+
+
+class AgentsReport(Params):
+    """An event of a hook of the caller's own program, and what the program gave the hook to read, as it came."""
+
+    event: Annotated[str, Meta(max_length=100)] = ""
+    payload: Annotated[str, Meta(max_length=1_000_000)] = ""
 
 
 class Send(Params):
@@ -150,11 +177,15 @@ class MessagesWait(Params):
 
 
 class Inbox(Params):
-    """The caller's inbox, or (operator) an agent's; reading one's own marks it delivered. all: ended ones too."""
+    """The caller's inbox, or (operator) an agent's; reading one's own marks it delivered. all: ended ones too.
+
+    wait_s: when nothing new is in one's own, so long for a message to come.
+    """
 
     target: Target | None = None
     all: bool = False
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    wait_s: Seconds = 0.0
 
 
 class Ids(Params):
@@ -184,12 +215,28 @@ class Ack(Params):
     all: bool = False
 
 
+class Done(Params):
+    """Messages the caller has in hand, by id or lease; none: all that were delivered to it.
+
+    result: what each sender is answered with before they are acknowledged; a message that is an answer gets none.
+    """
+
+    ids: Annotated[list[TakenId], Meta(max_length=1000)] = []
+    result: Body = ""
+
+
 class Nack(Params):
     """Give messages back; they are offered again after the delay."""
 
     ids: Annotated[list[TakenId], Meta(min_length=1, max_length=10_000)]
     delay_s: Seconds = 0.0
     detail: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Confirm(Params):
+    """Messages by the lease that came with them."""
+
+    ids: Annotated[list[LeaseId], Meta(min_length=1, max_length=1000)]
 
 
 class Dead(Params):
@@ -346,17 +393,22 @@ _TABLE = (
     Call("daemon.shutdown", Shutdown, "Stop the daemon."),
     Call("daemon.metrics", Nothing, "Return counters and gauges.", writes=False),
     Call("config.show", Nothing, "Return each setting, its value and where it came from.", writes=False),
+    Call("notify.test", Nothing, "Run the commands of the configuration's [hooks] once, with an example."),
     Call("agents.spawn", Spawn, "Start agents."),
     Call("agents.list", AgentsList, "List agents.", agent_may=True, writes=False),
     Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
     Call("agents.explain", OneTarget, "Say why an agent is thought to be in its state.", agent_may=True, writes=False),
     Call("agents.stop", Stop, "Stop agents."),
-    Call("agents.respawn", OneTarget, "Start an ended agent again under its identity."),
+    Call("agents.respawn", Respawn, "Start an ended agent again under its identity."),
     Call("agents.keys", Keys, "Press keys in an agent's terminal."),
     Call("agents.interrupt", OneTarget, "Interrupt what an agent is doing."),
+    Call("agents.approve", Approve, "Let agents do what they ask permission for."),
+    Call("agents.deny", Deny, "Deny agents what they ask permission for."),
     Call("agents.capture", Capture, "Return what is on an agent's screen.", writes=False),
+    Call("agents.answer", OneTarget, "Return an agent's last answer, whole, as its program told it.", writes=False),
     Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
     Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),
+    Call("agents.report", AgentsReport, "Take in what a hook of the caller's program says.", agent_may=True),
     Call("agents.follow", AgentsFollow, "Stream what an agent prints.", writes=False, stream=True),
     Call("agents.transcript", Transcript, "Return what an agent printed.", writes=False),
     Call("agents.own_log", OwnLog, "Return what an agent's program itself wrote down of its session.", writes=False),
@@ -369,6 +421,8 @@ _TABLE = (
     Call("messages.take", Take, "Take the next messages, for a time.", agent_may=True),
     Call("messages.extend", Extend, "Hold taken messages longer.", agent_may=True),
     Call("messages.ack", Ack, "Say that messages were dealt with.", agent_may=True),
+    Call("messages.done", Done, "Answer messages in hand with a result and acknowledge them.", agent_may=True),
+    Call("messages.confirm", Confirm, "Say that taken messages reached the caller's program.", agent_may=True),
     Call("messages.nack", Nack, "Give messages back.", agent_may=True),
     Call("messages.dead", Dead, "List dead letters.", writes=False),
     Call("messages.retry", Ids, "Offer dead letters again."),

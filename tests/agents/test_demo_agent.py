@@ -16,7 +16,7 @@ from agentd.agents.text import render
 from agentd.records import Message, MessageState
 from agentd.testing.demo_agent import MODES
 
-READS = sorted(set(MODES) - {"deaf", "never-ready", "garbage", "cooked", "stubborn"})
+READS = sorted(set(MODES) - {"deaf", "never-ready", "garbage", "cooked", "stubborn", "asks-late"})
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,9 +11,13 @@ import msgspec
 import pytest
 
 from agentd.agents.profile import Profiles, read_profile
+from agentd.agents.toml_lines import line_of
 from agentd.errors import InvalidValue, NotFound
 
 HEAD = 'command = "x"\n'
+SHELLS = ("sh", "shell", "zsh")
+AGENTS = ("aider", "claude", "codex", "gemini", "goose", "opencode", "pi")
+OURS = sorted((*AGENTS, *SHELLS, "demo", "generic"))
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +26,9 @@ def built_in() -> Profiles:
 
 
 def test_the_profiles_we_ship(built_in: Profiles) -> None:
-    assert built_in.names() == ["demo", "generic", "sh", "shell", "zsh"]
+    assert built_in.names() == OURS
     for row in built_in.rows():
-        assert row.keys() == {"name", "doc", "origin", "command", "delivery"}
+        assert row.keys() == {"name", "doc", "version", "origin", "command", "delivery", "error"}
         assert row["doc"]
         assert row["origin"] == "built-in"
     assert built_in.get("demo").argv()[0] == sys.executable
@@ -32,7 +37,27 @@ def test_the_profiles_we_ship(built_in: Profiles) -> None:
     assert not built_in.get("shell").batches
 
 
-@pytest.mark.parametrize("name", ["demo", "generic", "sh", "shell", "zsh"])
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_real_agents_profile_says_what_a_message_to_it_needs(built_in: Profiles, name: str) -> None:
+    profile = built_in.get(name)
+    assert profile.boot.settle_ms >= 300  # a composer is drawn before what may come after it
+    assert profile.input.envelope == "header"  # a body that begins with `!` or `/` is never a command
+    assert profile.input.composer is not None
+    assert not any("yolo" in word or "dangerous" in word or "bypass" in word for word in profile.args)
+    assert profile.stop.text
+    assert "C-c" not in profile.stop.keys  # it ends some of them, and others take it for an answer
+    assert "C-c" not in profile.input.clear_keys
+    assert all(rule.reason for rule in profile.rules)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_what_asks_is_looked_for_before_what_works_and_what_is_idle(built_in: Profiles, name: str) -> None:
+    order = {"waiting": 0, "working": 1, "idle": 2, "draft": 3, "starting": 3}
+    states = [rule.state for rule in built_in.get(name).rules if rule.screen or rule.title]
+    assert states == sorted(states, key=lambda state: order[state])
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_a_profiles_data_is_plain_and_makes_the_same_profile(built_in: Profiles, name: str) -> None:
     profile = built_in.get(name)
     data = msgspec.msgpack.decode(msgspec.msgpack.encode(profile.data()))
@@ -42,7 +67,7 @@ def test_a_profiles_data_is_plain_and_makes_the_same_profile(built_in: Profiles,
 def test_an_unknown_profile_is_not_found_and_the_known_ones_are_named(built_in: Profiles) -> None:
     with pytest.raises(NotFound) as caught:
         built_in.get("shel")
-    assert caught.value.hint == "profiles: demo, generic, sh, shell, zsh"
+    assert caught.value.hint == f"profiles: {', '.join(OURS)}"
 
 
 def test_a_users_profile_overrides_ours_by_name(tmp_path: Path) -> None:
@@ -68,19 +93,22 @@ def test_a_users_profile_overrides_ours_by_name(tmp_path: Path) -> None:
         (HEAD + '[input]\nenvelope = "x"', "input.envelope: Invalid enum value 'x'"),
         (HEAD + "[input]\nenter_delay_ms = -1", "input.enter_delay_ms: Expected `int` >= 0"),
         (HEAD + '[input]\ncomposer = "x"', "input: `composer` needs a group (?P<text>...)"),
-        (HEAD + '[[rules]]\nstate = "idl"', "rules[0].state: Invalid enum value 'idl'"),
-        (HEAD + '[[rules]]\nscreen = "x"', "rules[0]: missing required field `state`"),
-        (HEAD + '[[rules]]\nstate = "idle"\nunless = "x"', "rules[0]: there is no key `unless`"),
-        (HEAD + '[[rules]]\nstate = "idle"\ntail = 0', "rules[0].tail: Expected `int` >= 1"),
-        (HEAD + '[[rules]]\nstate = "idle"\nscreen = 1', "rules[0].screen: Expected a regular expression"),
+        (HEAD + '[[rules]]\nstate = "idl"', "rules[1].state: Invalid enum value 'idl'"),
+        (HEAD + '[[rules]]\nscreen = "x"', "rules[1]: missing required field `state`"),
+        (HEAD + '[[rules]]\nstate = "idle"\nunless = "x"', "rules[1]: there is no key `unless`"),
+        (HEAD + '[[rules]]\nstate = "idle"\ntail = 0', "rules[1].tail: Expected `int` >= 1"),
+        (HEAD + '[[rules]]\nstate = "idle"\nscreen = 1', "rules[1].screen: Expected a regular expression"),
         (
             HEAD + '[[rules]]\nstate = "idle"\nscreen = "("',
-            "rules[0].screen: the pattern '(' is not valid: missing ), unterminated subpattern at position 0",
+            "rules[1].screen: the pattern '(' is not valid: missing ), unterminated subpattern at position 0",
         ),
         (
             HEAD + '[[rules]]\nstate = "idle"\nnot = "(a+)+b"',
-            "rules[0].not: the pattern '(a+)+b' has a repeat within a repeat; some screens would take it hours",
+            "rules[1].not: the pattern '(a+)+b' has a repeat within a repeat; some screens would take it hours",
         ),
+        (HEAD + '[[rules]]\nstate = "idle"\n[[rules]]\nstate = "idle"\ntail = 0', "rules[2].tail: Expected `int` >= 1"),
+        (HEAD + '[[rules]]\nstate = "idle"\nregion = "top"', "rules[1].region: Invalid enum value 'top'"),
+        (HEAD + '[[rules]]\nstate = "idle"\nregion = "bare"', "rules[1].region: `bare` needs `input.composer`"),
         (HEAD + 'name = "y"', "`name` is 'y'"),
     ],
 )
@@ -88,8 +116,8 @@ def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, mess
     path = tmp_path / "x.toml"
     path.write_text(text)
     with pytest.raises(InvalidValue) as caught:
-        Profiles.load(str(tmp_path))
-    assert caught.value.message == f"{path}: {message}"
+        Profiles.load(str(tmp_path)).get("x")
+    assert re.sub(r"^(.*?\.toml), line \d+: ", r"\1: ", caught.value.message) == f"{path}: {message}"
     assert caught.value.hint
 
 
@@ -98,10 +126,12 @@ def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, mess
 )
 def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(InvalidValue) as caught:
-        Profiles.load(str(tmp_path))
-    assert str(tmp_path / name) in caught.value.message
-    assert "\n" not in caught.value.message
+    profiles = Profiles.load(str(tmp_path))
+    assert profiles.names() == OURS
+    (row,) = [row for row in profiles.rows() if row["error"]]
+    assert row["origin"] == str(tmp_path / name)
+    assert row["origin"] in row["error"]
+    assert "\n" not in row["error"]
 
 
 @pytest.mark.parametrize(
@@ -118,3 +148,87 @@ def test_a_pattern_that_could_run_for_ever_is_refused(pattern: str) -> None:
 def test_an_ordinary_pattern_is_taken(pattern: str) -> None:
     profile = read_profile("x", f"{HEAD}[[rules]]\nstate = 'idle'\nscreen = '{pattern}'", "x.toml")
     assert profile.rules[0].screen is not None
+
+
+LINES = """# a profile
+command = "x"
+doc = 'has [input] in it'
+
+[input]  # how it is typed into
+envelope = "header"
+
+[[rules]]
+state = "idle"
+
+[[ rules ]]
+# a remark: screen = "no"
+state = "working"
+"screen" = "("
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("command", 2),
+        ("input.envelope", 6),
+        ("input.colour", 5),
+        ("rules[0].state", 9),
+        ("rules[1].state", 13),
+        ("rules[1].screen", 14),
+        ("rules[1]", 11),
+        ("input", 5),
+        ("rules[7].state", None),
+        ("answers.allow[2]", None),
+        ("colour", None),
+    ],
+)
+def test_the_line_of_a_key(key: str, line: int | None) -> None:
+    assert line_of(LINES, key) == line
+
+
+def test_a_bad_rule_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(LINES)
+    with pytest.raises(InvalidValue) as caught:
+        Profiles.load(str(tmp_path)).get("x")
+    assert caught.value.message.startswith(f"{tmp_path}/x.toml, line 14: rules[2].screen: the pattern '(' is not valid")
+
+
+def test_a_bad_file_stands_in_nobodys_way_and_is_not_replaced_by_ours(tmp_path: Path) -> None:
+    (tmp_path / "good.toml").write_text(HEAD)
+    (tmp_path / "shell.toml").write_text("command = ")
+    profiles = Profiles.load(str(tmp_path))
+    assert profiles.get("good").command == "x"
+    assert "shell" not in profiles.names()
+    with pytest.raises(InvalidValue, match=r"shell\.toml is not TOML"):
+        profiles.get("shell")
+    assert profiles.get("sh").command == "sh"
+
+
+def test_reading_again_keeps_what_a_bad_file_said_before(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(HEAD)
+    profiles = Profiles.load(str(tmp_path))
+    path.write_text("command = 3")
+    (tmp_path / "shell.toml").write_text("nonsense")
+    profiles.shelf = profiles.read()
+    assert profiles.get("mine").command == "x"
+    assert profiles.problem("mine") is not None
+    assert profiles.origin("shell") == "built-in"  # it was in force until now
+    path.write_text('command = "y"')
+    profiles.shelf = profiles.read()
+    assert (profiles.get("mine").command, profiles.problem("mine")) == ("y", None)
+    path.unlink()
+    profiles.shelf = profiles.read()
+    with pytest.raises(NotFound):
+        profiles.get("mine")
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "dir.toml").mkdir()
+    (tmp_path / "nothing.toml").symlink_to(tmp_path / "gone")
+    (tmp_path / "huge.toml").touch()
+    os.truncate(tmp_path / "huge.toml", 1 << 40)
+    profiles = Profiles.load(str(tmp_path))
+    assert {Path(row["origin"]).stem for row in profiles.rows() if row["error"]} == {"pipe", "dir", "nothing", "huge"}

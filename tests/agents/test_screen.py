@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from panes import BUILT_IN, Pane, Seen, Tmux, tmux_server
 
 from agentd.agents.profile import read_profile
-from agentd.agents.screen import MAX_LINE_CHARS, classify
+from agentd.agents.screen import MAX_LINE_CHARS, MAX_LINES, classify
 from agentd.records import AgentState
 
 RULES = """
@@ -42,6 +42,43 @@ screen = '^>'
 tail = 1
 """
 PROFILE = read_profile("x", RULES, "x.toml")
+BOXED = read_profile(
+    "x",
+    """
+command = "x"
+[input]
+composer = '^(?P<text>┃(?:(?!\\n[^┃])[\\s\\S])*)\\n╹▀+(?=[^\\n]*(?:\\n[^\\n]*)?\\Z)'
+frame = "┃"
+hint = 'Ask anything'
+[[rules]]
+state = "waiting"
+region = "bare"
+screen = 'Allow'
+[[rules]]
+state = "working"
+region = "above"
+tail = 2
+screen = 'spins'
+[[rules]]
+state = "working"
+region = "below"
+screen = 'esc'
+[[rules]]
+state = "idle"
+region = "below"
+""",
+    "x.toml",
+)
+# What begins a box, a dialog or a spinner somewhere: 200 lines of one of them are the most work for a rule.
+BOXES = {
+    "rules": "─" * 120 + "\n",
+    "claude": "❯ 1. Yes\n",
+    "codex": "› 1. Yes · a\n\n  ",
+    "opencode": "  ┃  △ \n",
+    "gemini": "▄" * 120 + "\n > ",
+    "aider": "─" * 120 + "\n> (Y)es/(N)o [Yes]: ",
+    "errors": "● API Error 429\n■ usage limit\n✕ quota\nlitellm.RateLimitError",
+}
 
 
 @pytest.mark.parametrize(
@@ -67,6 +104,7 @@ def test_the_first_rule_that_matches_decides(seen: Seen, state: str | None, rule
 def test_a_verdict_says_by_which_line() -> None:
     verdict = classify(PROFILE, Seen("first\ncc a.c   \nok"))
     assert (verdict.reason, verdict.evidence) == ("it builds", "cc a.c")
+    assert classify(PROFILE, Seen("x", title="busy: 3 s")).evidence == "busy: 3 s"
     unknown = classify(PROFILE, Seen("first\nlast\n\n"))
     assert (unknown.reason, unknown.evidence) == ("no rule of its profile knows this screen", "last")
 
@@ -78,6 +116,48 @@ def test_text_in_the_composer_is_a_draft_whatever_the_rule_says() -> None:
     assert classify(PROFILE, Seen("Allow\n> x")).composer is None
 
 
+@pytest.mark.parametrize(
+    ("text", "state", "rule", "draft"),
+    [
+        ("Allow?", "waiting", "rules[1] waiting", False),
+        ("Allow?\n┃\n╹▀▀▀", "idle", "rules[4] idle", False),  # said, not asked: the composer is there
+        ("┃ Allow\n╹▀▀▀", "idle", "rules[4] idle", True),
+        ("spins\n\n\nx\n\n┃\n╹▀▀▀", "working", "rules[2] working", False),  # lines that are not blank are counted
+        ("spins\ny\nx\n┃\n╹▀▀▀", "idle", "rules[4] idle", False),
+        ("esc\n┃ esc\n╹▀▀▀\nesc", "working", "rules[3] working", True),
+        ("esc\n┃ esc\n╹▀▀▀\n", "idle", "rules[4] idle", True),
+        ("┃ Ask anything\n╹▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀", "idle", "rules[4] idle", False),
+        ("┃ Ask anything else\n╹▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀", "idle", "rules[4] idle", True),
+        ("┃      sidebar\n╹▀▀▀  sidebar", "idle", "rules[4] idle", False),
+        ("┃ 漢  sidebar\n╹▀▀▀▀  sidebar", "idle", "rules[4] idle", True),
+        ("nothing of it", None, "", False),
+    ],
+)
+def test_rules_look_at_the_region_they_name(text: str, state: str | None, rule: str, draft: bool) -> None:
+    verdict = classify(BOXED, Seen(text))
+    assert (verdict.state, verdict.rule, verdict.composer is not None and bool(verdict.composer.strip())) == (
+        state,
+        rule,
+        draft,
+    )
+
+
+def test_the_frame_of_a_composer_and_what_stands_beside_it_is_not_typed() -> None:
+    assert classify(BOXED, Seen("┃ one\n┃\n┃ ┃two\n╹▀▀▀▀▀")).composer == " one\n\n ┃two"
+    assert classify(BOXED, Seen("┃ 漢字    side\n╹▀▀▀▀▀▀▀▀ side")).composer == " 漢字   "
+
+
+def test_what_is_faint_in_a_composer_is_no_draft() -> None:
+    shown, solid = "┃ hint\n╹▀▀▀▀▀", "┃     \n╹▀▀▀▀▀"
+    assert classify(BOXED, Seen(shown)).draft
+    assert not classify(BOXED, Seen(shown), solid).draft
+    assert classify(BOXED, Seen(shown), "┃ hi  \n╹▀▀▀▀▀").composer == " hi  "
+
+
+def test_no_more_is_looked_at_than_any_rule_can_see() -> None:
+    assert classify(PROFILE, Seen("Allow\n" + "x\n" * MAX_LINES)).state is None
+
+
 @given(st.text(st.characters(codec=None)), st.text(max_size=20), st.sampled_from(BUILT_IN.names()))
 def test_no_screen_makes_it_fail(text: str, title: str, name: str) -> None:
     verdict = classify(BUILT_IN.get(name), Seen(text, title=title, command="bash"))
@@ -85,7 +165,7 @@ def test_no_screen_makes_it_fail(text: str, title: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN.names())
-@pytest.mark.parametrize("kind", ["noise", "prompts", "blanks", "passwords"])
+@pytest.mark.parametrize("kind", ["noise", "prompts", "blanks", "passwords", *BOXES])
 def test_a_hostile_screen_is_read_in_bounded_time(name: str, kind: str) -> None:
     noise = random.Random(1)
     line = {
@@ -93,9 +173,11 @@ def test_a_hostile_screen_is_read_in_bounded_time(name: str, kind: str) -> None:
         "prompts": "$ " * 100_000,
         "blanks": "x" + " " * 200_000 + "x",
         "passwords": "password" * 50_000,
+        **{kind: text + "x" * 990 for kind, text in BOXES.items()},
     }[kind]
+    screen = "\n".join([line] * 300) if kind in BOXES else "\n".join([line] * 20)
     started = time.thread_time()
-    classify(BUILT_IN.get(name), Seen("\n".join([line] * 20), command="bash"))
+    classify(BUILT_IN.get(name), Seen(screen, command="bash", title="⠋ " * 1000))
     assert time.thread_time() - started < 1.0
 
 

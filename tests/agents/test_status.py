@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentd.agents.screen import Verdict
-from agentd.agents.status import QUIET_UNKNOWN_S, Status
+from agentd.agents.status import FLIP_S, QUIET_UNKNOWN_S, Status
 from agentd.records import AgentState
 
 IDLE = Verdict(AgentState.IDLE, "the prompt is empty", "rules[1] idle")
@@ -67,12 +67,16 @@ def test_an_unknown_screen_is_working_first_and_then_a_matter_for_a_person():
     status = running()
     status.see(IDLE, 0.0)
     status.see(UNKNOWN, 1.0)
+    assert not status.deliverable
+    assert status.look_again_in_s(1.0) == pytest.approx(FLIP_S)
+    status.see(UNKNOWN, 1.0 + FLIP_S)
     assert status.opinion.state is AgentState.WORKING
-    assert status.look_again_in_s(1.0) == QUIET_UNKNOWN_S
+    assert status.look_again_in_s(1.0 + FLIP_S) == pytest.approx(QUIET_UNKNOWN_S - FLIP_S)
     status.see(UNKNOWN, 1.0 + QUIET_UNKNOWN_S)
     assert status.opinion.state is AgentState.WAITING
     assert "a person should look" in status.opinion.reason
     status.see(WORKING, 20.0)
+    status.see(WORKING, 20.0 + FLIP_S)
     assert status.opinion.state is AgentState.WORKING
 
 
@@ -80,4 +84,5 @@ def test_see_tells_whether_anything_changed():
     status = running()
     assert status.see(IDLE, 0.0)
     assert not status.see(IDLE, 1.0)
-    assert status.see(WORKING, 2.0)
+    assert not status.see(WORKING, 2.0)
+    assert status.see(WORKING, 2.0 + FLIP_S)

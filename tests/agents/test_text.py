@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from panes import BUILT_IN
 
-from agentd.agents.text import REPLACEMENT, Envelope, PlainText, Prompt, parse, render, sanitise
+from agentd.agents.text import BROUGHT, REPLACEMENT, Envelope, PlainText, Prompt, bundle, parse, render, sanitise
 from agentd.records import Message, MessageState
 
 SHELL, SH, DEMO = (BUILT_IN.get(name) for name in ("shell", "sh", "demo"))
@@ -148,3 +148,23 @@ def test_plain_text_keeps_its_place() -> None:
         Envelope("m1", "a", "x"),
         PlainText("\nbye"),
     ]
+
+
+@given(st.lists(BODIES, min_size=1, max_size=20), st.integers(4000, 9000))
+def test_what_a_hook_brings_is_read_back_within_its_room(bodies: list[str], most_bytes: int) -> None:
+    """Each message once, in order, whole or as a pointer; nothing in it passes for another."""
+    given_ = [message(body, f"m{n:012}") for n, body in enumerate(bodies)]
+    text = bundle(given_, as_is, most_bytes)
+    assert len(text.encode()) <= most_bytes
+    first, *found = parse(text)
+    assert first == PlainText(BROUGHT)
+    assert [item.id for item in found if isinstance(item, Envelope)] == [each.id for each in given_]
+    for item, body in zip(found, bodies, strict=True):
+        assert isinstance(item, Envelope)
+        assert item.pointer_bytes is not None or item.body == sanitise(body)
+
+
+def test_the_largest_become_pointers_first() -> None:
+    bodies = ["a" * 3000, "b" * 5000, "c" * 100, "d" * 3000]
+    found = parse(bundle([message(body, f"m{n:012}") for n, body in enumerate(bodies)], as_is, 8000))
+    assert [getattr(item, "pointer_bytes", None) for item in found[1:]] == [None, 5000, None, None]

@@ -24,9 +24,13 @@ LEAST: dict[str, dict[str, Any]] = {
     **{f"messages.{verb}": IDS for verb in ("ack", "nack", "extend", "retry", "drop")},
     **{
         f"agents.{verb}": NOBODY
-        for verb in ("get", "explain", "respawn", "interrupt", "capture", "follow", "transcript", "own_log")
+        for verb in ("get", "explain", "respawn", "interrupt", "capture", "answer", "follow", "transcript", "own_log")
     },
+    **{f"agents.{verb}": NOBODY for verb in ("approve", "deny")},
+    "notify.test": {},
     **{f"teams.{verb}": {"team": "nobody"} for verb in ("get", "down")},
+    "agents.report": {},
+    "messages.confirm": {"ids": ["m000000000#1"]},
     "agents.spawn": {"profile": "nothing"},
     "agents.stop": {"targets": ["nobody"]},
     "agents.keys": {"target": "nobody", "keys": ["Enter"]},
@@ -36,6 +40,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "messages.get": {"id": "m000000000"},
     "messages.thread": {"id": "m000000000"},
     "messages.wait": {"id": "m000000000", "until": "acked", "timeout_s": 0.1},
+    "messages.done": {},
     "messages.search": {"query": "word"},
     "messages.reindex": {},
     "loops.reset": {},

@@ -73,22 +73,26 @@ EXPLAINED = {
     "id": "a1",
     "name": "lead",
     "state": "idle",
+    "waits_for": "",
     "reason": "prompt",
+    "source": "screen",
     "rule": "rules[1] idle",
     "evidence": "$ ",
     "age_s": 0.2,
+    "since_s": 3.0,
     "draft": False,
     "would_change": "a message",
 }
 KEPT = {"first": 0, "end": 9_000_000, "size_bytes": 1_200_000}
 SHOWN = {
     **AGENT,
+    "resume_id": "s-1",
+    "log_path": "/log",
     "env": {"A": "1"},
     "created_at": 1.0,
     "attach": ["true"],
     "messages": {"acked": 3, "dead": 0},
     "transcript": KEPT,
-    "log_path": "/log",
 }
 PRINTED = {
     "id": "a1",
@@ -118,6 +122,20 @@ FOUND = {
     "left_out": 0,
     "indexed_behind": 0,
 }
+ASKING = {
+    "state": "waiting",
+    "waits_for": "permission",
+    "reason": "it asks",
+    "prompt": "0123456789",
+    "asks": "git push",
+}
+APPROVED = {
+    "answered": [
+        {"id": "a1", "name": "lead", "answer": "approve", "prompt": "0123456789", "asks": "git push", "then": "working"}
+    ],
+    "failed": [],
+}
+DENIED = {"answered": [{**APPROVED["answered"][0], "answer": "deny", "asks": ""}], "failed": []}
 STOPPED = {"id": "a1", "name": "lead", "state": "stopped", "kept": 2}
 DONE = {"done": ["m1"], "failed": []}
 EVENT = {"id": 4, "type": "agent.state", "at": 1.0, "data": {"agent": "a1", "state": "idle", "reason": "the prompt"}}
@@ -132,13 +150,21 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("show lead", "agents.get", {"target": "lead"}, SHOWN, "own log      /log"),
     ("explain lead", "agents.explain", {"target": "lead"}, EXPLAINED, "rules[1] idle"),
     ("read lead --lines 5", "agents.capture", {"target": "lead", "lines": 5}, {"text": "$ ls\n"}, "$ ls"),
+    ("read lead --answer", "agents.answer", {"target": "lead"}, {"id": "a1", "text": "all of it"}, "all of it"),
     ("wait lead --for idle --timeout 9", "agents.wait", {"target": "lead", "until": "idle", "timeout_s": 9}, {"agent": AGENT}, "idle"),
     ("wait lead --for reply", "agents.wait", {"target": "lead", "until": "reply"}, {"agent": AGENT, "message": MESSAGE}, "done"),
     ("attach lead --json", "agents.get", {"target": "lead"}, SHOWN, "attach"),
     ("keys lead C-c Enter", "agents.keys", {"target": "lead", "keys": ["C-c", "Enter"]}, {"pressed": 2}, "C-c"),
+    ("approve", "agents.list", {"state": "waiting"}, {"agents": [{**AGENT, **ASKING}]}, "git push"),
+    ("approve", "agents.list", {"state": "waiting"}, {"agents": []}, "no agent waits"),
+    ("approve lead --prompt 0123456789", "agents.approve", {"target": "lead", "prompt": "0123456789"}, APPROVED, "approved lead: git push"),
+    ("deny lead --reason no", "agents.deny", {"target": "lead", "reason": "no"}, DENIED, "denied lead"),
+    ("notify test", "notify.test", {}, {"hooks": [{"hook": "on_state", "command": ["sh"], "took_ms": 3, "error": None, "output": "hi"}]}, "well"),
+    ("notify test", "notify.test", {}, {"hooks": []}, "no hook is set"),
     ("interrupt lead", "agents.interrupt", {"target": "lead"}, {"pressed": 1}, "interrupted"),
     ("stop lead @crew --force", "agents.stop", {"targets": ["lead", "@crew"], "force": True}, {"stopped": [STOPPED], "failed": []}, "2 messages"),
     ("respawn lead", "agents.respawn", {"target": "lead"}, {"agent": AGENT}, "lead is idle"),
+    ("respawn lead --fresh", "agents.respawn", {"target": "lead", "fresh": True}, {"agent": AGENT}, "lead is idle"),
     ("whoami", "agents.whoami", {}, {"role": "operator", "id": None, "name": "operator"}, "operator"),
     ("send lead hi --key k --priority high --ttl 5 --reply-to m0", "messages.send", {"to": "lead", "body": "hi", "key": "k", "priority": "high", "ttl_s": 5, "reply_to": "m0"}, RECEIPT, "m1 to lead: accepted"),
     ("inbox lead --all --limit 5", "messages.inbox", {"target": "lead", "all": True, "limit": 5}, {"messages": [MESSAGE]}, "done"),
@@ -173,7 +199,8 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("team ls", "teams.list", {}, {"teams": []}, "team up"),
     ("team show crew", "teams.get", {"team": "crew"}, {"name": "crew", "cwd": "/", "agents": [AGENT]}, "lead"),
     ("team down crew", "teams.down", {"team": "crew"}, {"stopped": [STOPPED], "failed": []}, "1 stopped"),
-    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type"}]}, "built-in"),
+    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type", "version": "3.2", "error": None}]}, "3.2"),
+    ("profile ls", "profiles.list", {}, {"profiles": [{"name": "x", "doc": "", "origin": "/x.toml", "command": [], "delivery": "", "version": "", "error": "/x.toml, line 3: bad"}]}, "not taken: /x.toml, line 3: bad"),
     ("profile show sh", "profiles.get", {"name": "sh"}, {"name": "sh", "command": "sh"}, '"command": "sh"'),
     ("events --since 3 --types agent.state", "events.list", {"since": 3, "types": ["agent.state"]}, {"events": [EVENT], "last": 4}, "agent=a1"),
     ("events", "events.list", {}, {"events": [], "last": 0}, "--follow"),
@@ -187,6 +214,8 @@ LISTS = {
     "msg": "messages",
     "team ls": "teams",
     "profile ls": "profiles",
+    "approve": "agents",
+    "notify test": "hooks",
     "events": "events",
     "search": "messages",
 }
@@ -229,7 +258,7 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
         (
             key
             for start, key in LISTS.items()
-            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread"))
+            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread", "test"))
         ),
         None,
     )
@@ -264,7 +293,9 @@ def test_every_command_that_asks_is_tried():
         "completion",
         "schema",
         "demo",
+        "mcp",
         "version",
+        "hook",
         "__complete",
     }
     assert tried | alone == {words.split()[0] for words in COMMANDS}

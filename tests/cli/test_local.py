@@ -126,8 +126,46 @@ def test_classify_a_saved_screen_with_and_without_colours(agentd, tmp_path):
     assert answers[0]["state"] == "idle"
     dead = json.loads(agentd("profile", "classify", "sh", str(tmp_path / "plain"), "--dead", "--json").out)
     assert dead["state"] == "stopped"
-    assert agentd("profile", "classify", "nobody", str(tmp_path / "plain")).code == 5
-    assert agentd("profile", "classify", "sh", str(tmp_path / "none")).code == 5
+    told = agentd("profile", "classify", "sh", str(tmp_path / "plain"))
+    assert [line.split()[0] for line in told.out.splitlines()][:4] == ["state", "reason", "rule", "draft"]
+
+
+def test_classify_tells_a_hint_from_a_draft_by_its_colour(agentd, tmp_path):
+    lines = ["─" * 80, "❯\xa0\x1b[7mF\x1b[0;2mix the tests\x1b[0m", "─" * 80, "  ⏸ manual mode on"]
+    (tmp_path / "hint").write_text("\n".join(lines))
+    (tmp_path / "draft").write_text("\n".join(lines).replace("\x1b[0;2m", "\x1b[0m"))
+    answers = [
+        json.loads(agentd("profile", "classify", "claude", str(tmp_path / f), "--json").out) for f in ("hint", "draft")
+    ]
+    assert [(answer["state"], answer["draft"]) for answer in answers] == [("idle", False), ("idle", True)]
+
+
+def test_classify_is_told_the_title(agentd, tmp_path):
+    (tmp_path / "screen").write_text("› Ask Codex to do anything\n\n  model · ~/x\n")
+    titles = {"⠧ x": "working", "x": "idle"}
+    for title, state in titles.items():
+        ran = agentd("profile", "classify", "codex", str(tmp_path / "screen"), "--title", title, "--json")
+        assert json.loads(ran.out)["state"] == state
+
+
+def test_classify_refuses_what_is_no_screen_in_one_sentence(agentd, tmp_path, directory):
+    (tmp_path / "screen").write_text("$ \n")
+    (tmp_path / "binary").write_bytes(b"\x7fELF\0\1")
+    rows = [
+        ("nobody", "screen", 5, "no profile is named"),
+        ("sh", "none", 5, "no file"),
+        ("sh", "binary", 2, "binary data"),
+        ("sh", ".", 2, "cannot read"),
+    ]
+    for profile, file, code, words in rows:
+        ran = agentd("profile", "classify", profile, str(tmp_path / file))
+        assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran
+        assert words in ran.err
+    (directory / "profiles").mkdir(parents=True)
+    (directory / "profiles" / "mine.toml").write_text('command = "x"\n[[rules]]\nstate = "idle"\nscreen = "("\n')
+    ran = agentd("profile", "classify", "mine", str(tmp_path / "screen"))
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "mine.toml, line 4: rules[1].screen: the pattern '(' is not valid" in ran.err
 
 
 def test_version_and_schema(agentd):

@@ -13,7 +13,7 @@ from serving import LIMIT_S, in_thread, serving_in_thread
 
 import agentd
 from agentd import CallError
-from agentd.calling import READS
+from agentd.calling import READS, arguments
 from agentd.client import connect
 from agentd.doors.listening import bind
 from agentd.errors import (
@@ -48,6 +48,11 @@ def served(path):
 def client(served):
     with connect(served.path, environ={}) as client:
         yield client
+
+
+@pytest.mark.parametrize(("wait_s", "allowed_s"), [(0, 3), (60.5, 63.5), (-1, 3), ("x", 3), (1e99, 3)])
+def test_a_call_that_may_wait_is_waited_for(wait_s, allowed_s):
+    assert arguments("messages.inbox", {"wait_s": wait_s}, None, 3.0) == ({"wait_s": wait_s}, None, allowed_s)
 
 
 def test_calls_by_name_by_method_and_with_either_kind_of_parameters(client):

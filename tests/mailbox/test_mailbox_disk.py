@@ -19,6 +19,12 @@ from fault_rows import LONG, row
 from faulty_vfs import Event, Folded, Recorder, honest
 from scenes import Scene, judge
 
+from agentd.config import MailboxConfig
+from agentd.mailbox.clock import SteadyClock
+from agentd.mailbox.commands import Put, Reserve
+from agentd.mailbox.store import Store
+from agentd.records import Draft
+
 SEED = 20
 LIVES_PER_SCENE = 8
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # images need no disk that syncs
@@ -156,6 +162,22 @@ async def test_a_power_cut_after_a_sync_that_failed(tmp_path: Path, revert: bool
         assert faults == [], (number, fail)
         total += counts
     row("F20", SEED, images=total["images"], promises=total["sent"] + total["acked"], lost=0, revert=revert)
+
+
+def test_closing_after_a_fault_writes_nothing(tmp_path: Path) -> None:
+    """A log whose flush failed may have lost what it is believed to hold: it is read again, not copied from memory."""
+    path = tmp_path / "s00.db"
+    store = Store(0, path, MailboxConfig(), SteadyClock(), print, expected=False)
+    store.transact([Put([Draft("a", "s", "x" * 200) for _ in range(100)], 100)])
+    [taken] = store.transact([Reserve("a", 10, 1_000_000, 10**12)]).outcomes
+    assert len(taken) == 10  # type: ignore[arg-type]
+    before = path.read_bytes()
+    store.close(clean=False)
+    assert path.read_bytes() == before
+    again = Store(0, path, MailboxConfig(), SteadyClock(), print, expected=True)
+    assert again.snapshot().depths == {"a": 100}
+    again.close(clean=True)
+    assert path.read_bytes() != before  # the control: this is what would have been written
 
 
 @pytest.mark.parametrize("deaf", [["-wal"], ["-wal", ".db"]], ids=["synchronous=NORMAL", "synchronous=OFF"])

@@ -96,10 +96,16 @@ async def test_the_watch_looks_and_tells():
         return part.total
 
     part.switch = Switch("part", on=True, turn=part.turned.append, read=read)
+    priced = []
+
+    async def price() -> None:
+        priced.append(part.total.cost)
+
     async with anyio.create_task_group() as group:
-        group.start_soon(Switches([part.switch]).watch, 0.001, tell)
+        group.start_soon(Switches([part.switch]).watch, 0.001, tell, price)
         with anyio.fail_after(10):
             await heard.wait()
         group.cancel_scope.cancel()
     assert told == ["part"]
     assert part.turned == [False]
+    assert len(set(priced)) == len(priced) >= 3  # before each look

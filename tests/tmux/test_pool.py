@@ -15,6 +15,7 @@ from agentd.errors import AgentdError, Busy
 from agentd.tmux import connection as connection_module
 from agentd.tmux.breaker import Breaker
 from agentd.tmux.failures import TmuxTimeout, TmuxUnavailable
+from agentd.tmux.meter import Meter
 from agentd.tmux.tmux import Restored, SessionsChanged, SpawnOrder, Tmux
 
 pytestmark = pytest.mark.anyio
@@ -213,6 +214,15 @@ async def test_what_waits_is_bounded(place: Place, monkeypatch: pytest.MonkeyPat
                 for _ in range(30):
                     group.start_soon(call)
         assert outcomes.count(Busy) == 20
+
+
+def test_the_time_of_each_command_leaves_out_the_wait_behind_others() -> None:
+    meter = Meter("calls-1", Breaker())
+    sent_s = [meter.sent() for _ in range(100)]
+    for number, one_s in enumerate(sent_s, 1):
+        meter.answered(one_s, sent_s[-1] + number * 0.01, ok=True)
+    assert 490 < meter.row()["p50_ms"] < 510
+    assert 9 < meter.row()["each_ms"] < 11
 
 
 async def test_statistics_say_what_was_done(place: Place) -> None:

@@ -269,15 +269,17 @@ BAD_PROFILES = {
 
 
 @pytest.mark.parametrize("text", BAD_PROFILES.values(), ids=BAD_PROFILES)
-def test_a_bad_profile_is_named(idle_instance: Instance, text: str):
+def test_a_bad_profile_is_named_and_harms_no_other(idle_instance: Instance, text: str):
     profiles = idle_instance.directory / "profiles"
     profiles.mkdir()
     (profiles / "mine.toml").write_bytes(text.encode(errors="surrogateescape"))
-    done = idle_instance.cli("up", "--json", check=False)
+    idle_instance.up()
+    done = idle_instance.cli("spawn", "mine", "--json", check=False)
     assert done.returncode == EXIT_USAGE, (done.returncode, done.stderr)
     assert "mine.toml" in one_sentence(done.stderr)
     assert json.loads(done.stdout)["error"]["code"] == "invalid"
-    wait_until(lambda: not idle_instance.processes(), "what was started to end")
+    assert "mine.toml" in idle_instance.cli("profile", "ls").stdout
+    idle_instance.cli("spawn", "demo", "--wait", "idle")
 
 
 BAD_SETTINGS = [

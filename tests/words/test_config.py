@@ -25,7 +25,8 @@ def test_without_anything_all_is_default() -> None:
 def test_every_setting_has_a_sentence_and_a_default_that_it_accepts() -> None:
     for row in Config().rows():
         assert row["doc"]
-        again = load(NOWHERE, {}, [f"{row['key']}={row['default']}"])
+        text = ",".join(row["default"]) if isinstance(row["default"], tuple) else row["default"]
+        again = load(NOWHERE, {}, [f"{row['key']}={text}"])
         assert [r["value"] for r in again.rows()] == [r["default"] for r in again.rows()]
 
 
@@ -68,6 +69,14 @@ def test_later_ones_win_and_say_so(tmp_path: Path) -> None:
         ("[courier]\nlease_s = nan", "{path}: courier.lease_s is nan; it must be a number"),
         ("[courier]\nlease_s = inf", "{path}: courier.lease_s is inf; it must be from 1 to 3600"),
         ("[log]\nlevel = 'loud'", "{path}: log.level is 'loud'; it must be one of debug, info, warning, error"),
+        (
+            "[hooks]\nmessages = ['ill']",
+            "{path}: hooks.messages is ['ill']; it must be some of "
+            + ", ".join(("accepted", "delivering", "delivered", "acked", "expired", "dead")),
+        ),
+        ("[hooks]\non_state = 7", "{path}: hooks.on_state is 7; it must be a text or a list of texts"),
+        ("[hooks]\non_state = ['a', 1]", "{path}: hooks.on_state is ['a', 1]; it must be a text or a list of texts"),
+        ("[hooks]\nnotify = 'growl'", "{path}: hooks.notify is 'growl'; it must be one of none, notify-send, osc9"),
         ("[log\n", "{path} is not TOML: Expected ']' at the end of a table declaration (at line 1, column 5)"),
     ],
 )
@@ -166,3 +175,24 @@ def toml(value: object) -> str:
         escaped = "".join(f"\\U{ord(char):08x}" for char in value)
         return f'"{escaped}"'
     return str(value).lower()
+
+
+def test_a_command_is_a_line_for_the_shell_or_a_list_of_words(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        "[hooks]\non_state = 'cat | wc'\non_message = ['my notify', '-x']\nstates = ['idle']\nmessages = 'dead,acked'"
+    )
+    hooks = load(str(path), {}, []).hooks
+    assert hooks.on_state == ("/bin/sh", "-c", "cat | wc")
+    assert hooks.on_message == ("my notify", "-x")
+    assert (hooks.states, hooks.messages) == (("idle",), ("dead", "acked"))
+    assert load(str(path), {}, ["hooks.on_state= ", "hooks.states="]).hooks.on_state == ()
+
+
+def test_the_hooks_of_the_guide(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
+    (tmp_path / "config.toml").write_text(guide.partition("```toml\n")[2].partition("```")[0])
+    hooks = load(str(tmp_path / "config.toml"), {}).hooks
+    assert hooks.on_message == ("/usr/local/bin/page-me", "--quiet")
+    assert (hooks.at_once, hooks.queue, hooks.timeout_s) == (4, 200, 10.0)
+    assert all(f"({number})" in guide for number in (4, 200, 10))

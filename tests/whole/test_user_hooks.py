@@ -1,0 +1,332 @@
+"""The user's own commands: they run when something happens, and whatever they do holds nobody up."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from instance import Instance, alive, proc, wait_until
+
+from agentd.errors import EXIT_FAILED, EXIT_USAGE
+
+
+def configure(whole: Instance, **hooks: Any) -> None:
+    """Write the configuration and start the daemon, with a secret in its environment."""
+    lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in hooks.items())
+    (whole.directory / "config.toml").write_text(f"[hooks]\n{lines}")
+    whole.environ |= {"A_SECRET": "hunter2", "OPENAI_API_KEY": "hunter3"}
+    whole.up()
+
+
+def kept(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of JSON that a hook's `cat` kept."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def events(whole: Instance, type_: str) -> list[dict[str, Any]]:
+    with whole.client() as client:
+        return [event["data"] for event in client.call("events.list", types=[type_], limit=10_000)["events"]]
+
+
+def stats(whole: Instance) -> dict[str, int]:
+    return dict(whole.json("status")["hooks"])
+
+
+def test_a_change_of_state_runs_the_command_with_the_event(idle_instance: Instance):
+    out = idle_instance.directory / "out"
+    configure(idle_instance, on_state=f"cat >> {out}; env > {out}.env; umask > {out}.umask; pwd > {out}.pwd")
+    idle_instance.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission"})
+    idle_instance.cli("send", "a", "make")
+    row = wait_until(lambda: kept(out), "the command to run")[0]
+    assert row["type"] == "agent.state"
+    wanted = {"name": "a", "state": "waiting", "waits_for": "permission", "asks": "make"}
+    assert wanted.items() <= row["data"].items()
+    assert row["data"]["prompt"] == idle_instance.json("ls", "a")[0]["prompt"]
+    assert abs(time.time() - row["at"]) < 60
+    environ = wait_until(
+        lambda: (p := Path(f"{out}.pwd")).exists() and p.read_text() and Path(f"{out}.env").read_text(), "its end"
+    )
+    assert "AGENTD_EVENT=agent.state" in environ.splitlines()
+    assert f"AGENTD_SOCKET={idle_instance.directory}/agentd.sock" in environ.splitlines()
+    assert "hunter" not in environ
+    assert Path(f"{out}.umask").read_text().strip() == f"{_umask():04o}"
+    assert Path(f"{out}.pwd").read_text().strip() == idle_instance.environ["HOME"]
+    assert len(kept(out)) == 1  # idle and working are not asked for
+    wait_until(lambda: stats(idle_instance)["done"] == 1, "it to be counted")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_only_the_states_that_are_named(idle_instance: Instance):
+    out = idle_instance.directory / "out"
+    words = [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write(sys.stdin.read())", str(out)]
+    configure(idle_instance, on_state=words, states=["idle", "stopped"])
+    idle_instance.spawn(name="a")
+    idle_instance.cli("stop", "a", "--force")
+    wait_until(lambda: [row["data"]["state"] for row in kept(out)] == ["idle", "stopped"], "both")
+
+
+def test_a_change_of_messages_runs_the_command(idle_instance: Instance):
+    out = idle_instance.directory / "out"
+    configure(idle_instance, on_message=f"cat >> {out}", messages="acked,expired")
+    idle_instance.spawn(name="a")
+    id_ = idle_instance.json("send", "a", "hello")["id"]
+    row = wait_until(lambda: kept(out), "the command to run")[0]
+    assert (row["type"], row["data"]["ids"], row["data"]["to_name"]) == ("message.acked", [id_], "a")
+
+
+def test_a_hook_may_answer_for_the_user(idle_instance: Instance):
+    """It is the operator's own program, so `agentd` in it is the operator."""
+    agentd = f"PYTHONPATH={os.environ.get('PYTHONPATH', '')} {sys.executable} -m agentd"
+    log = idle_instance.directory / "log"
+    configure(idle_instance, on_state=f"{agentd} approve all", timeout_s=60)
+    idle_instance.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission", "AGENTD_DEMO_LOG": str(log)})
+    idle_instance.cli("send", "a", "make")
+    wait_until(lambda: log.exists() and "make" in log.read_text(), "it to be approved")
+
+
+# -- commands that misbehave
+
+
+def test_one_that_hangs_is_killed_with_its_children(idle_instance: Instance):
+    pids = idle_instance.directory / "pids"
+    hang = (
+        f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; trap '' TERM HUP; cat > /dev/null; sleep 1000; sleep 1000"
+    )
+    configure(idle_instance, on_state=hang, states="idle", timeout_s=0.5)
+    idle_instance.spawn(name="a")
+    failed = wait_until(lambda: events(idle_instance, "hook.failed"), "the failure to be told")[0]
+    assert (failed["hook"], failed["reason"]) == ("on_state", "it was killed after 0.5 s")
+    for pid in pids.read_text().split():
+        wait_until(lambda pid=int(pid): not alive(pid), "it to be gone")
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("echo why >&2; exit 3", "it exited with status 3"),
+        ("kill -SEGV $$", "it was killed by SIGSEGV"),
+        (["/nowhere/program"], "/nowhere/program cannot be run: No such file or directory"),
+        (["/etc/passwd"], "/etc/passwd cannot be run: Permission denied"),
+        ("/nowhere/program", "it exited with status 127"),
+    ],
+)
+def test_one_that_fails_is_told(idle_instance: Instance, command: Any, reason: str):
+    configure(idle_instance, on_state=command, states="idle")
+    idle_instance.spawn(name="a")
+    failed = wait_until(lambda: events(idle_instance, "hook.failed"), "the failure to be told")[0]
+    assert failed["reason"] == reason
+    if "why" in command:
+        assert failed["output"] == "why"
+    assert reason in (idle_instance.directory / "agentd.log").read_text()
+    idle_instance.cli("send", "a", "hello", "--wait", "acked", "--timeout", "20")
+    assert alive(idle_instance.pid())
+
+
+def test_what_one_prints_is_kept_in_part_and_can_harm_nobody(idle_instance: Instance):
+    """Megabytes are read and forgotten; escape sequences are replaced; a line of it cannot forge one of the log."""
+    noise = r"printf '\033]0;x\007first\n{\"event\": \"forged\"}\n'; head -c 20000000 /dev/zero | tr '\\0' y"
+    configure(idle_instance, on_state=noise, states="idle")
+    idle_instance.spawn(name="a")
+    wait_until(lambda: stats(idle_instance)["done"] == 1, "it to end")
+    log = (idle_instance.directory / "agentd.log").read_text()
+    (line,) = [json.loads(line) for line in log.splitlines() if '"hook"' in line]
+    assert line["event"] == "hook"
+    assert line["output"].startswith("\ufffd]0;x\ufffdfirst\n{")
+    assert len(line["output"]) <= 4096
+
+
+def test_one_that_leaves_a_child_with_its_output_is_done_when_it_ends(idle_instance: Instance):
+    pid = idle_instance.directory / "pid"
+    configure(idle_instance, on_state=f"sleep 1000 & echo $! > {pid}; exit 0", states="idle", timeout_s=60)
+    idle_instance.spawn(name="a")
+    wait_until(lambda: stats(idle_instance)["done"] == 1, "it to be done", 20)
+    os.kill(int(pid.read_text()), 9)
+
+
+def test_a_flood_is_dropped_with_a_count_and_nobody_waits(idle_instance: Instance):
+    """Two slow ones at once and three that wait: of forty events the rest is dropped, and deliveries do not notice."""
+    go = idle_instance.directory / "go"
+    slow = f"echo x >> {go}.ran; while ! test -e {go}; do sleep 0.05; done"
+    configure(idle_instance, on_message=slow, messages="accepted", at_once=2, queue=3, timeout_s=100)
+    idle_instance.spawn(name="a")
+    with idle_instance.client() as client:
+        for number in range(40):
+            client.call("messages.send", to="a", body=f"{number}")
+        wait_until(
+            lambda: client.call("messages.inbox", target="a", all=True)["messages"][-1]["state"] == "acked",
+            "all to be dealt with meanwhile",
+        )
+        found = client.call("daemon.status")["hooks"]
+    assert (found["running"], found["queued"]) == (2, 3)
+    accepted = len(events(idle_instance, "message.accepted"))
+    assert accepted >= 40
+    assert found["dropped"] == accepted - 5
+    dropped = events(idle_instance, "hook.dropped")
+    assert 1 <= len(dropped) <= 3  # told now and then, with a count
+    assert dropped[0]["queue"] == 3
+    go.touch()
+    wait_until(lambda: stats(idle_instance)["done"] == 5, "those that had a place to run")
+    assert Path(f"{go}.ran").read_text() == "x\n" * 5
+
+
+def test_failures_are_told_now_and_then_only(idle_instance: Instance):
+    configure(idle_instance, on_message="exit 1", messages="accepted", queue=1000)
+    idle_instance.spawn("sh", name="a")
+    with idle_instance.client() as client:
+        for _ in range(12):
+            client.call("messages.send", to="a", body="true")
+    wait_until(lambda: stats(idle_instance)["failed"] >= 12, "all to fail")
+    told = events(idle_instance, "hook.failed")
+    assert 1 <= len(told) <= 4
+    assert all(row["hook"] == "on_message" for row in told)
+
+
+def test_those_that_run_end_with_the_daemon(idle_instance: Instance):
+    pid = idle_instance.directory / "pid"
+    configure(
+        idle_instance,
+        on_state=f"echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 1000; true",
+        states="idle",
+        timeout_s=200,
+    )
+    idle_instance.spawn(name="a")
+    wait_until(pid.exists, "it to run")
+    idle_instance.cli("down")
+    wait_until(lambda: not alive(int(pid.read_text())), "it to be gone")
+
+
+def test_without_hooks_nothing_runs(running: Instance):
+    running.spawn(name="a")
+    assert stats(running) == {"done": 0, "failed": 0, "dropped": 0, "running": 0, "queued": 0}
+    assert running.cli("notify", "test").stdout == "no hook is set; see [hooks] in `agentd config show`\n"
+
+
+# -- notifications
+
+
+def test_notify_send_gets_plain_text(idle_instance: Instance):
+    """A program of that name that writes down its words: one line each, no markup of an agent's."""
+    out = idle_instance.directory / "words"
+    place = idle_instance.directory / "bin"
+    place.mkdir()
+    (place / "notify-send").write_text(f'#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word" >> {out}; done\n')
+    (place / "notify-send").chmod(0o700)
+    idle_instance.environ["PATH"] = f"{place}:{idle_instance.environ['PATH']}"
+    configure(idle_instance, notify="notify-send")
+    idle_instance.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission"})
+    idle_instance.cli("send", "a", "<b>make\x1b[2J</b> & go")
+    wait_until(lambda: out.exists() and len(out.read_text().splitlines()) == 4, "it to run")
+    assert out.read_text().splitlines() == [
+        "--app-name=agentd",
+        "--",
+        "a is waiting for permission",
+        "&lt;b&gt;make\ufffd[2J&lt;/b&gt; &amp; go",
+    ]
+
+
+def test_a_notification_without_notify_send_is_told(idle_instance: Instance):
+    place = idle_instance.directory / "bin"
+    place.mkdir()
+    for name in ("tmux", "sh", "cat"):
+        (place / name).symlink_to(next(p for d in os.environ["PATH"].split(":") if (p := Path(d) / name).exists()))
+    idle_instance.environ["PATH"] = str(place)
+    configure(idle_instance, notify="notify-send", states="idle")
+    idle_instance.spawn(name="a")
+    failed = wait_until(lambda: events(idle_instance, "hook.failed"), "the failure to be told")[0]
+    assert failed["hook"] == "notify"
+    assert failed["reason"] == "notify-send cannot be run: No such file or directory"
+
+
+def test_osc_9_reaches_the_terminals_that_are_attached(idle_instance: Instance):
+    configure(idle_instance, notify="osc9")
+    agent = idle_instance.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission"})
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environ = {**idle_instance.environ, "TERM": "xterm-256color"}
+        os.execvpe("tmux", ["tmux", "-S", agent["socket"], "attach-session", "-t", agent["session"]], environ)
+    try:
+        read_until(terminal, b"demo>")
+        idle_instance.cli("send", "a", "make\x07\x1b[2J it")
+        seen = read_until(terminal, b"\x1b]9;")
+        seen += read_until(terminal, b"\x07") if b"\x07" not in seen.partition(b"\x1b]9;")[2] else b""
+        told = seen.partition(b"\x1b]9;")[2].partition(b"\x07")[0]
+        assert told.decode() == "a is waiting for permission: make\ufffd\ufffd[2J it"
+    finally:
+        idle_instance.cli("stop", "a", "--force")
+        os.close(terminal)
+        os.waitpid(pid, 0)
+
+
+def read_until(terminal: int, wanted: bytes) -> bytes:
+    """Return what a terminal shows up to the wanted bytes."""
+    seen = b""
+    deadline = time.monotonic() + 20
+    while wanted not in seen:
+        assert time.monotonic() < deadline, seen
+        if select.select([terminal], [], [], 0.1)[0]:
+            seen += os.read(terminal, 65_536)
+    return seen
+
+
+def test_nobody_attached_is_told(idle_instance: Instance):
+    configure(idle_instance, notify="osc9", states="idle")
+    idle_instance.spawn(name="a")
+    failed = wait_until(lambda: events(idle_instance, "hook.failed"), "the failure to be told")[0]
+    assert failed["reason"] == "nobody is attached, so there is no terminal to tell"
+
+
+# -- trying them
+
+
+def test_each_hook_can_be_tried(idle_instance: Instance):
+    out = idle_instance.directory / "out"
+    configure(idle_instance, on_state=f"cat >> {out}; echo fine", on_message="exit 4")
+    ran = idle_instance.cli("notify", "test", "--json", check=False)
+    assert ran.returncode == EXIT_FAILED
+    state, message = json.loads(ran.stdout)
+    assert (state["hook"], state["error"], state["output"]) == ("on_state", None, "fine")
+    assert (message["hook"], message["error"]) == ("on_message", "it exited with status 4")
+    assert kept(out)[0]["data"]["example"] is True
+    shown = idle_instance.cli("notify", "test", check=False).stdout
+    assert "well" in shown
+    assert "it exited with status 4" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("on_state = 7", "hooks.on_state is 7; it must be a text or a list of texts"),
+        ("states = ['ill']", "it must be some of starting, idle, working, waiting, stopped, failed"),
+        ("notify = 'loud'", "it must be one of none, notify-send, osc9"),
+        ("on_stat = 'x'", "no setting `hooks.on_stat`"),
+    ],
+)
+def test_a_bad_setting_is_one_line(idle_instance: Instance, line: str, words: str):
+    (idle_instance.directory / "config.toml").write_text(f"[hooks]\n{line}\n")
+    ran = idle_instance.cli("up", check=False)
+    assert ran.returncode == EXIT_USAGE
+    assert words in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_no_descriptor_of_the_daemon_reaches_a_command(idle_instance: Instance):
+    out = idle_instance.directory / "fds"
+    configure(idle_instance, on_state=f"ls -l /proc/$$/fd > {out}.new; mv {out}.new {out}", states="idle")
+    idle_instance.spawn(name="a")
+    wait_until(out.exists, "it to run")
+    listed = out.read_text()
+    assert "socket:" not in listed
+    assert str(idle_instance.directory / "mailbox") not in listed
+    assert proc(idle_instance.pid(), "cmdline")
