@@ -95,7 +95,8 @@ class Check:
         message = self._delivered(self._client.send(self._agent["id"], text).id, limit_s)
         self._report["submitted"] = True
         self._report["delivery_s"] = round(time.monotonic() - begun_s, 3)
-        self._report["proof"] = message["history"][-1]["detail"]
+        proofs = [entry["detail"] for entry in message["history"] if entry["state"] == "delivered"]
+        self._report["proof"] = proofs[0] if proofs else "it acknowledged the line"
 
     def _delivered(self, id_: str, limit_s: float) -> dict[str, Any]:
         end_s = time.monotonic() + limit_s

@@ -168,3 +168,32 @@ def test_the_largest_become_pointers_first() -> None:
     bodies = ["a" * 3000, "b" * 5000, "c" * 100, "d" * 3000]
     found = parse(bundle([message(body, f"m{n:012}") for n, body in enumerate(bodies)], as_is, 8000))
     assert [getattr(item, "pointer_bytes", None) for item in found[1:]] == [None, 5000, None, None]
+
+
+CLAUDE = BUILT_IN.get("claude")
+
+
+@pytest.mark.parametrize(
+    ("body", "typed"),
+    [
+        ("@a and b@c.de", "\\@a and b@c.de"),
+        ('see:@~/x (@y) @"z"', 'see:\\@~/x (\\@y) \\@"z"'),
+        ("\\@already", "\\@already"),
+    ],
+)
+def test_what_the_program_would_attach_has_a_backslash_before_it(body: str, typed: str) -> None:
+    assert render(CLAUDE, [message(body)], as_is).text == f"[agentd {ID} from bob] {typed}"
+    assert render(DEMO, [message(body)], as_is).text == f"[agentd {ID} from bob] {body}"
+
+
+def test_a_text_that_grows_too_long_by_backslashes_becomes_a_pointer() -> None:
+    size = CLAUDE.input.max_inline_bytes
+    prompt = render(CLAUDE, [message(" @" * (size // 2 - 20))], as_is)
+    assert prompt.pointers == (ID,)
+
+
+def test_words_of_ours_belong_before_what_is_long() -> None:
+    preface = CLAUDE.input.preface
+    assert preface is not None
+    found = [preface.belongs_before(text) for text in ("a\nb\nc", "a\nb\nc\nd", "x" * 800, "x" * 801)]
+    assert found == [False, True, False, True]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import programs
@@ -10,14 +9,12 @@ import pytest
 import results
 from stage import Stage, stage
 
-MAY_INSTALL = os.environ.get("AGENTD_REAL") == "install"
-
 
 @pytest.fixture(scope="module")
 def program(request: pytest.FixtureRequest) -> programs.Program:
     """Give a program that is there; skip with the reason when it cannot be had."""
     found = programs.PROGRAMS[request.param]
-    if programs.installed(found) is None and not MAY_INSTALL:
+    if programs.installed(found) is None and not programs.MAY_INSTALL:
         pytest.skip(
             f"{found.name} {found.version} is not installed; `./dev real` installs it below {programs.directory()}"
         )

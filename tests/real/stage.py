@@ -18,8 +18,8 @@ from programs import Program
 from agentd.agents.text import sanitise
 from agentd.errors import AgentdError
 
-BOOT_S = 90.0
-TURN_S = 60.0
+BOOT_S = 180.0
+TURN_S = 90.0
 HEADER = r"\[agentd {} from "
 
 

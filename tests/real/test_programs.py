@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import results
 from instance import alive, wait_until
@@ -18,7 +19,10 @@ from stage import Stage, holds, marks
 
 from agentd.agents.shimmed import program_behind
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not programs.MAY_INSTALL, reason="the long form: ./dev real"),
+]
 EACH = pytest.mark.parametrize("program", list(PROGRAMS), indirect=True)
 
 ONE_LINE = "please say what you got"
