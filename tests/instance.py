@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from leaving import remove
 
 from agentd.client import Client, connect
 
@@ -111,7 +111,7 @@ class Instance:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.directory)
+        remove(self.directory)
         assert not left, f"left running: {left}"
 
     def _left(self) -> list[int]:

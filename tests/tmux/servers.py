@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anyio
 import structlog
+from leaving import remove
 
 from agentd.config import TmuxConfig
 from agentd.paths import Paths
@@ -101,7 +102,7 @@ def temporary_place() -> Iterator[Place]:
         left = _gone_after_a_while(place)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(directory)
+        remove(directory)
     assert not left, f"left behind: {left}"
 
 
