@@ -4,8 +4,8 @@
 
 Batches of 1,000 messages of 200 bytes, with keys, as `queues.py` sends them, on one shard. `append` writes the bytes of
 the bodies and flushes; `rows` inserts the same rows, made beforehand, and commits; `rows and entries` enters them in
-the box and the table of keys as well, in bulk behind the commits as the mailbox does; `mailbox` is the whole. Each runs as
-many batches in each round. Time and CPU time of this process for each message, median of the rounds.
+the box and the table of keys as well, in bulk behind the commits as the mailbox does; `mailbox` is the whole. Time and
+CPU time of this process for each message, median of the rounds.
 """
 
 from __future__ import annotations
