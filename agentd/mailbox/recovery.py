@@ -104,7 +104,10 @@ def _move_aside(path: Path) -> str:
     kept = path.with_name(
         f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 1000}"
     )
-    for file in (schema.wal_of(path), path):  # the file last: while it is there, another start finds the damage again
+    wal = schema.wal_of(path)
+    if wal.exists() and not wal.stat().st_size:
+        wal.unlink()
+    for file in (wal, path):  # the file last: while it is there, another start finds the damage again
         if file.exists():
             file.rename(kept.with_name(kept.name + file.name.removeprefix(path.name)))
     sync_directory(path.parent)

@@ -358,6 +358,7 @@ class Store:
             closing.callback(self._connection.close, force=True)
             if clean:
                 self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)  # the empty log is removed
 
 
 @dataclass(frozen=True, slots=True)
