@@ -20,8 +20,11 @@ def compile_pattern(text: str) -> re.Pattern[str]:
         pattern = re.compile(text, re.MULTILINE)
     except re.error as error:
         raise ValueError(f"the pattern {text!r} is not valid: {error}") from None
-    if _nests(_parser.parse(text, re.MULTILINE), inside=False):
+    parsed = _parser.parse(text, re.MULTILINE)
+    if _nests(parsed, inside=False):
         raise ValueError(f"the pattern {text!r} has a repeat within a repeat; some screens would take it hours")
+    if _holds_a_group_fast(parsed):
+        raise ValueError(f"the pattern {text!r} has a group before *+, ++ or ?+, which some Pythons match wrongly")
     return pattern
 
 
@@ -33,6 +36,16 @@ def _nests(part: Any, *, inside: bool) -> bool:
         return (many and inside) or _nests(repeated, inside=inside or many)
     if isinstance(part, _parser.SubPattern | tuple | list):
         return any(_nests(child, inside=inside) for child in part)
+    return False
+
+
+def _holds_a_group_fast(part: Any) -> bool:
+    """Tell whether a group is repeated possessively: https://github.com/python/cpython/issues/106052, until 3.11.4."""
+    if isinstance(part, tuple) and len(part) == 2 and part[0] is _constants.POSSESSIVE_REPEAT:
+        kinds = [kind for kind, _ in part[1][2]]
+        return len(kinds) != 1 or kinds[0] in (_constants.SUBPATTERN, _constants.BRANCH)
+    if isinstance(part, _parser.SubPattern | tuple | list):
+        return any(_holds_a_group_fast(child) for child in part)
     return False
 
 

@@ -106,6 +106,10 @@ def test_a_users_profile_overrides_ours_by_name(tmp_path: Path) -> None:
             HEAD + '[[rules]]\nstate = "idle"\nnot = "(a+)+b"',
             "rules[1].not: the pattern '(a+)+b' has a repeat within a repeat; some screens would take it hours",
         ),
+        (
+            HEAD + '[[rules]]\nstate = "idle"\nnot = "(?:ab)*+c"',
+            "rules[1].not: the pattern '(?:ab)*+c' has a group before *+, ++ or ?+, which some Pythons match wrongly",
+        ),
         (HEAD + '[[rules]]\nstate = "idle"\n[[rules]]\nstate = "idle"\ntail = 0', "rules[2].tail: Expected `int` >= 1"),
         (HEAD + '[[rules]]\nstate = "idle"\nregion = "top"', "rules[1].region: Invalid enum value 'top'"),
         (HEAD + '[[rules]]\nstate = "idle"\nregion = "bare"', "rules[1].region: `bare` needs `input.composer`"),

@@ -215,9 +215,12 @@ async def test_an_interrupted_look_does_not_give_its_answer_to_the_next(server):
     for number in range(200):
         with anyio.move_on_after(number / 100_000):
             await kept.redis.get(ONE)
+        faults = kept.redis.counters.faults
         found = await kept.redis.get(OTHER)
-        assert found is not None
-        assert found.value == "other"
+        if found is None:  # nobody answered in time, which is counted; another's answer would not be
+            assert kept.redis.counters.faults > faults
+        else:
+            assert found.value == "other"
     await kept.redis.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import time
@@ -147,11 +148,12 @@ def marks(text: str, id_: str) -> int:
     return len(re.findall(HEADER.format(id_), text))
 
 
-def holds(text: str, body: str, program: Program) -> bool:
-    """Tell whether a body stands in a text as the program is known to leave it, quoted line by line or in one."""
+def holds(asked: Asked, body: str, program: Program) -> bool:
+    """Tell whether a question has a body whole: as the program leaves what is typed, or as a hook brought it."""
     lines = sanitise(body).split("\n")
     quoted = lines[0] if len(lines) == 1 else "\n".join(f"| {line}" for line in lines)
-    return _bare(program.typed(quoted)) in _bare(text)
+    brought = json.dumps(quoted)[1:-1]
+    return _bare(program.typed(quoted)) in _bare(asked.prompt) or brought in asked.raw
 
 
 def _bare(text: str) -> str:

@@ -54,7 +54,7 @@ def test_fifty_prompts_in_a_row_each_once_and_whole(real: Stage) -> None:
     asked = [real.answered(id_) for id_, _ in sent]
     said = real.conversation()
     once = [id_ for id_, _ in sent if marks(said, id_) == 1]
-    whole = [id_ for (id_, body), each in zip(sent, asked, strict=True) if holds(each.prompt, body, real.program)]
+    whole = [id_ for (id_, body), each in zip(sent, asked, strict=True) if holds(each, body, real.program)]
     results.note(real.program, delivered=len(once), answered=sum(bool(each.answered_s) for each in asked))
     assert len(once) == len(whole) == 50
     assert not marker.exists()
@@ -185,6 +185,10 @@ def test_a_file_named_in_a_message_is_not_attached(real: Stage) -> None:
     for body in (f"look at @{secret}", f"a\nb\nc\nd\n @{secret} \ne"):
         asked = real.answered(real.send(body))
         assert "a-canary-in-a-file" not in asked.raw
+    real.send("((slow 3)) take your time")
+    real.until("working")
+    asked = real.answered(real.send(f"look at @{secret}"))  # by a hook, where it has one that brings messages
+    assert "a-canary-in-a-file" not in asked.raw
     assert "secret.txt (" not in real.screen()
 
 

@@ -15,5 +15,5 @@ def test_it_boots_and_answers(real: Stage) -> None:
     body = "!one\n/two\n@three"
     id_ = real.send(body)
     asked = real.answered(id_)
-    assert holds(asked.prompt, body, real.program)
+    assert holds(asked, body, real.program)
     assert marks(real.conversation(), id_) == 1

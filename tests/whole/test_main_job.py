@@ -14,8 +14,8 @@ AGENTS = 10
 
 
 def logged(directory: Path) -> list[dict[str, str]]:
-    """Return what the demo agents themselves wrote down, oldest first within each."""
-    lines = [line for file in sorted(directory.glob("*.log")) for line in file.read_text().splitlines()]
+    """Return what the demo agents themselves wrote down, oldest first within each; the last line may be half written."""
+    lines = [line for file in sorted(directory.glob("*.log")) for line in file.read_text().split("\n")[:-1]]
     return [json.loads(line) for line in lines]
 
 

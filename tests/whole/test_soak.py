@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ SECONDS = form(15.0, 600.0)
 WARM_UP_ROUNDS = form(3, 20)
 AGENTS = 6
 SPARE_THREADS = 4  # those that wait for work end by themselves when there is none
+MOST_SEARCHED = 300
 RSS_SLOPE_KB = 64.0  # a round: each is some 40 calls, 12 messages and 2 agents
 
 
@@ -34,6 +36,7 @@ def test_descriptors_threads_and_clients_stay_flat(running: Instance):
     after = settled(running)
     assert after.pop("threads") <= before.pop("threads") + SPARE_THREADS
     assert after == before
+    assert len(searched(running)) <= MOST_SEARCHED
     slope_kb = (rss_kb(running.pid()) - first_rss_kb) / max(1, rounds)
     say(f"{rounds} rounds in {SECONDS:g} s: {before}; {slope_kb:.1f} KB a round")
     if rounds >= form(10_000, 200):  # of fewer, the first allocations are most of it
@@ -60,12 +63,26 @@ def held(whole: Instance) -> dict[str, int]:
     """Return how many of each thing the daemon holds, and tmux for it."""
     pid = whole.pid()
     return {
-        "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+        "descriptors": len(descriptors(whole)) - len(searched(whole)),
         "threads": len(os.listdir(f"/proc/{pid}/task")),
         "clients": len(whole.tmux("list-clients").splitlines()),
         "sessions": len(whole.tmux("list-sessions").splitlines()),
         "children": len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()),
     }
+
+
+def descriptors(whole: Instance) -> list[str]:
+    """Return what each of the daemon's descriptors leads to."""
+    found = []
+    for entry in Path(f"/proc/{whole.pid()}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(str(entry.readlink()))
+    return found
+
+
+def searched(whole: Instance) -> list[str]:
+    """Return the open files of the search indexes: six for each part, which come, and go when parts are merged."""
+    return [path for path in descriptors(whole) if "/index/" in path and not path.endswith(".lock")]
 
 
 def settled(whole: Instance) -> dict[str, int]:
