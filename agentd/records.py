@@ -107,6 +107,7 @@ class Agent:
     waits_for: str = ""  # what a waiting agent wants: permission, question, login, rate_limit, trust, error
     resume_id: str = ""  # the program's own name for its session, with which it can go on after its end
     log_path: str = ""  # the program's own record of the session, where it keeps one
+    trusted: bool = False  # its directory, by whoever started it: the program is told so and does not ask
 
 
 NO_HEADERS: Final[Mapping[str, str]] = {}

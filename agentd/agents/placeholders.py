@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-_MARK = re.compile(r"\{(private|cwd|agentd|python|socket)\}")
+_MARK = re.compile(r"\{(private|cwd|cwd_quoted|agentd|python|socket)\}")
 _TOML_UNWRITABLE = re.compile(r'["\\\x00-\x1f\x7f]')
 
 Write = Callable[[str], str]
@@ -23,6 +23,11 @@ class Placeholders:
     agentd: str  # a program that is this very agentd, wherever and with whatever environment it is started
     python: str
     socket: str
+
+    @property
+    def cwd_quoted(self) -> str:
+        """Return the working directory as a string of TOML, with its quotes."""
+        return f'"{_in_toml_string(self.cwd)}"'
 
     def words(self, words: Sequence[str]) -> list[str]:
         """Return words of a command line, or values of an environment, with the values as they are."""

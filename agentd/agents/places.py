@@ -56,8 +56,9 @@ class Places:
 
     def argv(self, agent: Agent, profile: Profile) -> list[str]:
         """Return the command that starts the agent's program, or has it go on with its session."""
+        trust = profile.trust.args if agent.trusted else ()
         resume = profile.resume.args if agent.resume_id else ()
-        words = self._placeholders(agent).words([profile.command, *profile.args, *resume])
+        words = self._placeholders(agent).words([profile.command, *profile.args, *trust, *resume])
         return [word.replace(SESSION, agent.resume_id) for word in words]
 
     def write_last_screen(self, agent_id: str, screen: str) -> None:
@@ -78,9 +79,10 @@ class Places:
 
     def environment(self, agent: Agent, profile: Profile) -> dict[str, str]:
         """Return what the agent's program gets on top of the server's environment; identity cannot be overridden."""
-        values = self._placeholders(agent).words(list(profile.env.values()))
+        wanted = {**profile.env, **(profile.trust.env if agent.trusted else {})}
+        values = self._placeholders(agent).words(list(wanted.values()))
         return {
-            **dict(zip(profile.env, values, strict=True)),
+            **dict(zip(wanted, values, strict=True)),
             **agent.env,
             "AGENTD_SOCKET": self._paths.socket,
             "AGENTD_TOKEN_FILE": str(Path(self._private(agent.id), TOKEN)),

@@ -159,6 +159,13 @@ class SeedFile(_Table, frozen=True):
             raise ValueError(f"`{self.name}` is a file of agentd's own; choose another name")
 
 
+class Trust(_Table, frozen=True):
+    """What tells the program that its user trusts its directory, so that it does not ask; where it asks at all."""
+
+    args: Words = ()  # after its other ones; `{cwd_quoted}` is the directory as a string of TOML
+    env: dict[EnvName, str] = {}
+
+
 class Resume(_Table, frozen=True):
     """How the program goes on with a session of its own after its end."""
 
@@ -223,6 +230,7 @@ class Profile(_Table, frozen=True):
     input: Input = Input()
     signals: Signals = Signals()
     files: tuple[SeedFile, ...] = ()
+    trust: Trust = Trust()
     resume: Resume = Resume()
     answers: Answers = Answers()
     stop: Stop = Stop()

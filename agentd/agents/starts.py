@@ -35,6 +35,7 @@ class SpawnRequest:
     role: str = ""
     cwd: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    trusted: bool = False
 
 
 class Starts:
@@ -166,6 +167,7 @@ def _new_agent(request: SpawnRequest) -> Agent:
         role=request.role,
         cwd=request.cwd,
         env=dict(request.env),
+        trusted=request.trusted,
         created_ns=now_ns,
         since_ns=now_ns,
     )

@@ -39,6 +39,7 @@ class TeamMember(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     cwd: str = ""
     prompt: str = ""
     env: dict[EnvName, str] = {}
+    trust: bool = False
     worktree: bool | str = False
 
 
@@ -52,6 +53,7 @@ class Place:
     cwd: str
     prompt: str
     env: Mapping[str, str]
+    trust: bool
 
 
 class Teams:
@@ -116,7 +118,9 @@ def _places(member: TeamMember, where: str, cwd: str) -> list[Place]:
     if member.role:
         valid_name(member.role)
     place = _directory(cwd, member.cwd)
-    return [Place(valid_name(n), member.profile, member.role, place, member.prompt, member.env) for n in names]
+    return [
+        Place(valid_name(n), member.profile, member.role, place, member.prompt, member.env, member.trust) for n in names
+    ]
 
 
 def _directory(base_dir: str, given: str) -> str:

@@ -44,7 +44,7 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
         if name is not None:
             valid_name(name)
     requests = [
-        SpawnRequest(profile, name, params.team or "", params.role or "", cwd, params.env)
+        SpawnRequest(profile, name, params.team or "", params.role or "", cwd, params.env, params.trust)
         for name in _names(parts, params)
     ]
     results = await parts.crew.spawn(requests)
@@ -131,6 +131,7 @@ async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[st
         **agent_row(parts, agent),
         "resume_id": agent.resume_id,
         "log_path": agent.log_path,
+        "trusted": agent.trusted,
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
         "created_at": agent.created_ns / 1e9,
         "transcript": (await parts.transcripts.glance(agent.id))._asdict(),

@@ -51,7 +51,7 @@ def _request(parts: Parts, team: str, place: Place, taken: set[str]) -> SpawnReq
     if name in taken:
         raise AlreadyExists(f"both `{place.name}` and `{name}` are taken", hint="give the agent another name")
     taken.add(name)
-    return SpawnRequest(profile, name, team, place.role, cwd, place.env)
+    return SpawnRequest(profile, name, team, place.role, cwd, place.env, place.trust)
 
 
 async def _start(

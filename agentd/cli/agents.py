@@ -66,7 +66,7 @@ def show(values: Values) -> int:
             ),
             ("exit status", agent.get("exit_status")),
             ("resume id", agent.get("resume_id")),
-            ("log", agent.get("log_path")),
+            ("trusted", "its directory" if agent.get("trusted") else ""),
             ("created", moment(agent.get("created_at"))),
             ("messages", messages),
             ("transcript", _transcript(agent)),

@@ -71,6 +71,7 @@ _TABLE = (
             Option("--wait", "STATE", "return when all have reached this state", choices=STATES),
             Option("--timeout", "SECONDS", "how long --wait waits (300)", kind="number", high=YEAR_S),
             Option("--cold", doc="start fresh programs, take none from the pool"),
+            Option("--trust", doc="tell them that you trust the directory, so that they do not ask"),
         ),
         group=AGENTS,
     ),

@@ -48,7 +48,10 @@ class Shutdown(Params):
 
 
 class Spawn(Params):
-    """Start n agents of a profile; the answer comes when tmux has them, readiness follows as events."""
+    """Start n agents of a profile; the answer comes when tmux has them, readiness follows as events.
+
+    trust: the programs are told that you trust cwd and what stands in it, instead of asking.
+    """
 
     profile: Annotated[str, Meta(min_length=1, max_length=48)]
     n: Annotated[int, Meta(ge=1, le=1000)] = 1
@@ -59,6 +62,7 @@ class Spawn(Params):
     env: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")], str] = {}
     prompt: Body | None = None
     cold: bool = False
+    trust: bool = False
 
 
 class AgentsList(Params):

@@ -36,6 +36,12 @@ def test_a_word_gets_the_value_as_it_is(mark: str, path: str):
     assert places.words([f"--dir={all_of(mark)}"]) == [f"--dir={path}"]
 
 
+@given(path=PATHS)
+def test_a_quoted_directory_is_a_string_of_toml(path: str):
+    (word,) = replace(PLAIN, cwd=path).words(["{{cwd_quoted}={level=1}}"])
+    assert tomllib.loads(f"a={word}") == {"a": {path: {"level": 1}}}
+
+
 @pytest.mark.parametrize("mark", sorted(set(MARKS) - {"agentd"}))
 @given(path=PATHS)
 def test_a_string_of_a_file_is_the_value_again(mark: str, path: str):

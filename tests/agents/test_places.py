@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def profile(*files: tuple[str, str], more: str = "") -> Profile:
     return read_profile("p", f'command = "sh"\n{more}\n{tables}', "p.toml")
 
 
-def agent(**more: str) -> Agent:
+def agent(**more: Any) -> Agent:
     return Agent("1abc", "ann", "p", AgentState.STARTING, **{"cwd": "/", **more})
 
 
@@ -117,6 +118,17 @@ def test_words_and_environment(places: Places, root: Path):
     environ = places.environment(agent(), made)
     assert environ["WHERE"] == "/"
     assert environ["AGENTD_COMMAND"] == str(root / "run-agentd")
+
+
+def test_a_trusted_directory_is_told_and_no_other(places: Places):
+    made = profile(
+        more='args = ["-s"]\ntrust = {args = ["--trust", "{cwd}"], env = {TRUSTED = "{cwd}"}}\nresume.args = ["-r"]'
+    )
+    trusting = agent(trusted=True, resume_id="s-1")
+    assert places.argv(trusting, made) == ["sh", "-s", "--trust", "/", "-r"]
+    assert places.environment(trusting, made)["TRUSTED"] == "/"
+    assert places.argv(agent(), made) == ["sh", "-s"]
+    assert "TRUSTED" not in places.environment(agent(), made)
 
 
 def test_the_launcher_is_this_agentd_with_an_empty_environment(places: Places, root: Path, tmp_path: Path):

@@ -201,3 +201,19 @@ def test_profile_check_says_what_it_saw(real: Stage) -> None:
     assert done.returncode == 0, report
     assert "got " in report["answer"]
     assert report["proof"]
+
+
+@pytest.mark.parametrize("program", ["claude", "codex", "gemini"], indirect=True)
+def test_a_directory_nobody_trusted_is_asked_about_unless_it_is_said_at_the_start(real: Stage) -> None:
+    real.environment = real.program.seed(real.home, real.home / "elsewhere", real.model.url)
+    with real.whole.client() as client:
+        params = {"profile": real.program.name, "name": "asks", "cwd": str(real.cwd), "env": real.environment}
+        (real.agent,) = client.call("agents.spawn", params)["agents"]
+    real.until("waiting")
+    assert real.now()["waits_for"] == "trust"
+    asking, waiting = real.agent, real.send("not yet", wait_for="")
+    real.spawn("told", trust=True)
+    real.answered(real.send("are you there"))
+    real.agent = asking
+    assert real.message(waiting)["attempts"] == 0
+    assert real.now()["waits_for"] == "trust"

@@ -14,7 +14,7 @@ AGENTS = 10
 
 
 def logged(directory: Path) -> list[dict[str, str]]:
-    """Return what the demo agents themselves wrote down, oldest first within each; the last line may be half written."""
+    """Return what the demo agents wrote down, oldest first within each; the last line may be half written."""
     lines = [line for file in sorted(directory.glob("*.log")) for line in file.read_text().split("\n")[:-1]]
     return [json.loads(line) for line in lines]
 
