@@ -100,10 +100,11 @@ class Search:
         Raises InvalidValue when search is turned off, StorageError when the index has to be made again first.
         """
         self._require()
+        behind = await self.behind()  # before: what is indexed while it is looked for was not found
         hits = await self._hits(query, within, limit)
         messages = await asyncio.gather(*(self._message(hit) for hit in hits))
         found = [(message, hit.score) for hit, message in zip(hits, messages, strict=True) if message]
-        return Found(found, await self.behind())
+        return Found(found, behind)
 
     async def _hits(self, query: Query, within: Within, limit: int) -> list[Hit]:
         async with self._reading:

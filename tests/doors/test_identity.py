@@ -46,7 +46,7 @@ def test_a_token_is_its_agent():
     assert (caller.role, caller.agent_id, caller.name) == (Role.AGENT, "a1", "ann")
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()])
+@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()], ids=["itself", "its parent"])
 def test_inside_a_pane_without_a_token_is_that_panes_agent(pid):
     assert identify(ME, None, Places({pid})).agent_id == "a1"
     assert identify(ME, "", Places({pid})).agent_id == "a1"

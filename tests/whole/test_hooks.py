@@ -64,7 +64,7 @@ def test_a_turn_is_reported_and_its_session_is_known(whole: Instance, tmp_path: 
     assert whole.json("show", name)["resume_id"] == ""  # its session was not spoken to yet
     id_ = whole.json("send", name, "hello", "--wait", "acked", "--timeout", "20")["id"]
     wait_until(lambda: "hook Stop" in whole.json("explain", name)["rule"], "its hook's word")
-    assert whole.json("explain", name)["state"] == "idle"
+    wait_until(lambda: whole.json("explain", name)["state"] == "idle", "it to be idle")
     session = whole.json("show", name)["resume_id"]
     assert session == f"demo-{agent['pid']}"
     assert f"resume id    {session}" in whole.cli("show", name).stdout

@@ -22,8 +22,10 @@ def rss_kb(pid: int) -> int:
     return int(found[1]) if found else 0
 
 
-def test_t16_a_program_that_does_not_read_costs_tmux_no_more_than_one_paste(running: Instance):
+def test_t16_a_program_that_does_not_read_costs_tmux_no_more_than_one_paste(idle_instance: Instance):
     """Its messages are kept, whoever sends them is not held up, and what would not fit is not typed."""
+    running = idle_instance
+    running.up("courier.confirm_s=1")
     running.spawn("demo", name="a", env={"AGENTD_DEMO_MODE": "deaf"})
     server = int(running.tmux("display-message", "-p", "#{pid}"))
     before_kb = rss_kb(server)
