@@ -126,14 +126,16 @@ def _switches(switches: list[dict[str, Any]]) -> str:
 
 
 def _status() -> dict[str, Any] | None:
-    """Return the running daemon's status, None when nobody serves the socket."""
+    """Return the running daemon's status, None when nobody serves the socket.
+
+    A daemon that was killed may take a connection yet, until the last of its threads is gone.
+    """
     try:
-        client = connect(autostart=False)
+        with connect(autostart=False) as client:
+            answer: dict[str, Any] = client.call("daemon.status")
+            return answer
     except Unavailable:
         return None
-    with client:
-        answer: dict[str, Any] = client.call("daemon.status")
-        return answer
 
 
 def _start(values: Values, overrides: list[str]) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -107,6 +109,29 @@ def test_up_when_it_runs_already(agentd, served):
     assert (ran.code, ran.out) == (0, "already running (pid 7)\n")
     assert "agentd restart --set" in agentd("up", "--set", "agents.max=5").out
     assert json.loads(agentd("up", "--json").out) == {"pid": 7, "started": False}
+
+
+def test_up_while_one_that_was_killed_still_takes_connections(agentd, plays, directory):
+    directory.mkdir(mode=0o700)
+    plays(say("ready\n"))
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(directory / "agentd.sock"))
+        dying.listen(4)
+
+        def hang_up() -> None:
+            while True:
+                try:
+                    dying.accept()[0].close()
+                except OSError:
+                    return
+
+        ends = threading.Thread(target=hang_up)
+        ends.start()
+        ran = agentd("up", "--json")
+        dying.shutdown(socket.SHUT_RDWR)
+        ends.join()
+    assert json.loads(ran.out)["started"], ran.err
+    os.waitpid(json.loads(ran.out)["pid"], 0)
 
 
 @pytest.mark.parametrize("agents", ["keep", "stop"])
