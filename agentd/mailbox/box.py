@@ -12,7 +12,13 @@ from agentd.mailbox.schema import FILL_BOX
 TAIL_MESSAGES: Final = 20_000  # sent and not filed; more would make the first reader wait too long
 SMALL_TAIL_MESSAGES: Final = 1000  # not worth a commit of their own when nothing else happens
 
-_WAITING: Final = "SELECT agent, sender, count(*), sum(size) FROM box WHERE place<3 GROUP BY agent, sender"
+# Inbox by inbox: grouped by inbox and sender at once, SQLite sorts all rows of the table, which takes twice as long.
+_INBOXES: Final = (
+    "WITH RECURSIVE inbox(agent) AS (SELECT min(agent) FROM box UNION ALL"
+    " SELECT (SELECT min(agent) FROM box WHERE agent>inbox.agent) FROM inbox WHERE agent IS NOT NULL)"
+    " SELECT agent FROM inbox WHERE agent IS NOT NULL"
+)
+_WAITING: Final = "SELECT agent, sender, count(*), sum(size) FROM box WHERE agent=? AND place<3 GROUP BY sender"
 
 
 class Box:
@@ -60,5 +66,5 @@ class Box:
 
     def waiting(self) -> list[tuple[str, str, int, int]]:
         """Return inbox, sender, number and bytes of all messages that wait; of those that are filed."""
-        rows: list[Any] = self._connection.execute(_WAITING).fetchall()
-        return rows
+        inboxes: list[Any] = self._connection.execute(_INBOXES).fetchall()
+        return [row for inbox in inboxes for row in self._connection.execute(_WAITING, inbox)]

@@ -51,7 +51,6 @@ def open_shard(
     with _closed_if_it_fails(connection):
         if journal:
             _catch_up(path, connection, journal, clock, report)
-            prune(connection, journal)
         sync_directory(path.parent)
     return connection
 
