@@ -34,6 +34,7 @@ _NEEDED: Final = (
     f"SELECT {COLUMNS} FROM message WHERE seq IN (SELECT seq FROM box WHERE place<>{ENDED} AND seq<?1"  # noqa: S608
     " UNION ALL SELECT seq FROM m WHERE seq>?2 AND seq<?1) LIMIT ?3"
 )
+_BLOCK_BYTES: Final = 1 << 16  # SQLite writes at most 128 KiB at once
 MOST_CARRIED: Final = 100  # messages that are copied to have an old journal file deleted
 
 
@@ -73,11 +74,31 @@ def open_as_it_is(path: Path) -> apsw.Connection:
 
 
 def _open_sound(path: Path, *, thorough: bool) -> apsw.Connection:
+    _settle_log(schema.wal_of(path))
     connection = schema.connect(path)
     with _closed_if_it_fails(connection):
         schema.check(connection, thorough=thorough)
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     return connection
+
+
+def _settle_log(wal: Path) -> None:
+    """Write a log that was left behind once more, as it is read, and flush it.
+
+    When a flush failed, Linux may have dropped what is still read from memory, and the next flush succeeds without it
+    (https://wiki.postgresql.org/wiki/Fsync_Errors). What is copied from the log into the file must be on disk in the
+    log: the power may go half-way.
+    """
+    size = wal.stat().st_size if wal.exists() else 0
+    if not size:
+        return
+    file = apsw.VFSFile("", str(wal), [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE, 0])
+    try:
+        for offset in range(0, size, _BLOCK_BYTES):
+            file.xWrite(file.xRead(min(_BLOCK_BYTES, size - offset), offset), offset)
+        file.xSync(apsw.SQLITE_SYNC_NORMAL)
+    finally:
+        file.xClose()
 
 
 def _rebuild(

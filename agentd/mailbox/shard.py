@@ -73,6 +73,7 @@ class Shard:
         self._expected = False
         self._doubtful = False
         self._told_seq: int | None = None  # the newest message before the disk failed
+        self._promised_seq = 0  # the newest that is known to be on disk while it fails
 
     # -- in the loop
 
@@ -235,6 +236,7 @@ class Shard:
         self._handover.settle(jobs, [unknown] * len(jobs), lambda: None)
         self._doubtful = isinstance(error, apsw.CorruptError)
         self._told_seq = self._store.last_seq if self._store else None
+        self._promised_seq = self._told_seq or 0
         self._health.failed(error)
         if self._health.due_in_s():
             self._stay_read_only(error)
@@ -248,7 +250,7 @@ class Shard:
         try:
             if self._store is None:
                 raise self._health.refusal()
-            commit = self._store.look([job.command for job in jobs], self._health.refusal)
+            commit = self._store.look([job.command for job in jobs], self._promised_seq, self._health.refusal)
         except Exception as error:  # noqa: BLE001  the writer ends here, as above; it is opened again in time
             refusal = error if isinstance(error, AgentdError) else self._health.refusal()
             self._handover.settle(jobs, [refusal] * len(jobs), lambda: None)

@@ -18,13 +18,14 @@ from agentd.mailbox import recovery
 from agentd.mailbox.archive import Archive
 from agentd.mailbox.box import SMALL_TAIL_MESSAGES, TAIL_MESSAGES, Box
 from agentd.mailbox.clock import SteadyClock
-from agentd.mailbox.commands import Command, Put, Reserve, Sweep
+from agentd.mailbox.commands import Command, Put, Reserve, Settle, Sweep
 from agentd.mailbox.compaction import vacuum
 from agentd.mailbox.depths import Depths
 from agentd.mailbox.ids import first_seq_at, not_below, seq_of, text_of, time_of
 from agentd.mailbox.inboxes import Snapshot
 from agentd.mailbox.journal import ROTATE_BYTES, Journal
 from agentd.mailbox.keys import Keys, get_meta, put_meta
+from agentd.mailbox.lookups import Known
 from agentd.mailbox.retention import Retention
 from agentd.mailbox.rows import COLUMNS, Row, intact, message_of
 from agentd.mailbox.transaction import BEGIN, Arrivals, Effect, Step, Transaction
@@ -236,26 +237,38 @@ class Store:
 
     # -- while the disk takes no writes: what is changed here stays in memory and is taken back
 
-    def look(self, commands: Sequence[Put | Command[Any]], refusal: Callable[[], AgentdError]) -> Commit:
-        """Answer the commands that change nothing, refuse the others, and leave the file as it is."""
+    def look(
+        self, commands: Sequence[Put | Command[Any]], promised_seq: int, refusal: Callable[[], AgentdError]
+    ) -> Commit:
+        """Answer the commands that change nothing, refuse the others, and leave the file as it is.
+
+        What is read after a failed flush may be in memory alone. So nothing is promised by it: only messages up to
+        `promised_seq` are known as accepted, and no acknowledgement is said to be there already.
+        """
         tx = self._begin()
         try:
             self._keys.look_up(name for put in commands if isinstance(put, Put) for name in put.name_keys())
-            outcomes = [self._look(tx, command, refusal) for command in commands]
+            outcomes = [self._look(tx, command, promised_seq, refusal) for command in commands]
         finally:
             self._undo(tx)
         return Commit(outcomes, damaged=tx.damaged)
 
-    def _look(self, tx: Transaction, command: Put | Command[Any], refusal: Callable[[], AgentdError]) -> object:
+    def _look(
+        self, tx: Transaction, command: Put | Command[Any], promised_seq: int, refusal: Callable[[], AgentdError]
+    ) -> object:
         if isinstance(command, Put):
             mark = tx.mark()
             results = tx.accept(command.drafts, command.names)
             tx.back_to(mark)
-            return [result if self._has(result) else refusal() for result in results]
+            return [
+                result if isinstance(result, Receipt) and seq_of(result.id) <= promised_seq else refusal()
+                for result in results
+            ]
+        if isinstance(command, Known):
+            return [seq if seq and seq <= promised_seq else None for seq in command.run(tx)]
+        if isinstance(command, Settle):
+            return refusal()
         return self._run_apart(tx, _Unchanging(command, refusal))
-
-    def _has(self, result: Receipt | AgentdError) -> bool:
-        return isinstance(result, Receipt) and seq_of(result.id) <= self.last_seq
 
     def prove(self) -> None:
         """Write something and see it to the disk; raises one of FATAL when the disk does not take it."""

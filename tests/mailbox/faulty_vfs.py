@@ -22,6 +22,7 @@ import apsw
 
 VARIABLE = "AGENTD_TEST_DISK"  # the JSON of a plan: see `rule_of`
 BASE = "unix"
+_MOST_BYTES = 1 << 16  # in one write: SQLite's own VFS takes less than 128 KiB
 WRITE, SYNC, TRUNCATE, DELETE, OPEN = "write", "sync", "truncate", "delete", "open"
 
 
@@ -78,8 +79,8 @@ class FaultyFile(apsw.VFSFile):
     def revert(self, data: bytes) -> None:
         """Make the file what it was, past the rule."""
         apsw.VFSFile.xTruncate(self, 0)
-        if data:
-            apsw.VFSFile.xWrite(self, data, 0)
+        for offset in range(0, len(data), _MOST_BYTES):
+            apsw.VFSFile.xWrite(self, data[offset : offset + _MOST_BYTES], offset)
 
 
 class FaultyVFS(apsw.VFS):

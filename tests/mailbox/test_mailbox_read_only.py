@@ -182,6 +182,10 @@ async def test_one_failed_sync_is_made_good_by_recovery(tmp_path: Path, sick: Si
         refused = await box.put([draft("x", to=FIRST, key="one"), draft("y", to=FIRST)])
         assert [type(result) for result in refused] == [StorageError] * 2
         await until(lambda: is_read_only(box, "s01.db"), "the shard to be read-only")
+        assert "x" in bodies_of(await box.inbox(FIRST, ALL, 10))  # it is read, from memory perhaps
+        [again] = await box.put([draft("x", to=FIRST, key="one")])
+        assert isinstance(again, StorageError)  # and nothing is promised by it
+        assert await box.accepted_before(draft("x", to=FIRST, key="one")) is None
         sick.name = None
         took_s = await until(lambda: accepts(box, FIRST), "the shard to be written again")
         [receipt] = await box.put([draft("x", to=FIRST, key="one")])
@@ -192,6 +196,22 @@ async def test_one_failed_sync_is_made_good_by_recovery(tmp_path: Path, sick: Si
         assert {change.id for change in changes} == {message.id for message in messages}
         assert bodies(await take(box, FIRST))[0] == "before"
         assert took_s < BACK_S
+
+
+async def test_an_acknowledgement_whose_flush_failed_is_not_said_to_be_there(tmp_path: Path, sick: Sick) -> None:
+    async with opened(tmp_path / "box") as box:
+        ids = await put_ids(box, draft("one", to=FIRST), draft("two", to=FIRST))
+        await take(box, FIRST)
+        sick.name, sick.kinds = "s01", {SYNC}
+        with pytest.raises(StorageError):
+            await box.ack(ids, FIRST)
+        await until(lambda: is_read_only(box, "s01.db"), "the shard to be read-only")
+        assert await state_of(box, ids[0]) is MessageState.ACKED  # as it is read, from memory perhaps
+        with pytest.raises(StorageError):
+            await box.ack(ids, FIRST)
+        sick.name = None
+        await until(lambda: accepts(box, FIRST), "the shard to be written again")
+        assert await box.ack(ids, FIRST) == [None] * 2
 
 
 async def test_a_shard_that_cannot_be_written_at_the_start_is_read_and_comes_back(tmp_path: Path, sick: Sick) -> None:
