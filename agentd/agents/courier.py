@@ -13,7 +13,7 @@ from agentd.agents.line_mode import for_lines, in_line_mode
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict
 from agentd.agents.terminal import Attempt, Outcome, Terminal
-from agentd.agents.text import bundle, render
+from agentd.agents.text import bundle, count_whole, render
 from agentd.config import CourierConfig
 from agentd.errors import AgentdError, Busy, InvalidValue, OverLimit
 from agentd.failpoint import failpoint
@@ -107,14 +107,22 @@ class Courier:
         failpoint("deliver.after_commit")
         return attempt.outcome is Outcome.SUBMITTED
 
-    async def hand_over(self) -> Handover | None:
-        """Lease what waits for a hook's answer; what is not confirmed in time is offered again."""
+    async def hand_over(self, *, whole: bool) -> Handover | None:
+        """Lease what waits for a hook's answer; what is not confirmed in time is offered again.
+
+        With `whole`, a message that would become a pointer is left to be typed, and with it what comes after, where the
+        program's profile has both ways.
+        """
         if self.profile.delivery == "type" or not self._mailbox.depth(self._inbox):
             return None
         config = self._config
         taken = await self._mailbox.reserve(
             self._inbox, HANDED_MESSAGES, config.batch_bytes, HANDED_LEASE_S, config.max_attempts
         )
+        if whole and self.profile.delivery == "both":
+            count = count_whole([delivery.message for delivery in taken], self._display, HANDED_BYTES)
+            await self._mailbox.release(taken[count:])
+            taken = taken[:count]
         if not taken:
             return None
         self._metrics.add("deliveries_handed_over_total", len(taken))

@@ -146,7 +146,8 @@ class LiveAgent:
             prolongs = shape == "block"
             self._prolonged = self._prolonged if again else 0
             may = self._may_deliver() and not (prolongs and self._prolonged >= MOST_PROLONGED)
-            handover = await self._courier.hand_over() if may else None
+            # At the end of a turn it can be typed at once; in the midst of one a pointer is sooner.
+            handover = await self._courier.hand_over(whole=prolongs) if may else None
             if handover and prolongs:
                 self._prolonged += 1
                 report = replace(report, means="working", source=f"{report.source}, answered with messages")

@@ -92,6 +92,16 @@ def render(profile: Profile, messages: Sequence[Message], display: Callable[[str
     return Prompt("\n".join(blocks), ids, tuple(pointers))
 
 
+def count_whole(messages: Sequence[Message], display: Callable[[str], str], most_bytes: int) -> int:
+    """Return how many of the first messages a bundle holds without a pointer."""
+    size_bytes = len(BROUGHT)
+    for count, message in enumerate(messages):
+        size_bytes += 1 + len(_enveloped(message, display).encode())
+        if size_bytes > most_bytes:
+            return count
+    return len(messages)
+
+
 def bundle(messages: Sequence[Message], display: Callable[[str], str], most_bytes: int) -> str:
     """Return messages in envelopes for a program that is handed them; the largest become pointers until all fit."""
     blocks = [_enveloped(message, display) for message in messages]

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from panes import BUILT_IN
 
-from agentd.agents.text import BROUGHT, REPLACEMENT, Envelope, PlainText, Prompt, bundle, parse, render, sanitise
+from agentd.agents.text import (
+    BROUGHT,
+    REPLACEMENT,
+    Envelope,
+    PlainText,
+    Prompt,
+    bundle,
+    count_whole,
+    parse,
+    render,
+    sanitise,
+)
 from agentd.records import Message, MessageState
 
 SHELL, SH, DEMO = (BUILT_IN.get(name) for name in ("shell", "sh", "demo"))
@@ -162,6 +173,15 @@ def test_what_a_hook_brings_is_read_back_within_its_room(bodies: list[str], most
     for item, body in zip(found, bodies, strict=True):
         assert isinstance(item, Envelope)
         assert item.pointer_bytes is not None or item.body == sanitise(body)
+
+
+@given(st.lists(BODIES, max_size=20), st.integers(100, 9000))
+def test_as_many_are_whole_as_are_counted(bodies: list[str], most_bytes: int) -> None:
+    given_ = [message(body, f"m{n:012}") for n, body in enumerate(bodies)]
+    count = count_whole(given_, as_is, most_bytes)
+    assert not any(getattr(item, "pointer_bytes", None) for item in parse(bundle(given_[:count], as_is, most_bytes)))
+    if count < len(given_):
+        assert len(bundle(given_[: count + 1], as_is, 1 << 30).encode()) > most_bytes
 
 
 def test_the_largest_become_pointers_first() -> None:

@@ -28,6 +28,7 @@ def whole() -> Iterator[Instance]:
         add_hooked(one, "puller", delivery="pull")
         add_hooked(one, "talker", delivery="pull", carries={"Stop": "block"})
         add_hooked(one, "typed", delivery="type")
+        add_hooked(one, "ending", carries={"Stop": "block"})
         one.up("courier.max_attempts=3")
         yield one
 
@@ -101,6 +102,23 @@ def test_messages_come_between_the_steps_of_a_turn(whole: Instance, tmp_path: Pa
         states = [entry["state"] for entry in message["history"]]
         assert states == ["accepted", "delivering", "delivered", "acked"]
         assert details(message)[1:3] == ["attempt 1", "handed over by a hook"]
+
+
+def test_what_an_ending_turn_cannot_take_whole_is_typed_behind_it(whole: Instance, tmp_path: Path):
+    log = tmp_path / "log"
+    agent = spawned(whole, "ending", log, delay_s=1.5)
+    type_in(whole, agent["name"], "work")
+    bodies_sent = ["small", "y" * 10_000, "after"]
+    with whole.client() as client:
+        client.call("agents.wait", target=agent["name"], until="working", timeout_s=20.0)
+        ids = [client.send(agent["name"], body).id for body in bodies_sent]
+        for id_ in ids:
+            client.call("messages.wait", id=id_, until="acked", timeout_s=30.0)
+        small, large = (details(client.call("messages.get", id=id_)) for id_ in ids[:2])
+    assert bodies(log) == bodies_sent
+    assert small[2] == "handed over by a hook"
+    assert large[2] != "handed over by a hook"
+    assert large[1] == "attempt 1"  # having been given back is no attempt
 
 
 def test_a_turn_goes_on_for_messages_and_comes_to_its_end(whole: Instance, tmp_path: Path):
