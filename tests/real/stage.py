@@ -39,6 +39,10 @@ class Stage:
         self.agent: dict[str, Any] = {}
         self.boot_s = 0.0
 
+    def trust_elsewhere(self) -> None:
+        """Have the program's user trust another directory than the agent's."""
+        self.environment = self.program.seed(self.home, self.home / "elsewhere", self.model.url)
+
     # -- the agent
 
     def spawn(self, name: str = "a", **more: Any) -> dict[str, Any]:

@@ -203,9 +203,9 @@ def test_profile_check_says_what_it_saw(real: Stage) -> None:
     assert report["proof"]
 
 
-@pytest.mark.parametrize("program", ["claude", "codex", "gemini"], indirect=True)
+@pytest.mark.parametrize("program", ["claude", "gemini"], indirect=True)
 def test_a_directory_nobody_trusted_is_asked_about_unless_it_is_said_at_the_start(real: Stage) -> None:
-    real.environment = real.program.seed(real.home, real.home / "elsewhere", real.model.url)
+    real.trust_elsewhere()
     with real.whole.client() as client:
         params = {"profile": real.program.name, "name": "asks", "cwd": str(real.cwd), "env": real.environment}
         (real.agent,) = client.call("agents.spawn", params)["agents"]
@@ -217,3 +217,11 @@ def test_a_directory_nobody_trusted_is_asked_about_unless_it_is_said_at_the_star
     real.agent = asking
     assert real.message(waiting)["attempts"] == 0
     assert real.now()["waits_for"] == "trust"
+
+
+@EACH
+def test_one_that_is_told_to_trust_its_directory_works(real: Stage) -> None:
+    """Codex asks nothing anyway: its profile says what it may do. opencode has no such question."""
+    real.trust_elsewhere()
+    real.spawn(trust=True)
+    real.answered(real.send("are you there"))
