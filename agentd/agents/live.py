@@ -69,6 +69,7 @@ class LiveAgent:
         self.asking = asking
         self.seen_ns = 0
         self.answer = ""  # the whole text of its last one, when it tells
+        self.usage = ""  # what its program showed last of tokens and money
         self.recording = recording
         self.ended = anyio.Event()
         self._courier = courier
@@ -278,6 +279,7 @@ class LiveAgent:
         if look.dead:
             return Ended(look.exit_status, look.exit_signal, look.text)
         self.seen_ns, self._looked_s = time.time_ns(), time.monotonic()
+        self.usage = self.profile.usage.shown_on(look.text) or self.usage
         if await self._courier.tidy(look, verdict):
             return None
         before = self.status.opinion.state

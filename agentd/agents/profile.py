@@ -182,6 +182,21 @@ class Resume(_Table, frozen=True):
         return found[-1] if found and valid_session(found[-1]) else ""
 
 
+class Usage(_Table, frozen=True):
+    """Where the program shows what it has used: tokens, money, how full its context is."""
+
+    screen: Pattern | None = None  # its group `usage`, as it stands there; the last one counts
+
+    def __post_init__(self) -> None:
+        if self.screen is not None and "usage" not in self.screen.groupindex:
+            raise ValueError("`screen` needs a group (?P<usage>...)")
+
+    def shown_on(self, screen: str) -> str:
+        """Return what a screen shows of it; empty when it shows nothing."""
+        found = [match["usage"] for match in self.screen.finditer(screen)] if self.screen else []
+        return found[-1].strip() if found else ""
+
+
 def valid_session(text: str) -> bool:
     """Tell whether a text can be the id of a program's session."""
     return _SESSION.fullmatch(text) is not None
@@ -232,6 +247,7 @@ class Profile(_Table, frozen=True):
     files: tuple[SeedFile, ...] = ()
     trust: Trust = Trust()
     resume: Resume = Resume()
+    usage: Usage = Usage()
     answers: Answers = Answers()
     stop: Stop = Stop()
     rules: tuple[Rule, ...] = ()

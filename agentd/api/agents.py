@@ -132,6 +132,7 @@ async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[st
         "resume_id": agent.resume_id,
         "log_path": agent.log_path,
         "trusted": agent.trusted,
+        "usage": sanitise(live.usage) if (live := parts.crew.live(agent.id)) else "",
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
         "created_at": agent.created_ns / 1e9,
         "transcript": (await parts.transcripts.glance(agent.id))._asdict(),

@@ -69,6 +69,7 @@ def show(values: Values) -> int:
             ("trusted", "its directory" if agent.get("trusted") else ""),
             ("created", moment(agent.get("created_at"))),
             ("messages", messages),
+            ("usage", agent.get("usage")),
             ("transcript", _transcript(agent)),
             ("own log", agent.get("log_path")),
             ("environment", env),
