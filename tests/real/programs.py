@@ -160,6 +160,7 @@ PROGRAMS = {
                 "OPENCODE_DISABLE_SHARE": "1",
             },
             _opencode,
+            (("@", "\\@"),),
         ),
         Program(
             "gemini",
