@@ -58,6 +58,18 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of every table of a profile: a key nobody knows is an error, not a silence."""
 
 
+def _check_group(key: str, pattern: Pattern | None, group: str) -> None:
+    """Raise ValueError for a key's pattern that lacks the group it is read by."""
+    if pattern is not None and group not in pattern.groupindex:
+        raise ValueError(f"`{key}` needs a group (?P<{group}>...)")
+
+
+def _last(pattern: Pattern | None, group: str, screen: str) -> str:
+    """Return what the group of the last match on a screen holds; empty when nothing matches."""
+    found = [match[group] for match in pattern.finditer(screen)] if pattern else []
+    return (found[-1] or "") if found else ""
+
+
 class Rule(_Table, frozen=True, rename={"unless": "not"}):
     """One line of the state rules: every condition given must hold; the first rule that matches decides."""
 
@@ -122,8 +134,7 @@ class Input(_Table, frozen=True):
     verify: bool = True  # the text is seen in the composer before Enter
 
     def __post_init__(self) -> None:
-        if self.composer is not None and "text" not in self.composer.groupindex:
-            raise ValueError("`composer` needs a group (?P<text>...)")
+        _check_group("composer", self.composer, "text")
         if self.multiline and not self.bracketed:
             raise ValueError("`multiline` needs `bracketed`: elsewhere every line would be entered by itself")
 
@@ -173,13 +184,12 @@ class Resume(_Table, frozen=True):
     screen: Pattern | None = None  # where the id stands on its last screen; its group `session`
 
     def __post_init__(self) -> None:
-        if self.screen is not None and "session" not in self.screen.groupindex:
-            raise ValueError("`screen` needs a group (?P<session>...)")
+        _check_group("screen", self.screen, "session")
 
     def session_on(self, screen: str) -> str:
         """Return the session that a program's last screen names; empty when it names none."""
-        found = [match["session"] for match in self.screen.finditer(screen)] if self.screen else []
-        return found[-1] if found and valid_session(found[-1]) else ""
+        found = _last(self.screen, "session", screen)
+        return found if valid_session(found) else ""
 
 
 class Usage(_Table, frozen=True):
@@ -188,13 +198,11 @@ class Usage(_Table, frozen=True):
     screen: Pattern | None = None  # its group `usage`, as it stands there; the last one counts
 
     def __post_init__(self) -> None:
-        if self.screen is not None and "usage" not in self.screen.groupindex:
-            raise ValueError("`screen` needs a group (?P<usage>...)")
+        _check_group("screen", self.screen, "usage")
 
     def shown_on(self, screen: str) -> str:
         """Return what a screen shows of it; empty when it shows nothing."""
-        found = [match["usage"] for match in self.screen.finditer(screen)] if self.screen else []
-        return found[-1].strip() if found else ""
+        return _last(self.screen, "usage", screen).strip()
 
 
 def valid_session(text: str) -> bool:
@@ -212,8 +220,7 @@ class Answers(_Table, frozen=True):
     asks: Pattern | None = None  # where that stands on the screen when no hook tells it; its group `asks`
 
     def __post_init__(self) -> None:
-        if self.asks is not None and "asks" not in self.asks.groupindex:
-            raise ValueError("`asks` needs a group (?P<asks>...)")
+        _check_group("asks", self.asks, "asks")
         if self.policy == "never" and not self.deny_keys:
             raise ValueError("`policy` is never, and there are no `deny_keys`")
         if self.policy == "allow" and not (self.approve_keys and self.allow):
