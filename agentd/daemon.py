@@ -183,20 +183,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     registry, mailbox, transcripts, tmux, cache = await _open_floors(
         given, events, instance, stack, on_changes, on_tmux
     )
-    search = await stack.enter_async_context(
-        Search.open(
-            paths.mailbox_dir, settings.search, mailbox, lambda report: given.log.warning("search", report=report)
-        )
-    )
-    transcript_search = await stack.enter_async_context(
-        TranscriptSearch.open(
-            paths.transcripts_dir,
-            settings.transcripts,
-            settings.search,
-            lambda report: given.log.warning("search", report=report),
-        )
-    )
-    transcripts.on_written.append(transcript_search.on_written)
+    search, transcript_search = await _open_searches(given, mailbox, transcripts, stack)
     queries = Queries(cache, tmux)
     mailbox.on_standing.append(partial(_tell_standing, given.log, events))
     directory = Directory(await registry.entries())
@@ -255,6 +242,23 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         request_stop=stop.request,
     )
     return parts, _door(parts, paths.socket), mailbox.recover()
+
+
+async def _open_searches(
+    given: _Given, mailbox: Mailbox, transcripts: Transcripts, stack: AsyncExitStack
+) -> tuple[Search, TranscriptSearch]:
+    """Open the indexes that follow the mailbox and the transcripts."""
+    paths, settings = given.paths, given.settings
+
+    def report(text: str) -> None:
+        given.log.warning("search", report=text)
+
+    search = await stack.enter_async_context(Search.open(paths.mailbox_dir, settings.search, mailbox, report))
+    transcript_search = await stack.enter_async_context(
+        TranscriptSearch.open(paths.transcripts_dir, settings.transcripts, settings.search, report)
+    )
+    transcripts.on_written.append(transcript_search.on_written)
+    return search, transcript_search
 
 
 async def _open_floors(
