@@ -142,6 +142,7 @@ def _catch_up(path: Path, connection: apsw.Connection, journal: Journal, clock: 
     found = _replay(connection, journal.read_from(end), clock.now_ns())
     journal.rotate()  # so that a tail that was lost with the power is not counted again
     put_meta(connection, "journal_end", journal.end.packed())
+    prune(connection, journal)
     if found:
         report(f"{path.name}: {found} records were missing from the file and were taken from its journal")
 

@@ -186,6 +186,7 @@ async def test_a_lost_log_is_made_up_for_by_the_journal(tmp_path: Path, harm: st
         assert [m.id for m in await box.inbox("a", ALL, 100)] == ids
         assert [await state_of(box, id_) for id_ in ids] == [MessageState.ACKED] * 2 + [MessageState.ACCEPTED] * 8
         assert "taken from its journal" in box.reports[0]
+    assert [path.name for path in (image / "s00").iterdir()] == ["journal.000002"]  # what waits was carried on
     async with open_box(image) as box:
         assert box.reports == []
         assert len(await take(box)) == 8
