@@ -11,31 +11,20 @@ from typing import Any
 import pytest
 from hooked import add_hooked, type_in
 from instance import Instance, instance, wait_until
+from scripted import add_scripted
 
 # It names its session when it ends, refuses one called `gone`, and otherwise says which one it goes on with.
-NAMING = '''
-command = "sh"
-args = ["-c", """
+NAMING = r"""
 case "$2" in gone) echo "no session gone"; exit 1;; esac
-printf 'session %s\\\\nready> ' "$2"; read -r id; echo "go on with: resume $id"; exit "${{id:+0}}"
-""", "sh"]
-delivery = "pull"
-[boot]
-settle_ms = 10
+printf "session %s\nready> " "$2"; read -r id; echo "go on with: resume $id"; exit "${id:+0}"
+"""
+SESSIONS = r"""
 [resume]
 args = ["--resume", "{session}"]
-screen = 'go on with: resume (?P<session>\\S+)'
+screen = 'go on with: resume (?P<session>\S+)'
 [stop]
 text = "s-stop"
-[input]
-bracketed = false
-multiline = false
-verify = false
-[[rules]]
-state = "idle"
-screen = '^ready>$'
-tail = 1
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +32,7 @@ def whole() -> Iterator[Instance]:
     with instance() as one:
         add_hooked(one)
         add_hooked(one, "lasting", more='on_lost = "respawn"')
-        (one.directory / "profiles" / "naming.toml").write_text(NAMING.replace("{{", "{").replace("}}", "}"))
+        add_scripted(one, "naming", NAMING, SESSIONS)
         one.up()
         yield one
 

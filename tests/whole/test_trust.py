@@ -6,43 +6,31 @@ from collections.abc import Iterator
 
 import pytest
 from instance import Instance, instance, wait_until
+from scripted import add_scripted
 
 # It asks first, as the real ones do, unless it is told.
-ASKING = '''
-command = "sh"
-args = ["-c", """
+ASKING = """
 [ "$1" = --trust ] || { echo 'Do you trust this directory?'; read -r answer; }
 echo "trusted $2 and $TRUSTED"; printf 'ready> '; read -r end
-""", "sh"]
-delivery = "pull"
-[boot]
-settle_ms = 10
+"""
+TOLD = r"""
 [trust]
 args = ["--trust", "{cwd}"]
 env = { TRUSTED = "{cwd}" }
 [stop]
 text = "end"
-[input]
-bracketed = false
-multiline = false
-verify = false
 [[rules]]
 state = "waiting"
 waits_for = "trust"
-screen = '^Do you trust this directory\\\\?$'
+screen = '^Do you trust this directory\?$'
 tail = 1
-[[rules]]
-state = "idle"
-screen = '^ready>$'
-tail = 1
-'''
+"""
 
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Instance]:
     with instance() as one:
-        (one.directory / "profiles").mkdir()
-        (one.directory / "profiles" / "asking.toml").write_text(ASKING.replace("\\\\", "\\"))
+        add_scripted(one, "asking", ASKING, TOLD)
         one.up()
         yield one
 

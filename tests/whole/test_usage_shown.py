@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from instance import Instance, wait_until
+from scripted import add_scripted
 
-COUNTING = """
-command = "sh"
-args = ["-c", "printf 'Used: 7 tokens\\nready> '; read -r go; clear; printf 'ready> '; read -r go"]
-delivery = "pull"
+COUNTING = r"""printf 'Used: 7 tokens\nready> '; read -r go; clear; printf 'ready> '; read -r go"""
+SHOWN = r"""
 [usage]
-screen = '^Used: (?P<usage>[^\\n]+)$'
-[boot]
-settle_ms = 10
-[[rules]]
-state = "idle"
-screen = '^ready>$'
-tail = 1
+screen = '^Used: (?P<usage>[^\n]+)$'
 """
 
 
 def test_usage_is_told_as_it_was_seen_last(idle_instance: Instance) -> None:
     whole = idle_instance
-    (whole.directory / "profiles").mkdir(mode=0o700)
-    (whole.directory / "profiles" / "counting.toml").write_text(COUNTING)
+    add_scripted(whole, "counting", COUNTING, SHOWN)
     whole.up()
     whole.cli("spawn", "counting", "--name", "a", "--wait", "idle")
     assert whole.json("show", "a")["usage"] == "7 tokens"
