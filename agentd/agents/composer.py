@@ -32,6 +32,14 @@ def surely_holds(profile: Profile, look: Look, verdict: Verdict, text: str) -> b
     return _in_composer(profile, shown, text) if shown is not None else _at_cursor(look, text)
 
 
+def begins_with(profile: Profile, verdict: Verdict, text: str) -> bool:
+    """Tell whether the composer shows the header of a text of ours, whatever became of the rest."""
+    if profile.input.envelope == "none":
+        return False
+    head = text.partition(" from ")[0]
+    return _squeezed(head) in _squeezed(verdict.composer or "")
+
+
 def put_back(profile: Profile, verdict: Verdict, text: str) -> bool:
     """Tell whether the composer holds a text of ours and nothing else: some programs put an interrupted prompt back."""
     if profile.input.envelope == "none":

@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 
 from agentd.agents.attributes import read
-from agentd.agents.composer import holds
+from agentd.agents.composer import begins_with, holds
 from agentd.agents.permissions import Prompt, prompt_on, same
 from agentd.agents.profile import Means, Profile
 from agentd.agents.screen import Verdict, classify
@@ -158,10 +158,15 @@ class Terminal:
             gone = await self._seen(lambda look, verdict: self._left(look, verdict, text), wait_s)
             if gone is not None:
                 return await self._entered(gone)
+            look, verdict = await self.look()
+            if not holds(self.profile, look, verdict, text):
+                return _unsure("Enter changed it and it still stands in the composer; Enter was not pressed again")
         return _unsure("it still stands in the composer after Enter was pressed twice")
 
     def _left(self, look: Look, verdict: Verdict, text: str) -> bool:
-        return bool(self._proof) or not holds(self.profile, look, verdict, text)
+        if self._proof:
+            return True
+        return not holds(self.profile, look, verdict, text) and not begins_with(self.profile, verdict, text)
 
     async def _entered(self, gone: Verdict) -> Attempt:
         """Say what is known of a text that left the composer.

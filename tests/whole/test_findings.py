@@ -210,6 +210,17 @@ def test_finding_13_an_enter_that_was_swallowed_is_pressed_once_more(idle_instan
     assert [prompt.strip() for prompt in caught.prompts(1)] == [f"[agentd {id_} from operator] hello"]
 
 
+def test_a_text_that_enter_changes_in_the_composer_is_not_called_delivered(idle_instance: Instance):
+    caught = Caught(idle_instance, "completes")
+    id_ = caught.send("see @", wait=False)
+    detail = wait_until(
+        lambda: [h["detail"] for h in caught.message(id_)["history"] if "unconfirmed" in h["detail"]], "an outcome"
+    )[0]
+    assert "Enter changed it" in detail
+    assert caught.message(id_)["state"] == "accepted"
+    assert caught.understood("prompt") == []
+
+
 def test_finding_14_codex_leaves_no_process_behind():
     assert "--no-daemon" in Profiles.load("/nonexistent").get("codex").args
 

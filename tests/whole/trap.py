@@ -23,6 +23,7 @@ MODES = {
     "slow": "works until it is interrupted or one second is over; Enter steers it; C-c ends it while it is idle",
     "puts-back": "the same, and an interrupted prompt stands in the composer again",
     "early-enter": "takes an Enter within a tenth of a second after a paste for a newline",
+    "completes": "takes the first Enter for a choice in a menu, which puts a name behind the text",
     "eats-enter": "takes the first Enter after a paste for nothing",
 }
 ESCAPE, ENTER, CTRL_C, CTRL_U = "\x1b", "\r", "\x03", "\x15"
@@ -102,6 +103,10 @@ class Trap:
             return
         if self.mode == "eats-enter" and not self.eaten:
             self.eaten = True
+            return
+        if self.mode == "completes" and not self.eaten:
+            self.eaten = True
+            self.composer.type("notes.txt")
             return
         entered, self.composer = self.composer, Composer()
         text = entered.text
