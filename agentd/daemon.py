@@ -25,6 +25,7 @@ from agentd.agents.crew import Crew
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.directory import Directory
 from agentd.agents.loops import Loops
+from agentd.agents.offspring import Offspring
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
 from agentd.agents.profile_watch import ProfileWatch
@@ -224,6 +225,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         registry=registry,
         directory=directory,
         places=places,
+        offspring=Offspring(settings.agents, directory, time.monotonic),
         transcripts=transcripts,
         transcript_search=transcript_search,
         profiles=profiles,
@@ -305,6 +307,7 @@ def _door(parts: Parts, path: str) -> RpcDoor:
         config=parts.config.rpc,
         answer=partial(table.answer, parts),
         identify=partial(identify, directory=Inhabitants(parts.directory, parts.crew, parts.instance)),
+        agents_start=parts.offspring.allowed,
         hello={"server": f"agentd {__version__}", "pid": os.getpid(), "instance": parts.instance},
         log=parts.log,
     )

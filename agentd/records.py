@@ -107,6 +107,10 @@ class Agent:
     waits_for: str = ""  # what a waiting agent wants: permission, question, login, rate_limit, trust, error
     resume_id: str = ""  # the program's own name for its session, with which it can go on after its end
     log_path: str = ""  # the program's own record of the session, where it keeps one
+    started_by: str = ""  # the id of the agent that started it; empty: the operator did
+    family: str = ""  # the id of the agent that the operator started, from which this one comes
+    generation: int = 0
+    spawn_key: str = ""  # of whoever started it: the same key again starts nothing
     trusted: bool = False  # its directory, by whoever started it: the program is told so and does not ask
 
 

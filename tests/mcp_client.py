@@ -84,13 +84,13 @@ class McpClient:
     def tools(self) -> list[dict[str, Any]]:
         return self.ask("tools/list")["result"]["tools"]
 
-    def use(self, name: str, **arguments: Any) -> Any:
+    def use(self, name: str, /, **arguments: Any) -> Any:
         """Use a tool that succeeds; return its data."""
         result = self.ask("tools/call", name=name, arguments=arguments)["result"]
         assert not result["isError"], result
         return result["structuredContent"]
 
-    def refusal(self, name: str, **arguments: Any) -> dict[str, Any]:
+    def refusal(self, name: str, /, **arguments: Any) -> dict[str, Any]:
         """Use a tool that fails; return its error."""
         result = self.ask("tools/call", name=name, arguments=arguments)["result"]
         assert result["isError"], result

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from cachetools import LRUCache
 
+from agentd.agents.bucket import Bucket
 from agentd.config import LoopsConfig
 from agentd.errors import AgentdError, LoopLimit, RateLimit
 from agentd.records import OPERATOR, Draft, Message
@@ -41,17 +41,6 @@ class Chain:
     messages: int = 1  # with the first one; a broadcast counts as one
     hops: int = 0  # of the longest way
     refused: int = 0
-
-
-class Bucket(NamedTuple):
-    """How many answers one agent may still send to another now."""
-
-    tokens: float
-    at_s: float
-
-    def at(self, now_s: float, per_min: int) -> Bucket:
-        """Return it as it has filled up meanwhile."""
-        return Bucket(min(per_min, self.tokens + (now_s - self.at_s) * per_min / 60), now_s)
 
 
 class Loops:
@@ -135,9 +124,9 @@ class Loops:
             return RateLimit(
                 f"an agent may send {per_min} answers a minute to {whom}; this one was not sent",
                 hint="send it again later, or say it in one message",
-                retry_after_ms=_wait_ms(bucket, per_min),
+                retry_after_ms=bucket.wait_ms(per_min),
             )
-        self._buckets[placed.sender, placed.to] = bucket._replace(tokens=bucket.tokens - 1)
+        self._buckets[placed.sender, placed.to] = bucket.take()
         return None
 
     def _per_min(self, sender: str, to: str) -> int:
@@ -161,7 +150,7 @@ class Loops:
     def empty_buckets(self) -> list[tuple[str, str, int]]:
         """Return sender, recipient and the wait in milliseconds of each pair that may not send now."""
         now = [(pair, self._bucket(*pair)) for pair in list(self._buckets)]
-        return [(*pair, _wait_ms(bucket, self._per_min(*pair))) for pair, bucket in now if bucket.tokens < 1]
+        return [(*pair, bucket.wait_ms(self._per_min(*pair))) for pair, bucket in now if bucket.tokens < 1]
 
     def knows(self, trace: str) -> bool:
         """Tell whether anything came of a message."""
@@ -177,7 +166,3 @@ class Loops:
         self._chains.pop(name, None)
         for pair in [pair for pair in self._buckets if name in pair]:
             del self._buckets[pair]
-
-
-def _wait_ms(bucket: Bucket, per_min: int) -> int:
-    return math.ceil((1 - bucket.tokens) * 60_000 / per_min)

@@ -12,6 +12,7 @@ import anyio
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ids import new_agent_id, new_token, session_name
 from agentd.agents.ledger import Ledger
+from agentd.agents.offspring import OPERATORS_OWN, Descent
 from agentd.agents.profile import Profile
 from agentd.agents.registry import Entry, digest
 from agentd.agents.roster import Roster
@@ -36,6 +37,8 @@ class SpawnRequest:
     cwd: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     trusted: bool = False
+    descent: Descent = OPERATORS_OWN
+    key: str = ""
 
 
 class Starts:
@@ -168,6 +171,10 @@ def _new_agent(request: SpawnRequest) -> Agent:
         cwd=request.cwd,
         env=dict(request.env),
         trusted=request.trusted,
+        started_by=request.descent.started_by,
+        family=request.descent.family,
+        generation=request.descent.generation,
+        spawn_key=request.key,
         created_ns=now_ns,
         since_ns=now_ns,
     )

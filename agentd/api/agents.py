@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 
 from agentd.agents.asking import NOTHING
 from agentd.agents.live import LiveAgent
@@ -16,6 +17,7 @@ from agentd.agents.outlook import NAME, would_change
 from agentd.agents.starts import SpawnRequest
 from agentd.agents.status import PROCESS, Opinion
 from agentd.agents.text import sanitise
+from agentd.api import sending
 from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts
 from agentd.api.views import agent_row, error_row, max_age_s, message_row, of_answer
@@ -25,11 +27,12 @@ from agentd.errors import (
     AlreadyExists,
     Conflict,
     DeadlineExceeded,
+    Denied,
     InvalidValue,
     NotFound,
     OverLimit,
 )
-from agentd.records import Agent, AgentState, Caller, Change, Draft, MessageState, Role
+from agentd.records import OPERATOR, Agent, AgentState, Caller, Change, Draft, MessageState, Role
 from agentd.wire import calls
 
 SCROLLBACK_LINES = 200
@@ -37,16 +40,9 @@ SCROLLBACK_LINES = 200
 
 async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, Any]:
     """Start agents; the answer names those that failed and why, none is left half started."""
-    profile = parts.profiles.get(params.profile)
-    cwd = checked_cwd(params.cwd)
-    check_prompt(parts, params.prompt or "")
-    for name in (params.team, params.role):
-        if name is not None:
-            valid_name(name)
-    requests = [
-        SpawnRequest(profile, name, params.team or "", params.role or "", cwd, params.env, params.trust)
-        for name in _names(parts, params)
-    ]
+    if params.key is not None and (before := _started_before(parts, caller, params.key)):
+        return {"agents": [agent_row(parts, agent) for agent in before], "failed": [], "duplicate": True}
+    requests = _requests(parts, caller, params)
     results = await parts.crew.spawn(requests)
     parts.queries.changed()  # our own writes are seen at once, before tmux tells of them
     started = [result for result in results if isinstance(result, Agent)]
@@ -62,6 +58,43 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
     return {"agents": [agent_row(parts, agent) for agent in started], "failed": failed}
 
 
+def _started_before(parts: Parts, caller: Caller, key: str) -> list[Agent]:
+    """Return what the same caller started with the same key."""
+    return [agent for agent in parts.directory if agent.spawn_key == key and agent.started_by == caller.agent_id]
+
+
+def _requests(parts: Parts, caller: Caller, params: calls.Spawn) -> list[SpawnRequest]:
+    profile = parts.profiles.get(params.profile)
+    if caller.role is Role.AGENT:
+        params = _within_its_own(parts.directory.entry(caller.agent_id).agent, params)
+    cwd = checked_cwd(params.cwd)
+    check_prompt(parts, params.prompt or "")
+    for name in (params.team, params.role):
+        if name is not None:
+            valid_name(name)
+    names = _names(parts, params)
+    descent = parts.offspring.admit(caller, profile.name, len(names))
+    team, role = params.team or "", params.role or ""
+    return [
+        SpawnRequest(profile, name, team, role, cwd, params.env, params.trust, descent, params.key or "")
+        for name in names
+    ]
+
+
+def _within_its_own(parent: Agent, params: calls.Spawn) -> calls.Spawn:
+    """Return an agent's parameters with its own directory and team for defaults; raises Denied for what it lacks."""
+    if params.env or params.trust:
+        raise Denied("an agent may not set env or trust for another; nothing was started", hint="leave them out")
+    if params.team not in (None, parent.team):
+        raise Denied(f"you may start agents in your own team only, not in {params.team}", hint="leave the team out")
+    cwd = params.cwd or parent.cwd
+    if not Path(os.path.realpath(cwd)).is_relative_to(os.path.realpath(parent.cwd)):
+        raise Denied(
+            f"you may start agents in your own directory and below only, not in {sanitise(cwd)}", hint="leave cwd out"
+        )
+    return msgspec.structs.replace(params, cwd=cwd, team=parent.team or None)
+
+
 def check_prompt(parts: Parts, prompt: str) -> None:
     """Raise OverLimit for a first prompt that the mailbox would refuse once its agent runs."""
     size_bytes, most_bytes = len(prompt.encode(errors="surrogatepass")), parts.config.mailbox.max_body_bytes
@@ -74,6 +107,10 @@ def check_prompt(parts: Parts, prompt: str) -> None:
 
 async def first_prompt(parts: Parts, caller: Caller, prompts: list[tuple[Agent, str]]) -> None:
     """Put each agent's first message into its inbox; it is typed when the agent is ready."""
+    if caller.role is Role.AGENT:
+        for agent, prompt in prompts:  # past the loop guard, like all that agents write to each other
+            await sending.send(parts, caller, calls.Send(to=agent.id, body=prompt, key=f"first-prompt-{agent.id}"))
+        return
     drafts = [Draft(agent.id, caller.inbox, prompt, key=f"first-prompt-{agent.id}") for agent, prompt in prompts]
     for result in await parts.mailbox.put(drafts):
         if isinstance(result, AgentdError):
@@ -132,6 +169,7 @@ async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[st
         "resume_id": agent.resume_id,
         "log_path": agent.log_path,
         "trusted": agent.trusted,
+        "started_by": parts.directory.display(agent.started_by) if agent.started_by else OPERATOR,
         "usage": sanitise(live.usage) if (live := parts.crew.live(agent.id)) else "",
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
         "created_at": agent.created_ns / 1e9,
@@ -171,14 +209,16 @@ def _of_ended(parts: Parts, agent: Agent) -> Opinion:
     return Opinion(agent.state, agent.reason, PROCESS, evidence, source=PROCESS, would_change=outlook)
 
 
-async def stop(parts: Parts, _caller: Caller, params: calls.Stop) -> dict[str, Any]:
+async def stop(parts: Parts, caller: Caller, params: calls.Stop) -> dict[str, Any]:
     """Stop agents, side by side."""
     stopped: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     found: dict[str, Agent] = {}
     for target in params.targets:
         try:
-            found.update((agent.id, agent) for agent in parts.directory.resolve(target))
+            agents = parts.directory.resolve(target)
+            parts.offspring.check_own(caller, agents)
+            found.update((agent.id, agent) for agent in agents)
         except AgentdError as error:
             failed.append({"target": target, **error_row(error)})
 
@@ -224,6 +264,7 @@ async def interrupt(parts: Parts, _caller: Caller, params: calls.OneTarget) -> d
 async def capture(parts: Parts, caller: Caller, params: calls.Capture) -> dict[str, Any]:
     """Return the screen; of an ended agent, what it showed last."""
     agent = parts.directory.one(params.target)
+    parts.offspring.check_own(caller, [agent])
     live = parts.crew.live(agent.id)
     if live is None:
         return _last_screen(parts, agent, params.lines)

@@ -9,6 +9,7 @@ from agentd.agents.causes import Causes
 from agentd.agents.crew import Crew
 from agentd.agents.directory import Directory
 from agentd.agents.loops import Loops
+from agentd.agents.offspring import Offspring
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
 from agentd.agents.refusals import Refusals
@@ -47,6 +48,7 @@ class Parts:
     registry: Registry
     directory: Directory
     places: Places
+    offspring: Offspring
     transcripts: Transcripts
     transcript_search: TranscriptSearch
     profiles: Profiles

@@ -12,8 +12,8 @@ import msgspec
 
 from agentd.doors import mcp
 from agentd.errors import AgentdError, DeadlineExceeded, Denied, InternalError, InvalidValue, UnknownMethod
-from agentd.records import Caller, Role
-from agentd.wire.calls import CALLS, Params
+from agentd.records import Caller
+from agentd.wire.calls import CALLS, Params, may_call
 
 BATCH = "rpc.batch"
 DEFAULT_CREDIT = 256
@@ -54,16 +54,17 @@ class Dispatch:
     `answer` returns the value, a coroutine that returns it, or (calls that stream) an async generator.
     """
 
-    def __init__(self, answer: Answer, on_fault: OnFault) -> None:
+    def __init__(self, answer: Answer, on_fault: OnFault, *, agents_start: bool) -> None:
         self._answer = answer
         self._on_fault = on_fault
+        self._agents_start = agents_start
 
     def call(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
         """Return what `answer` returns; raises UnknownMethod, Denied or InvalidValue before it is asked."""
         row = CALLS.get(method)
         if row is None:
             return self._own(caller, method, params, context)
-        if not row.agent_may and caller.role is not Role.OPERATOR:
+        if not may_call(caller, row, agents_start=self._agents_start):
             raise Denied(f"an agent may not call {method}", hint="ask the operator to do it")
         try:
             typed = msgspec.convert(params, row.params)
@@ -83,7 +84,13 @@ class Dispatch:
         if method == BATCH:
             return self._batch(caller, _batch_items(params), context)
         if method in mcp.METHODS:
-            return mcp.answer(lambda name, given: self.call(caller, name, given, context), caller, method, params)
+            return mcp.answer(
+                lambda name, given: self.call(caller, name, given, context),
+                caller,
+                method,
+                params,
+                agents_start=self._agents_start,
+            )
         raise UnknownMethod(f"there is no call `{method[:100]}`", hint="`agentd schema` lists every call")
 
     async def _batch(self, caller: Caller, items: list[Any], context: CallContext) -> list[list[Any]]:

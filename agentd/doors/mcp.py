@@ -31,7 +31,7 @@ class Use(msgspec.Struct, forbid_unknown_fields=True):
     request: str = msgspec.field(default="")
 
 
-def answer(make: Make, caller: Caller, method: str, params: Any) -> Any:
+def answer(make: Make, caller: Caller, method: str, params: Any, *, agents_start: bool) -> Any:
     """Return the tools that the caller may use, or a coroutine of what a use of one came to."""
     if caller.role is not Role.AGENT:
         raise Denied(
@@ -39,7 +39,7 @@ def answer(make: Make, caller: Caller, method: str, params: Any) -> Any:
             hint="have an agent's program run `agentd mcp`, with AGENTD_TOKEN_FILE as agentd set it",
         )
     if method == TOOLS:
-        return {"tools": tools_for(caller)}
+        return {"tools": tools_for(caller, agents_start=agents_start)}
     try:
         use = msgspec.convert(params, Use)
     except msgspec.ValidationError as error:
@@ -63,7 +63,7 @@ def _with_keys(call: str, params: dict[str, Any], request: str) -> dict[str, Any
     """Return the parameters with what keeps a use that is repeated after a broken connection from sending twice."""
     if not request:
         return params
-    if call == "messages.send":
+    if call in ("messages.send", "agents.spawn"):
         return {"key": f"mcp-{request}", **params}
     messages = params.get("messages")
     if call == "messages.send_batch" and isinstance(messages, list):

@@ -35,6 +35,7 @@ class RpcDoor:
                     generator (items under the client's credit). Raises AgentdError; anything else is logged as a fault
                     of ours. Answers may hold dataclasses, structs, enums; msgspec.Raw holds what is packed already.
     identify        identify(peer, token) -> Caller, once per connection; raises Denied or Unauthenticated
+    agents_start    whether agents may make the calls of the table that are for what they started themselves
     hello           what HELLO is answered with beside `v` and `limits`: server, pid, instance
     log             a structlog logger
     on_connections  told how many connections there are whenever that changes
@@ -49,11 +50,13 @@ class RpcDoor:
         hello: Mapping[str, Any],
         log: FilteringBoundLogger,
         on_connections: Callable[[int], None] = lambda _count: None,
+        *,
+        agents_start: bool = False,
     ) -> None:
         self.path = path
         self.counters = Counters()
         self._config = config
-        self._dispatch = Dispatch(answer, self._log_fault)
+        self._dispatch = Dispatch(answer, self._log_fault, agents_start=agents_start)
         self._identify = identify
         self._hello = hello
         self._log = log

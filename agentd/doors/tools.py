@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from agentd.errors import InvalidValue, UnknownMethod
-from agentd.records import Caller, Role
-from agentd.wire.calls import CALLS
+from agentd.records import Caller
+from agentd.wire.calls import CALLS, may_call
 
 _ID = "the id of a message, like m4k2v7q"
 _SECONDS = "how many seconds to wait at most; ask again after that"
@@ -142,11 +142,11 @@ _TABLE = (
             "prompt": "its first message",
         },
     ),
-    Tool("stop", "agents.stop", "Stop agents; their messages are kept.", {"targets": "which agents"}),
+    Tool("stop", "agents.stop", "Stop agents that you started; their messages are kept.", {"targets": "which agents"}),
     Tool(
         "read_agent",
         "agents.capture",
-        "Read what is on an agent's screen.",
+        "Read what is on the screen of an agent that you started.",
         {"target": "the agent's name", "lines": "only the last so many lines"},
     ),
 )
@@ -161,14 +161,13 @@ def tool_named(name: str) -> Tool:
     return TOOLS[name]
 
 
-def tools_for(caller: Caller) -> list[dict[str, Any]]:
+def tools_for(caller: Caller, *, agents_start: bool) -> list[dict[str, Any]]:
     """Return the tools whose calls the caller may make, as MCP describes them, always in the same order."""
-    return [_described(name) for name, tool in TOOLS.items() if may_use(caller, tool)]
-
-
-def may_use(caller: Caller, tool: Tool) -> bool:
-    """Tell whether the caller may make the tool's call."""
-    return caller.role is Role.OPERATOR or CALLS[tool.call].agent_may
+    return [
+        _described(name)
+        for name, tool in TOOLS.items()
+        if may_call(caller, CALLS[tool.call], agents_start=agents_start)
+    ]
 
 
 @cache

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from agentd.records import Caller, Role
+
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,47}$(?!\n)", description="agent or team name")]
 Target = Annotated[
     str,
@@ -51,6 +53,7 @@ class Spawn(Params):
     """Start n agents of a profile; the answer comes when tmux has them, readiness follows as events.
 
     trust: the programs are told that you trust cwd and what stands in it, instead of asking.
+    key: the same caller's same key again starts nothing and answers what it started first, while those are kept.
     """
 
     profile: Annotated[str, Meta(min_length=1, max_length=48)]
@@ -61,6 +64,7 @@ class Spawn(Params):
     cwd: Path | None = None
     env: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")], str] = {}
     prompt: Body | None = None
+    key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     cold: bool = False
     trust: bool = False
 
@@ -388,6 +392,7 @@ class Call:
     params: type[Params]
     doc: str
     agent_may: bool = False  # an agent's token suffices; otherwise the operator only
+    own: bool = False  # an agent may for what it started itself, where agents may start any (agents.spawnable)
     writes: bool = True
     stream: bool = False
 
@@ -398,17 +403,17 @@ _TABLE = (
     Call("daemon.metrics", Nothing, "Return counters and gauges.", writes=False),
     Call("config.show", Nothing, "Return each setting, its value and where it came from.", writes=False),
     Call("notify.test", Nothing, "Run the commands of the configuration's [hooks] once, with an example."),
-    Call("agents.spawn", Spawn, "Start agents."),
+    Call("agents.spawn", Spawn, "Start agents.", own=True),
     Call("agents.list", AgentsList, "List agents.", agent_may=True, writes=False),
     Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
     Call("agents.explain", OneTarget, "Say why an agent is thought to be in its state.", agent_may=True, writes=False),
-    Call("agents.stop", Stop, "Stop agents."),
+    Call("agents.stop", Stop, "Stop agents.", own=True),
     Call("agents.respawn", Respawn, "Start an ended agent again under its identity."),
     Call("agents.keys", Keys, "Press keys in an agent's terminal."),
     Call("agents.interrupt", OneTarget, "Interrupt what an agent is doing."),
     Call("agents.approve", Approve, "Let agents do what they ask permission for."),
     Call("agents.deny", Deny, "Deny agents what they ask permission for."),
-    Call("agents.capture", Capture, "Return what is on an agent's screen.", writes=False),
+    Call("agents.capture", Capture, "Return what is on an agent's screen.", own=True, writes=False),
     Call("agents.answer", OneTarget, "Return an agent's last answer, whole, as its program told it.", writes=False),
     Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
     Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),
@@ -457,6 +462,11 @@ _TABLE = (
 CALLS: dict[str, Call] = {call.name: call for call in _TABLE}
 
 
+def may_call(caller: Caller, call: Call, *, agents_start: bool) -> bool:
+    """Tell whether the caller may make the call, where agents may start agents or not."""
+    return caller.role is Role.OPERATOR or call.agent_may or (call.own and agents_start)
+
+
 def schema() -> dict[str, Any]:
     """Return the whole table with the types of its parameters as JSON Schema."""
     schemas, components = msgspec.json.schema_components([call.params for call in _TABLE])
@@ -465,6 +475,7 @@ def schema() -> dict[str, Any]:
             "doc": call.doc,
             "params": shape,
             "agent_may": call.agent_may,
+            "own": call.own,
             "writes": call.writes,
             "stream": call.stream,
         }
