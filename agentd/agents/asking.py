@@ -146,12 +146,19 @@ class Asking:
             raise waiting.result
         return waiting.result
 
+    def due(self, now_s: float) -> bool:
+        """Tell whether an answer is to be given now."""
+        return bool(self._waiting) or self._policy_due(now_s)
+
+    def _policy_due(self, now_s: float) -> bool:
+        return self.prompt is not None and self.due_in_s(now_s) == 0.0
+
     async def act(self, now_s: float) -> bool:
         """Give the answers that are due, persons' before the policy's; tell whether there were any."""
         if self._waiting:
             await self._give(self._waiting.popleft())
             return True
-        if self.prompt is not None and self.due_in_s(now_s) == 0.0:
+        if self.prompt is not None and self._policy_due(now_s):
             self._judged = True
             await self._give(_Waiting(Answer(decide(self.profile.answers, self.prompt), self.prompt, POLICY)))
             return True

@@ -254,6 +254,8 @@ class LiveAgent:
             return submitted
 
     async def _answer_prompt(self) -> bool:
+        if not self.asking.due(time.monotonic()):
+            return False
         async with self._delivering:
             return await self.asking.act(time.monotonic())
 

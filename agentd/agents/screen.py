@@ -128,7 +128,8 @@ class _Row:
 
 
 def _parts(profile: Profile, text: str, solid: str | None) -> _Parts:
-    rows = _rows(text, text if solid is None else solid)
+    reach = profile.input.composer_tail + max((rule.tail for rule in profile.rules), default=1)
+    rows = _rows(text, text if solid is None else solid, min(MAX_LINES, reach))
     bottom = [row.plain for row in rows if row.plain]
     if profile.input.composer is None:
         return _Parts(bottom)
@@ -166,14 +167,19 @@ def _unframed(frame: str, columns: int, shown: str, solid: str) -> tuple[str, st
     return shown[start:end], solid[start:end]
 
 
-def _rows(text: str, solid: str) -> list[_Row]:
-    """Return the last lines down to the last one that is not blank, each without blanks at its end, cut to a length."""
+def _rows(text: str, solid: str, most: int) -> list[_Row]:
+    """Return the end of the screen: so many lines that are not blank, with the blank ones between them.
+
+    Each without blanks at its end, cut to a length.
+    """
+    if text is solid:
+        text = solid = text.strip("\n")  # most of many screens is blank
     found: list[_Row] = []
     full = 0
     for plain, firm in zip(reversed(text.split("\n")), reversed(solid.split("\n")), strict=True):
         line = plain.rstrip(" \t\r")
         full += bool(line)
-        if full > MAX_LINES:
+        if full > most:
             break
         if full:
             found.append(_Row(_cut(line), _cut(firm[: len(line)])))

@@ -44,8 +44,8 @@ class Looking:
             self._hearing.nudge()
             await anyio.sleep(END_LOOK_S)
             reply, facts = await self._capture(ref, lines, escapes=escapes)
-        shown = [each.decode("utf-8", "replace") for each in reply.lines]
-        return facts.look("\n".join(shown if escapes else [each.rstrip(" ") for each in shown]))
+        shown = b"\n".join(reply.lines).decode("utf-8", "replace")
+        return facts.look(shown if escapes else _without_blank_ends(shown))
 
     async def panes(self) -> list[PaneInfo]:
         """Return every pane that is not the hub's."""
@@ -77,3 +77,9 @@ class Looking:
         if facts is None or facts.pid != ref.pid:
             raise PaneDead(f"pane {ref.pane_id} is gone")
         return reply, facts
+
+
+def _without_blank_ends(shown: str) -> str:
+    if " \n" not in shown and not shown.endswith(" "):
+        return shown
+    return "\n".join([each.rstrip(" ") for each in shown.split("\n")])
