@@ -12,6 +12,7 @@ from instance import wait_until
 from programs import PROGRAMS
 from stage import TURN_S, Stage
 
+import agentd.agents
 from agentd.doors.told import NOTE
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
@@ -19,6 +20,7 @@ EACH = pytest.mark.parametrize("program", list(PROGRAMS), indirect=True)
 
 
 # Gemini CLI takes settings from its user's home, and from files of root's alone: its user writes what docs/mcp.md says.
+BUILT_IN = Path(agentd.agents.__file__).parent / "profiles"
 GUIDE = Path(__file__).parents[2] / "docs" / "mcp.md"
 
 
@@ -56,6 +58,24 @@ def test_one_asks_another_and_gets_its_answer_without_a_person(real: Stage) -> N
     assert real.message(first)["state"] in ("delivered", "acked")
     offered = {name for turn in real.model.main() for name in turn.tools if name.endswith("task_done")}
     assert offered
+
+
+@pytest.mark.parametrize("program", ["codex"], indirect=True)
+def test_a_tool_that_asks_is_let_go_by_approve(real: Stage) -> None:
+    """Its menu for tools is another one than that for commands, and takes other keys."""
+    text = BUILT_IN.joinpath("codex.toml").read_text()
+    asks = text.replace('tools_approval_mode="approve"', 'tools_approval_mode="prompt"')
+    assert asks != text
+    profiles = real.whole.directory / "profiles"
+    profiles.mkdir()
+    (profiles / "codex.toml").write_text(asks)
+    wait_until(lambda: real.whole.json("profile", "show", "codex")["origin"] != "built-in", "the profile to be read")
+    real.spawn("ann")
+    real.send('((call send_message {"to": "operator", "body": "hello"}))')
+    wait_until(lambda: real.explained()["prompt"], "it to ask", TURN_S)
+    real.whole.cli("approve", "ann")
+    wait_until(lambda: inbox_of(real, "operator"), "the operator to be written to", TURN_S)
+    real.until("idle")
 
 
 @EACH
