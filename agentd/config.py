@@ -36,6 +36,12 @@ class AgentsConfig:
 
     max: int = _setting(1000, "most agents alive at once", low=1, high=4000)
     keep_stopped: int = _setting(1000, "ended agents that stay listed", low=0, high=100_000)
+    respawn_pause_s: float = _setting(
+        1.0,
+        "time until a crashed agent is started again, if its profile wants it; doubled each time",
+        low=0,
+        high=3600,
+    )
     spawnable: tuple[str, ...] = _setting((), "profiles that agents may start by themselves")
     spawn_depth: int = _setting(3, "generations of agents that agents may start", low=1, high=100)
     spawns_per_min: int = _setting(10, "agents that one agent may start in a minute", low=1, high=10_000)

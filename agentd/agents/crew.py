@@ -34,6 +34,7 @@ class Crew:
         self._starts = Starts(parts, self._roster, ledger, self._watch)
         self._homecoming = Homecoming(parts, self._roster, ledger, self._watch, self._ends)
         self._revival = Revival(parts, self._roster, ledger, self._starts)
+        self._ends.on_crash.append(self._revival.crashed)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Keep the agents' tasks until cancelled."""

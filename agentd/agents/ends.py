@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import anyio
@@ -29,6 +29,7 @@ class Ends:
         self._parts = parts
         self._roster = roster
         self._ledger = ledger
+        self.on_crash: list[Callable[[Agent], None]] = []
 
     # -- on request
 
@@ -82,8 +83,11 @@ class Ends:
         if how.exit_status and not live.status.started and agent.resume_id:
             why = f"{why} before it was ready; its session {agent.resume_id} is given up, and a respawn begins another"
             agent = replace(agent, resume_id="", log_path="")
-        await self._ledger.keep([ended(agent, state, why, how.exit_status)])
+        (kept,) = await self._ledger.keep([ended(agent, state, why, how.exit_status)])
         await self._forget_oldest()
+        if state is AgentState.FAILED:
+            for tell in self.on_crash:
+                tell(kept)
 
     def _keep_session(self, live: LiveAgent, last_screen: str) -> None:
         """Keep the session that a program names when it ends."""

@@ -248,6 +248,7 @@ class Profile(_Table, frozen=True):
     delivery: Literal["type", "pull", "both"] = "type"
     acks: bool = False  # the program itself says when it has dealt with a message
     on_lost: Literal["fail", "respawn"] = "fail"  # when its tmux server crashed
+    on_crash: Literal["fail", "respawn"] = "fail"  # when it ended by itself with an error or a signal
     boot: Boot = Boot()
     input: Input = Input()
     signals: Signals = Signals()

@@ -1,4 +1,4 @@
-"""What becomes of agents whose tmux server crashed, when their profile says `on_lost = "respawn"`."""
+"""What becomes of agents that crashed, or whose tmux server did, when their profile says `respawn`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import anyio
 
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ledger import Ledger
+from agentd.agents.profile import Profile
 from agentd.agents.roster import Roster
 from agentd.agents.starts import Starts
 from agentd.errors import AgentdError
@@ -36,16 +37,21 @@ class Revival:
         """Begin to start those lost agents again that want it; what cannot be started stays failed, with the reason."""
         self._forgive()
         for agent in agents:
-            if self._wanted(agent):
-                self._roster.start(self._revive, agent)
+            if agent.profile in self._parts.profiles.names() and self._profile(agent).on_lost == "respawn":
+                self._roster.start(self._revive, agent, 0.0)
 
-    def _wanted(self, agent: Agent) -> bool:
-        profiles = self._parts.profiles
-        return agent.profile in profiles.names() and profiles.get(agent.profile).on_lost == "respawn"
+    def crashed(self, agent: Agent) -> None:
+        """Begin to start an agent again whose program ended by itself with an error, when its profile wants it."""
+        self._forgive()
+        if agent.profile in self._parts.profiles.names() and self._profile(agent).on_crash == "respawn":
+            self._roster.start(self._revive, agent, self._parts.config.agents.respawn_pause_s)
 
-    async def _revive(self, lost: Agent) -> None:
+    def _profile(self, agent: Agent) -> Profile:
+        return self._parts.profiles.get(agent.profile)
+
+    async def _revive(self, lost: Agent, first_s: float) -> None:
         why = f"it was tried {ATTEMPTS} times within {FORGIVEN_S / 60:g} minutes"
-        while (wait_s := pause_s(len(self._tried(lost.id)))) is not None:
+        while (wait_s := pause_s(len(self._tried(lost.id)), first_s)) is not None:
             await anyio.sleep(wait_s)
             async with self._turns:
                 if not self._still(lost):
@@ -76,8 +82,10 @@ class Revival:
         self._tried_s = {agent_id: tried for agent_id, tried in self._tried_s.items() if self._tried(agent_id)}
 
 
-def pause_s(tried: int) -> float | None:
+def pause_s(tried: int, first_s: float) -> float | None:
     """Return how long to wait after so many attempts; None when there is to be no other."""
     if tried >= ATTEMPTS:
         return None
-    return _FIRST_PAUSE_S * 2.0 ** (tried - 1) if tried else 0.0
+    if not tried:
+        return first_s
+    return (2 * first_s or _FIRST_PAUSE_S) * 2.0 ** (tried - 1)

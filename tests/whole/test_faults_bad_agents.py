@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import rows
 from instance import Instance, alive, wait_until
+
+from agentd.errors import AgentdError
 
 FAILED_SH = 'doc = "a shell that never shows a prompt"\ncommand = "sh"\nargs = ["-c", "{script}"]\ndelivery = "type"\n'
 RULES = '[boot]\ntimeout_s = 0.5\nsettle_ms = 20\n[[rules]]\nstate = "idle"\nscreen = "^ready>$"\ntail = 1\n'
@@ -97,6 +100,42 @@ def test_an_agent_that_ends_again_and_again_uses_up_a_message(running: Instance)
     wait_until(lambda: message(running, id_)["state"] == "dead", "it to be given up")
     assert message(running, id_)["history"][-1]["detail"] == "the agent ended before it acknowledged"
     assert [row["id"] for row in running.json("dead", "ls")] == [id_]
+
+
+def test_an_agent_that_crashes_is_started_again_some_times_and_then_left(running: Instance):
+    """F17: each pause twice as long as the one before, an end to it, and its messages kept."""
+    running.cli("restart", "--set", "agents.respawn_pause_s=0.05")
+    lives = running.directory / "lives"
+    script = f"date +%s.%N >> {lives}; exit 1"
+    profile(running, "phoenix", script)
+    path = running.directory / "profiles" / "phoenix.toml"
+    path.write_text('on_crash = "respawn"\n' + path.read_text())
+    wait_until(lambda: "phoenix" in running.cli("profile", "ls").stdout, "the profile to be read")
+    running.cli("spawn", "phoenix", "--name", "a")
+    id_ = running.json("send", "a", "hello")["id"]
+    given_up = "its program exited with status 1, and it was not started again: it was tried 5 times within 10 minutes"
+    wait_until(lambda: running.json("explain", "a")["reason"] == given_up, "it to be given up")
+    born = [float(line) for line in lives.read_text().split()]
+    assert len(born) == 1 + 5
+    pauses = [after - before for before, after in itertools.pairwise(born)]
+    assert all(pause > 0.05 * 2**number for number, pause in enumerate(pauses)), pauses
+    assert message(running, id_)["state"] == "accepted"
+    running.cli("stop", "a")
+
+
+def test_an_agent_that_was_stopped_meanwhile_is_not_started_again(running: Instance):
+    running.cli("restart", "--set", "agents.respawn_pause_s=2")
+    lives = running.directory / "lives"
+    profile(running, "phoenix", f"echo x >> {lives}; exit 1")
+    path = running.directory / "profiles" / "phoenix.toml"
+    path.write_text('on_crash = "respawn"\n' + path.read_text())
+    wait_until(lambda: "phoenix" in running.cli("profile", "ls").stdout, "the profile to be read")
+    running.cli("spawn", "phoenix", "--name", "a")
+    in_state(running, "a", "failed")
+    running.cli("stop", "a")
+    with running.client() as client, pytest.raises(AgentdError):
+        client.call("agents.wait", target="a", until="starting", timeout_s=3.0)
+    assert lives.read_text() == "x\n"
 
 
 def test_an_agent_that_is_never_ready(running: Instance):
