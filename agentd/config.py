@@ -163,6 +163,25 @@ class MailboxConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """Agents that are kept booted for whoever asks next."""
+
+    enabled: bool = _setting(default=True, doc="keep agents booted where `agentd pool set` or pool.size says so")
+    size: int = _setting(
+        0, "agents kept booted wherever one was asked for within the last hour, without being set", low=0, high=100
+    )
+    max_slots: int = _setting(32, "most agents kept booted in all places together", low=0, high=1000)
+    boots_at_once: int = _setting(2, "most of them booting at the same time", low=1, high=64)
+    boots_per_min: int = _setting(60, "most of them begun in a minute", low=1, high=100_000)
+    max_boot_s: float = _setting(300.0, "time after which one that is not ready is given up", low=0.1, high=3600)
+    max_age_s: float = _setting(14_400.0, "time after which one is replaced by a fresh one", low=1, high=2_592_000)
+    grace_s: float = _setting(60.0, "time between two that are ended because fewer are asked for", low=0.1, high=86_400)
+    slot_mb: int = _setting(300, "memory that one of them is taken to need", low=1, high=100_000)
+    reserve_mb: int = _setting(500, "free memory below which none is booted", low=0, high=1_000_000)
+    load_max: float = _setting(3.0, "load per core from which on none is booted", low=0.1, high=10_000)
+
+
+@dataclass(frozen=True, slots=True)
 class RpcConfig:
     """Limits of the socket."""
 
@@ -240,6 +259,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     loops: LoopsConfig = field(default_factory=LoopsConfig)
     mailbox: MailboxConfig = field(default_factory=MailboxConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
     rpc: RpcConfig = field(default_factory=RpcConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     tmux: TmuxConfig = field(default_factory=TmuxConfig)
@@ -274,6 +294,7 @@ _SECTIONS: dict[str, type] = {
     "log": LogConfig,
     "loops": LoopsConfig,
     "mailbox": MailboxConfig,
+    "pool": PoolConfig,
     "rpc": RpcConfig,
     "search": SearchConfig,
     "tmux": TmuxConfig,

@@ -161,6 +161,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
             await tasks.start(parts.transcript_search.run)
             adoption = await parts.crew.adopt(recovered)
             tasks.start_soon(_profile_watch(parts).run)
+            tasks.start_soon(parts.pool.run)
             await parts.queries.revive()
             await tasks.start(door.serve)
             _announce(parts, adoption, given.paths)
@@ -230,6 +231,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         transcript_search=transcript_search,
         profiles=profiles,
         crew=crew,
+        pool=crew.pool,
         teams=Teams(registry, directory, await registry.teams()),
         waiters=waiters,
         loops=Loops(settings.loops, time.monotonic, time.time_ns),
@@ -361,7 +363,7 @@ async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:
     parts.events.emit("daemon.stopping", agents=stop.agents)
     if stop.agents == "stop":
         async with anyio.create_task_group() as group:
-            for agent in list(parts.directory):
+            for agent in [*parts.directory, *parts.directory.pooled()]:
                 if parts.crew.live(agent.id):
                     group.start_soon(_stop_one, parts, agent)
     # A delivery that is cut off between Enter and its record would be made again by the next daemon.

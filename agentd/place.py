@@ -18,13 +18,19 @@ _AUTOSTART_S = 20.0
 class Place:
     """Where the daemon is, as whom we come, and whether we may start it."""
 
-    __slots__ = ("environ", "may_start", "path", "token")
+    __slots__ = ("_token", "environ", "may_start", "path")
 
     def __init__(self, path: str, token: str | None, environ: Mapping[str, str], *, may_start: bool) -> None:
         self.path = path
-        self.token = token
+        self._token = token
         self.environ = environ
         self.may_start = may_start
+
+    @property
+    def token(self) -> str | None:
+        """Return the token that was given, else what its file holds now: agentd makes it anew at a hand-out."""
+        token_file = self.environ.get("AGENTD_TOKEN_FILE")
+        return _read_token(token_file) if self._token is None and token_file else self._token
 
     @classmethod
     def find(
@@ -40,8 +46,6 @@ class Place:
             and values.get("AGENTD_AUTOSTART") != "0"
             and path == Paths.find(values).socket  # a daemon that we start listens there and nowhere else
         )
-        if token is None and token_file:
-            token = _read_token(token_file)
         return cls(path, token, values, may_start=may_start)
 
     def not_running(self) -> Unavailable:

@@ -107,6 +107,11 @@ class Agent:
     waits_for: str = ""  # what a waiting agent wants: permission, question, login, rate_limit, trust, error
     resume_id: str = ""  # the program's own name for its session, with which it can go on after its end
     log_path: str = ""  # the program's own record of the session, where it keeps one
+    pooled: bool = False  # a slot of the pool: booted, and nobody's yet
+    warm: bool = False  # it came from the pool
+    fence: int = 0  # of the hand-out from the pool; the next one's is higher
+    repo: str = ""  # the git repository whose worktree its directory is
+    branch: str = ""  # of that worktree
     started_by: str = ""  # the id of the agent that started it; empty: the operator did
     family: str = ""  # the id of the agent that the operator started, from which this one comes
     generation: int = 0

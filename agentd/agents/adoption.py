@@ -49,7 +49,9 @@ class Homecoming:
         for info in panes.values():
             await self._ends.bury(info.ref)
         crashed = await self._lose(lost) if lost else []
-        return Adoption(adopted, [a.name for a in lost], [info.session_name for info in panes.values()], crashed)
+        return Adoption(
+            adopted, [a.name for a in lost if not a.pooled], [info.session_name for info in panes.values()], crashed
+        )
 
     async def _lose(self, lost: Sequence[Agent]) -> list[Agent]:
         """Write down that agents are lost; return those whose whole tmux server is gone."""
@@ -67,14 +69,15 @@ class Homecoming:
         """Adopt who has a pane, taking it from the panes; return the names of those, and who is lost."""
         adopted: list[str] = []
         lost: list[Agent] = []
-        for agent in list(self._parts.directory):
+        for agent in [*self._parts.directory, *self._parts.directory.pooled()]:
             if agent.state is AgentState.STOPPED:
                 continue
             info = panes.pop(agent.id, None)
             if info is not None:
                 mine = [delivery for delivery in recovered if delivery.message.to == agent.id]
                 self._adopt_one(agent, info, mine)
-                adopted.append(agent.name)
+                if not agent.pooled:
+                    adopted.append(agent.name)
             elif agent.pane is not None or agent.state is not AgentState.FAILED:
                 lost.append(agent)
         return adopted, lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import anyio
@@ -10,8 +11,10 @@ from anyio.abc import TaskStatus
 from agentd.agents.adoption import Adoption, Homecoming
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
+from agentd.agents.handout import HandOut
 from agentd.agents.ledger import Ledger
 from agentd.agents.live import LiveAgent
+from agentd.agents.pool import Pool
 from agentd.agents.revival import Revival
 from agentd.agents.roster import Roster
 from agentd.agents.starts import SpawnRequest, Starts
@@ -33,6 +36,8 @@ class Crew:
         self._watch = Watch(parts, self._roster, ledger, self._ends)
         self._starts = Starts(parts, self._roster, ledger, self._watch)
         self._homecoming = Homecoming(parts, self._roster, ledger, self._watch, self._ends)
+        hand_out = HandOut(parts, self._roster, ledger)
+        self.pool = Pool(parts, self._roster, ledger, self._starts, self._ends, hand_out, random.random)
         self._revival = Revival(parts, self._roster, ledger, self._starts)
         self._ends.on_crash.append(self._revival.crashed)
 
@@ -62,8 +67,8 @@ class Crew:
         await self._watch.quiesce(timeout_s)
 
     async def spawn(self, requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
-        """Start agents, in order of the requests; a failed one leaves nothing behind."""
-        return await self._starts.spawn(requests)
+        """Start agents or take them from the pool, in order of the requests; a failed one leaves nothing behind."""
+        return await self.pool.spawn(requests)
 
     async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
         """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
@@ -73,6 +78,7 @@ class Crew:
         """Take over the agents that outlived the last daemon; say which are lost and end what nobody knows."""
         adoption = await self._homecoming.adopt(recovered)
         self._revival.revive(adoption.crashed)
+        await self.pool.take_over()
         return adoption
 
     async def stop(self, agent: Agent, *, force: bool) -> Agent:
@@ -82,6 +88,7 @@ class Crew:
     def profile_changed(self, name: str) -> None:
         """Have the live agents of a profile read and treated as it says now; their programs run on as started."""
         profile = self._profiles.get(name)
+        self.pool.profile_changed(name)
         for live in self._roster.live.values():
             if live.profile.name == name:
                 live.follow_profile(profile)

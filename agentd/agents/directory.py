@@ -12,7 +12,10 @@ GROUP_MARKS = ("@", "%")
 
 
 class Directory:
-    """Every agent in memory, by id, with who holds which name now."""
+    """Every agent in memory, by id, with who holds which name now.
+
+    Slots of the pool are kept beside them: they have an id and a token, and are named by nobody.
+    """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._entries: dict[str, Entry] = {}
@@ -22,10 +25,11 @@ class Directory:
             self.put(entry)
 
     def __iter__(self) -> Iterator[Agent]:
-        return (entry.agent for entry in self._entries.values())
+        return (entry.agent for entry in self._entries.values() if not entry.agent.pooled)
 
-    def __len__(self) -> int:
-        return len(self._entries)
+    def pooled(self) -> list[Agent]:
+        """Return the slots of the pool."""
+        return [entry.agent for entry in self._entries.values() if entry.agent.pooled]
 
     def put(self, entry: Entry) -> None:
         """Add or replace an agent; a name belongs to its holder that has not stopped, else to the newest."""
@@ -35,6 +39,8 @@ class Directory:
         self._entries[entry.agent.id] = entry
         if entry.token:
             self._tokens[entry.token] = entry.agent.id
+        if entry.agent.pooled:
+            return
         holder = self.by_name(entry.agent.name)
         if holder is None or holder.state is AgentState.STOPPED or holder.id == entry.agent.id:
             self._names[entry.agent.name] = entry.agent.id
@@ -110,7 +116,7 @@ class Directory:
     def _single(self, target: str) -> list[Agent]:
         agent = self.by_name(target) or self.get(target)
         if agent is not None:
-            return [agent]
+            return [] if agent.pooled else [agent]
         starts = [agent for agent in self if target and agent.id.startswith(target)]
         if len(starts) > 1:
             raise UnknownTarget(f"`{target}` begins {len(starts)} ids", hint="type more of the id")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agentd.agents.asking import NOTHING
@@ -28,6 +28,7 @@ class Ledger:
         self._events = parts.events
         self._log = parts.log
         self._roster = roster
+        self.on_slot: list[Callable[[], None]] = []  # told when something happens to a slot of the pool
 
     def put(self, agent: Agent) -> None:
         """Change an agent in memory; its token stays."""
@@ -105,7 +106,11 @@ class Ledger:
         )
 
     def tell(self, event: str, agent: Agent, **more: str) -> None:
-        """Emit an event about an agent."""
+        """Emit an event about an agent; about a slot of the pool nobody but the pool is told."""
+        if agent.pooled:
+            for told in self.on_slot:
+                told()
+            return
         live = self._roster.live.get(agent.id)
         self._events.emit(
             event,

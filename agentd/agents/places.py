@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from agentd.paths import Paths, open_private, private_dir
 from agentd.records import Agent
 
 TOKEN = "token"  # noqa: S105  the file's name, not a secret
+IDENTITY = "identity.json"
 LAST_SCREEN = "last-screen.txt"
 # The directory of this very agentd comes first, unless the interpreter looks there anyway.
 _RUN = (
@@ -47,6 +49,11 @@ class Places:
     def write_token(self, agent_id: str, token: str) -> None:
         """Put the agent's token where only its user can read it."""
         self._write(agent_id, TOKEN, token + "\n")
+
+    def write_identity(self, agent: Agent) -> None:
+        """Write down who the agent is: a program of the pool learns that only after it has started."""
+        known = {"id": agent.id, "name": agent.name, "team": agent.team, "role": agent.role, "cwd": agent.cwd}
+        self._write(agent.id, IDENTITY, json.dumps({**known, "env": dict(agent.env)}) + "\n")
 
     def seed(self, agent: Agent, profile: Profile) -> None:
         """Write the files that the profile's program is given to read, as they are before each start."""
@@ -86,6 +93,7 @@ class Places:
             **agent.env,
             "AGENTD_SOCKET": self._paths.socket,
             "AGENTD_TOKEN_FILE": str(Path(self._private(agent.id), TOKEN)),
+            "AGENTD_IDENTITY_FILE": str(Path(self._private(agent.id), IDENTITY)),
             "AGENTD_COMMAND": self._paths.launcher,
             "AGENTD_AGENT": agent.name,
             "AGENTD_AGENT_ID": agent.id,

@@ -17,13 +17,18 @@ from agentd.errors import StorageError, VersionMismatch
 from agentd.paths import open_private
 from agentd.records import Agent, AgentState, PaneRef
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x61676472  # "agdr"
 
-_SCHEMA = """
-CREATE TABLE agents (id TEXT PRIMARY KEY, name TEXT NOT NULL, data TEXT NOT NULL, token TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE teams (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
-"""
+# What each format added to the one before; a file is brought up to the newest when it is opened.
+_STEPS = (
+    """
+    CREATE TABLE agents (id TEXT PRIMARY KEY, name TEXT NOT NULL, data TEXT NOT NULL, token TEXT NOT NULL)
+    WITHOUT ROWID;
+    CREATE TABLE teams (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
+    """,
+    "CREATE TABLE pools (place TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;",
+)
 
 T = TypeVar("T")
 
@@ -90,6 +95,19 @@ class Registry:
         """Remove a team."""
         await self._write("DELETE FROM teams WHERE name=?", [(name,)])
 
+    async def pools(self) -> list[Mapping[str, Any]]:
+        """Return what was set for each place of the pool."""
+        rows = await self._run(lambda db: list(db.execute("SELECT data FROM pools")))
+        return [json.loads(data) for (data,) in rows]
+
+    async def save_pool(self, place: str, data: Mapping[str, Any]) -> None:
+        """Write what was set for a place of the pool."""
+        await self._write("INSERT OR REPLACE INTO pools VALUES (?,?)", [(place, json.dumps(data))])
+
+    async def forget_pools(self, places: Sequence[str]) -> None:
+        """Remove what was set for places of the pool."""
+        await self._write("DELETE FROM pools WHERE place=?", [(place,) for place in places])
+
     async def close(self) -> None:
         """Close the file."""
         await self._run(lambda db: db.close())
@@ -112,16 +130,17 @@ def _connect(path: str) -> apsw.Connection:
     os.close(open_private(path, os.O_RDWR | os.O_CREAT))
     db = apsw.Connection(path)
     version = db.execute("PRAGMA user_version").get
-    if version not in (0, FORMAT):
+    if version > FORMAT:
         db.close()
         raise VersionMismatch(
             f"{path} has format {version} and this agentd knows {FORMAT}; it was left untouched",
             hint="upgrade agentd, or move the file away",
         )
     db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=0")
-    if version == 0:
+    if version < FORMAT:
         with db:
-            db.execute(f"{_SCHEMA} PRAGMA user_version={FORMAT}; PRAGMA application_id={APPLICATION_ID}")
+            db.execute("".join(_STEPS[version:]))
+            db.execute(f"PRAGMA user_version={FORMAT}; PRAGMA application_id={APPLICATION_ID}")
     return db
 
 

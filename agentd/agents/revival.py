@@ -37,17 +37,27 @@ class Revival:
         """Begin to start those lost agents again that want it; what cannot be started stays failed, with the reason."""
         self._forgive()
         for agent in agents:
-            if agent.profile in self._parts.profiles.names() and self._profile(agent).on_lost == "respawn":
+            if (
+                not agent.pooled
+                and agent.profile in self._parts.profiles.names()
+                and self._profile(agent).on_lost == "respawn"
+            ):
                 self._roster.start(self._revive, agent, 0.0)
 
     def crashed(self, agent: Agent) -> None:
         """Begin to start an agent again whose program ended by itself with an error, when its profile wants it."""
         self._forgive()
-        if agent.profile in self._parts.profiles.names() and self._profile(agent).on_crash == "respawn":
+        if (
+            not agent.pooled
+            and agent.profile in self._parts.profiles.names()
+            and self._profile(agent).on_crash == "respawn"
+        ):
             self._roster.start(self._revive, agent, self._parts.config.agents.respawn_pause_s)
 
-    def _profile(self, agent: Agent) -> Profile:
-        return self._parts.profiles.get(agent.profile)
+    def _profile(self, agent: Agent) -> Profile | None:
+        """Return what says whether the agent is started again; a slot of the pool is the pool's to replace."""
+        profiles = self._parts.profiles
+        return profiles.get(agent.profile) if not agent.pooled and agent.profile in profiles.names() else None
 
     async def _revive(self, lost: Agent, first_s: float) -> None:
         why = f"it was tried {ATTEMPTS} times within {FORGIVEN_S / 60:g} minutes"

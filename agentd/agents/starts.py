@@ -39,6 +39,7 @@ class SpawnRequest:
     trusted: bool = False
     descent: Descent = OPERATORS_OWN
     key: str = ""
+    cold: bool = False  # a fresh program, whatever the pool has
 
 
 class Starts:
@@ -56,12 +57,16 @@ class Starts:
 
         Whatever a crash leaves is adopted or removed.
         """
-        self._check_room(len(requests))
-        tokens = [new_token() for _ in requests]
-        entries = [Entry(_new_agent(r), digest(token)) for r, token in zip(requests, tokens, strict=True)]
+        self.check_room(len(requests))
+        return await self.start([new_agent(request) for request in requests], [r.profile for r in requests])
+
+    async def start(self, agents: Sequence[Agent], profiles: Sequence[Profile]) -> list[Agent | AgentdError]:
+        """Start agents that have their ids already; see spawn."""
+        tokens = [new_token() for _ in agents]
+        entries = [Entry(agent, digest(token)) for agent, token in zip(agents, tokens, strict=True)]
         # Shielded: each step has its own deadline, and a caller who goes away must not leave half of them behind.
         with anyio.CancelScope(shield=True), self._roster.being_started([entry.agent.id for entry in entries]):
-            results = await self._spawn(entries, [request.profile for request in requests], tokens)
+            results = await self._spawn(entries, profiles, tokens)
         return results  # noqa: RET504  mypy knows that a cancel scope may swallow an exception
 
     async def _spawn(
@@ -90,7 +95,7 @@ class Starts:
         """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
         if self._roster.known(agent.id):
             raise Conflict(f"{agent.name} is running ({agent.state})", hint=f"stop it first: agentd stop {agent.name}")
-        self._check_room(1)
+        self.check_room(1)
         profile = self._parts.profiles.get(agent.profile)
         before, token = self._parts.directory.entry(agent.id), new_token()
         entry = Entry(_again(agent, fresh=fresh), digest(token))
@@ -112,6 +117,7 @@ class Starts:
         try:
             async with self._spawns:
                 parts.places.write_token(agent.id, token)
+                parts.places.write_identity(agent)
                 parts.places.seed(agent, profile)
                 env, cwd = parts.places.environment(agent, profile), agent.cwd or str(Path.home())
                 pane = await parts.tmux.spawn(
@@ -133,9 +139,12 @@ class Starts:
         self._watch.begin(started, profile, pane)
         self._ledger.tell("agent.spawned", started)
 
-    def _check_room(self, wanted: int) -> None:
-        live, most = self._roster.live, self._parts.config.agents.max
-        if wanted > most - len(live.keys() | self._roster.starting):
+    def check_room(self, wanted: int) -> None:
+        """Raise OverLimit when so many more agents may not be started; slots of the pool make room by themselves."""
+        pooled = {slot.id for slot in self._parts.directory.pooled()}
+        live = (self._roster.live.keys() | self._roster.starting) - pooled
+        most = self._parts.config.agents.max
+        if wanted > most - len(live):
             raise OverLimit(
                 f"{len(live)} agents live and {wanted} more would pass agents.max = {most}",
                 hint="stop some, or raise agents.max",
@@ -158,7 +167,8 @@ def _command(profile: Profile, argv: Sequence[str], path: str | None, cwd: str) 
     return shimmed(argv)
 
 
-def _new_agent(request: SpawnRequest) -> Agent:
+def new_agent(request: SpawnRequest) -> Agent:
+    """Return the agent that was asked for, as it is before its program is started."""
     now_ns = time.time_ns()
     return Agent(
         id=new_agent_id(),

@@ -76,7 +76,7 @@ def _requests(parts: Parts, caller: Caller, params: calls.Spawn) -> list[SpawnRe
     descent = parts.offspring.admit(caller, profile.name, len(names))
     team, role = params.team or "", params.role or ""
     return [
-        SpawnRequest(profile, name, team, role, cwd, params.env, params.trust, descent, params.key or "")
+        SpawnRequest(profile, name, team, role, cwd, params.env, params.trust, descent, params.key or "", params.cold)
         for name in names
     ]
 
@@ -354,9 +354,10 @@ async def _wait_for_message(parts: Parts, caller: Caller, agent: Agent, timeout_
     return {"agent": agent_row(parts, _now(parts, agent.id)), "message": message_row(parts.directory, message)}
 
 
-def whoami(_parts: Parts, caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
-    """Say who the daemon takes the caller for."""
-    return {"role": caller.role, "id": caller.agent_id or None, "name": caller.name, "pid": caller.pid}
+def whoami(parts: Parts, caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """Say who the daemon takes the caller for; one that connected in the pool has its name since."""
+    name = parts.directory.display(caller.agent_id) if caller.agent_id else caller.name
+    return {"role": caller.role, "id": caller.agent_id or None, "name": name, "pid": caller.pid}
 
 
 def running(parts: Parts, target: str) -> LiveAgent:

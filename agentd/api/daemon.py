@@ -34,7 +34,7 @@ def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, A
         "transcripts": parts.transcripts.stats(),
         "cache": parts.cache.stats(),
         "switches": [switch.row() for switch in parts.switches],
-        "pool": [],
+        "pool": parts.pool.rows(),
         "hooks": parts.errands.stats(),
         "rss_mb": round(_rss_bytes() / 1e6, 1),
     }

@@ -11,6 +11,7 @@ from agentd.agents.directory import Directory
 from agentd.agents.loops import Loops
 from agentd.agents.offspring import Offspring
 from agentd.agents.places import Places
+from agentd.agents.pool import Pool
 from agentd.agents.profile import Profiles
 from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
@@ -53,6 +54,7 @@ class Parts:
     transcript_search: TranscriptSearch
     profiles: Profiles
     crew: Crew
+    pool: Pool
     teams: Teams
     waiters: Waiters
     loops: Loops

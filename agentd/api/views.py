@@ -35,7 +35,7 @@ def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
         "pane": agent.pane.pane_id if agent.pane else None,
         "session": agent.pane.session_id if agent.pane else None,
         "socket": parts.tmux.socket_of(agent.pane) if agent.pane else None,
-        "warm": False,
+        "warm": agent.warm,
         "pid": agent.pane.pid if agent.pane else None,
         "exit_status": agent.exit_status,
     }

@@ -194,6 +194,10 @@ class Fleet:
         except AgentdError as error:
             self._log.warning("a further tmux server was not to be had", index=index, error=error.message)
 
+    async def rename(self, ref: PaneRef, session_name: str) -> None:
+        """See Tmux.rename."""
+        await self._of(ref).rename(ref, session_name)
+
     async def kill(self, ref: PaneRef, timeout_s: float) -> None:
         """End a pane with everything that runs in it; see Tmux.kill."""
         await self._of(ref).kill(ref, timeout_s)

@@ -71,6 +71,13 @@ class Starting:
         self._check_room(1)
         return await self._start(order, check_place)
 
+    async def rename(self, ref: PaneRef, session_name: str) -> None:
+        """Give a session another name; one that is gone is no error."""
+        check_session_name(session_name, HUB)
+        rename = command("rename-session", "-t", ref.session_id, session_name)
+        async with self._calls.mutation(ref) as (channel, _):
+            await self._calls.ask(channel, rename, missing_ok=True)
+
     async def many(self, orders: Sequence[SpawnOrder]) -> list[PaneRef | AgentdError]:
         """Start programs; the results are in the order of the orders."""
         self._check_room(len(orders))

@@ -201,6 +201,10 @@ class Tmux:
         """
         return await self._starting.many(orders)
 
+    async def rename(self, ref: PaneRef, session_name: str) -> None:
+        """Give an agent's session another name; one that is gone is no error."""
+        await self._starting.rename(ref, session_name)
+
     async def kill(self, ref: PaneRef, timeout_s: float) -> None:
         """End a pane with everything that runs in it: hang up, and kill what is left after the time given.
 

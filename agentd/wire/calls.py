@@ -69,6 +69,29 @@ class Spawn(Params):
     trust: bool = False
 
 
+class PoolPlace(Params):
+    """A profile, and where: one directory; worktree: fresh git worktrees of the repository it lies in."""
+
+    profile: Annotated[str, Meta(min_length=1, max_length=48)]
+    cwd: Path | None = None
+    worktree: bool = False
+    trust: bool = False
+
+
+class PoolSet(PoolPlace, kw_only=True):
+    """Keep so many booted there; most: as many at times when more are asked for (size by default)."""
+
+    size: Annotated[int, Meta(ge=0, le=1000)]
+    most: Annotated[int, Meta(ge=0, le=1000)] | None = None
+
+
+class PoolDrain(Params):
+    """End the slots of a profile, and keep none any more; without a directory in all its places."""
+
+    profile: Annotated[str, Meta(min_length=1, max_length=48)]
+    cwd: Path | None = None
+
+
 class AgentsList(Params):
     """Which agents; without a target all that are not stopped."""
 
@@ -452,6 +475,9 @@ _TABLE = (
     Call("teams.list", Nothing, "List teams.", agent_may=True, writes=False),
     Call("teams.get", OneTeam, "Return one team and its agents.", agent_may=True, writes=False),
     Call("teams.down", OneTeam, "Stop a team's agents."),
+    Call("pool.list", Nothing, "List the places in which agents are kept booted.", writes=False),
+    Call("pool.set", PoolSet, "Keep agents of a profile booted in a place."),
+    Call("pool.drain", PoolDrain, "End the booted agents of a profile that are nobody's, and keep none any more."),
     Call("profiles.list", Nothing, "List profiles.", agent_may=True, writes=False),
     Call("profiles.get", OneProfile, "Return one profile.", agent_may=True, writes=False),
     Call("schema", Nothing, "Return this table with its types.", agent_may=True, writes=False),

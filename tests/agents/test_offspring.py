@@ -27,7 +27,7 @@ class World:
 
     def start(self, parent: str, count: int = 1, profile: str = "demo") -> list[str]:
         descent = self.offspring.admit(Caller(Role.AGENT, parent, parent), profile, count)
-        ids = [f"{parent}-{len(self.directory)}-{number}" for number in range(count)]
+        ids = [f"{parent}-{len(list(self.directory))}-{number}" for number in range(count)]
         for id_ in ids:
             self.put(Agent(id_, id_, profile, AgentState.IDLE, **_fields(descent)))
         return ids
@@ -104,7 +104,7 @@ def test_a_recursive_starter_comes_to_an_end():
             except (OverLimit, RateLimit):
                 continue
         world.now_s += 60.0
-    assert len(world.directory) == 1 + 20
+    assert len(list(world.directory)) == 1 + 20
 
 
 def test_whose_they_are(world: World):

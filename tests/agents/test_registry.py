@@ -35,6 +35,23 @@ async def test_what_was_saved_is_there_after_reopening(tmp_path: Path):
     await registry.close()
 
 
+async def test_a_file_of_the_first_format_is_brought_up_with_all_it_holds(tmp_path: Path):
+    path = str(tmp_path / "registry.db")
+    registry = await Registry.open(path)
+    await registry.save([Entry(AGENT, digest("t"))])
+    await registry.close()
+    with apsw.Connection(path) as db:
+        db.execute("DROP TABLE pools; PRAGMA user_version=1")
+    db.close()
+    registry = await Registry.open(path)
+    await registry.save_pool("p", {"floor": 2})
+    assert await registry.entries() == [Entry(AGENT, digest("t"))]
+    assert await registry.pools() == [{"floor": 2}]
+    await registry.forget_pools(["p"])
+    assert await registry.pools() == []
+    await registry.close()
+
+
 async def test_a_newer_format_is_refused_untouched(tmp_path: Path):
     path = tmp_path / "registry.db"
     with apsw.Connection(str(path)) as db:

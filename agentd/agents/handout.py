@@ -1,0 +1,82 @@
+"""How a slot of the pool becomes somebody's agent: with a name, a team and a token that is new."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import anyio
+
+from agentd.agents.crew_parts import CrewParts
+from agentd.agents.ids import new_token, session_name
+from agentd.agents.ledger import Ledger
+from agentd.agents.registry import Entry, digest
+from agentd.agents.roster import Roster
+from agentd.agents.starts import SpawnRequest
+from agentd.errors import AgentdError
+from agentd.failpoint import failpoint
+from agentd.records import Agent
+
+
+class HandOut:
+    """Gives slots away; who gets which is on disk before anybody is told."""
+
+    def __init__(self, parts: CrewParts, roster: Roster, ledger: Ledger) -> None:
+        self._parts = parts
+        self._roster = roster
+        self._ledger = ledger
+
+    async def hand_out(self, slots: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent]:
+        """Return the slots as the agents that were asked for, in one commit.
+
+        A crash before the commit leaves slots of the pool, whose tokens the next daemon makes anew; one after it
+        leaves agents that answer to their names. Raises StorageError, and the slots are as good as lost: their
+        programs have tokens that nobody knows.
+        """
+        tokens = [new_token() for _ in slots]
+        agents = [_somebodys(slot, request) for slot, request in zip(slots, requests, strict=True)]
+        with anyio.CancelScope(shield=True):  # a caller who goes away must not leave an agent that is half somebody's
+            for agent, token in zip(agents, tokens, strict=True):
+                self._parts.places.write_identity(agent)
+                self._parts.places.write_token(agent.id, token)
+            failpoint("acquire.before_commit")
+            await self._ledger.save_new([Entry(a, digest(t)) for a, t in zip(agents, tokens, strict=True)])
+        failpoint("acquire.after_commit")
+        for agent in agents:
+            self._ledger.tell("agent.spawned", agent)
+            self._roster.start(self._rename, agent)
+        return agents
+
+    async def renew_tokens(self, slots: Sequence[Agent]) -> None:
+        """Give slots new tokens: a hand-out that was cut off may have written down one that was never kept."""
+        tokens = [new_token() for _ in slots]
+        for slot, token in zip(slots, tokens, strict=True):
+            self._parts.places.write_token(slot.id, token)
+        await self._ledger.save_new([Entry(slot, digest(token)) for slot, token in zip(slots, tokens, strict=True)])
+
+    async def _rename(self, agent: Agent) -> None:
+        """Have tmux show whose session it is; the id in its name, by which it is found, stays."""
+        if agent.pane is None:
+            return
+        try:
+            await self._parts.tmux.rename(agent.pane, session_name(agent.name, agent.id))
+        except AgentdError as error:  # the name is for people; everything of ours goes by the id
+            self._parts.log.warning("could not rename a session", agent=agent.id, error=error.message)
+
+
+def _somebodys(slot: Agent, request: SpawnRequest) -> Agent:
+    now_ns = time.time_ns()
+    return replace(
+        slot,
+        name=request.name,
+        team=request.team,
+        role=request.role,
+        pooled=False,
+        warm=True,
+        created_ns=now_ns,
+        started_by=request.descent.started_by,
+        family=request.descent.family,
+        generation=request.descent.generation,
+        spawn_key=request.key,
+    )

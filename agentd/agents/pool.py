@@ -1,0 +1,367 @@
+"""The warm pool: keeps agents booted in their places, and gives them to who asks; sizing.py decides how many."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import anyio
+
+from agentd.agents import machine
+from agentd.agents.breaker import Breaker
+from agentd.agents.bucket import Bucket
+from agentd.agents.crew_parts import CrewParts
+from agentd.agents.ends import Ends
+from agentd.agents.handout import HandOut
+from agentd.agents.ledger import Ledger
+from agentd.agents.live import LiveAgent
+from agentd.agents.roster import Roster
+from agentd.agents.signal import Signal
+from agentd.agents.site import Site, key_of, place_of
+from agentd.agents.sizing import Boot, End, decide
+from agentd.agents.slots import Place, Slot, Slots, SlotState
+from agentd.agents.snapshot import Limits, MachineView, Snapshot
+from agentd.agents.starts import SpawnRequest, Starts, new_agent
+from agentd.errors import AgentdError, InvalidValue, NotFound, OverLimit
+from agentd.failpoint import failpoint
+from agentd.records import Agent, AgentState
+
+TICK_S: Final = 1.0  # between two decisions when nothing happens
+REST_S: Final = 300.0  # the same while there is no place at all
+UNFIT_S: Final = 5.0  # a ready slot that is not idle for so long is no longer fit; shorter is a redraw
+_MB: Final = 1_000_000
+
+
+class Pool:
+    """Owns the slots; its one task decides and acts, claims are made between two steps of it."""
+
+    def __init__(
+        self,
+        parts: CrewParts,
+        roster: Roster,
+        ledger: Ledger,
+        starts: Starts,
+        ends: Ends,
+        hand_out: HandOut,
+        chance: Callable[[], float],
+    ) -> None:
+        self._parts = parts
+        self._config = parts.config.pool
+        self._roster = roster
+        self._ledger = ledger
+        self._starts = starts
+        self._ends = ends
+        self._hand_out = hand_out
+        self._chance = chance
+        self._adopted: set[str] = set()  # booted under the last daemon: how long that took is not known
+        self._sites: dict[Place, Site] = {}
+        self._slots = Slots()
+        self._breakers: dict[str, Breaker] = {}
+        self._pace = Bucket(self._config.boots_per_min, time.monotonic())
+        self._wake = Signal()
+        ledger.on_slot.append(self._wake.set)
+
+    async def take_over(self) -> None:
+        """Take over what was set, and the slots that outlived the last daemon; after the agents were adopted."""
+        self._sites = {site.place: site for site in map(Site.of, await self._parts.registry.pools())}
+        pooled = self._parts.directory.pooled()
+        alive = [slot for slot in pooled if slot.id in self._roster.live]
+        fence = max((agent.fence for agent in self._parts.directory), default=0)
+        self._slots = Slots((_booting(slot) for slot in alive), fence)
+        self._adopted = {slot.id for slot in alive}
+        await self._ledger.discard([slot.id for slot in pooled if slot not in alive])
+        if alive:
+            await self._hand_out.renew_tokens(alive)
+
+    async def run(self) -> None:
+        """Keep the places filled until cancelled."""
+        while True:
+            self._turn(time.monotonic())
+            await self._wake.wait(TICK_S if self._sites or any(self._slots) else REST_S)
+
+    # -- what is set
+
+    async def set_size(self, place: Place, size: int, most: int) -> None:
+        """Keep so many ready in a place, and up to `most` while more are asked for."""
+        if most < size:
+            raise InvalidValue(f"most is {most} and size is {size}; nothing was changed", hint="most is not below size")
+        self._check_room(size)
+        site = self._sites.get(place)
+        kept = replace(site, floor=size, ceiling=most, passing=False, drained="") if site else Site(place, size, most)
+        await self._parts.registry.save_pool(key_of(place), kept.kept())
+        self._sites[place] = kept
+        self._turn(time.monotonic())
+        self._wake.set()
+
+    async def drain(self, profile: str, cwd: str | None) -> int:
+        """End the slots of a profile and keep none any more; return how many those were."""
+        sites = [site for place, site in self._sites.items() if place.profile == profile and cwd in (None, place.cwd)]
+        if not sites:
+            where = f" in {cwd}" if cwd else ""
+            raise NotFound(f"no agents of {profile} are kept booted{where}", hint="agentd pool lists what is")
+        await self._parts.registry.forget_pools([key_of(site.place) for site in sites])
+        count = sum(len(self._slots.of(site.place)) for site in sites)
+        for site in sites:
+            site.drained = "it was drained"
+        self._turn(time.monotonic())
+        return count
+
+    def _check_room(self, size: int) -> None:
+        most = self._config.max_slots
+        if size > most:
+            raise OverLimit(
+                f"{size} slots are more than pool.max_slots = {most}; nothing was changed", hint="ask for fewer"
+            )
+        total = machine.total_bytes()
+        each, reserve = self._config.slot_mb * _MB, self._config.reserve_mb * _MB
+        if total is not None and size * each > total - reserve:
+            raise OverLimit(
+                f"{size} slots of about {self._config.slot_mb} MB are more than this machine's memory allows "
+                f"({total // _MB} MB, {self._config.reserve_mb} MB reserved); nothing was changed",
+                hint="ask for fewer, or tell how much one takes: pool.slot_mb",
+            )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return each place, with what stands ready there and why it is so many."""
+        return [self._row(site) for site in sorted(self._sites.values(), key=lambda site: key_of(site.place))]
+
+    def _row(self, site: Site) -> dict[str, Any]:
+        states = Counter(slot.state for slot in self._slots.of(site.place))
+        counts = self._slots.counts(site.place)
+        return {
+            "profile": site.place.profile,
+            "place": site.place.cwd or site.place.repo,
+            "worktree": bool(site.place.repo),
+            "trusted": site.place.trusted,
+            "floor": site.floor,
+            "ceiling": site.ceiling,
+            "target": site.target,
+            "warm": states[SlotState.READY],
+            "booting": states[SlotState.BOOTING],
+            "hits": counts.hits,
+            "misses": counts.misses,
+            "why": site.why,
+        }
+
+    # -- spawning
+
+    async def spawn(self, requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
+        """Give ready slots to who asks, start what is missing; in order of the requests."""
+        self._starts.check_room(len(requests))
+        held = self._claim(requests)
+        results: dict[int, Agent | AgentdError] = {}
+        cold = [number for number in range(len(requests)) if number not in held]
+
+        async def hand_out() -> None:
+            results.update(await self._given(held, requests))
+
+        async def start() -> None:
+            started = await self._starts.spawn([requests[number] for number in cold])
+            results.update(zip(cold, started, strict=True))
+
+        try:
+            async with anyio.create_task_group() as group:
+                if held:
+                    group.start_soon(hand_out)
+                if cold:
+                    group.start_soon(start)
+        finally:
+            for slot in held.values():
+                self._let_go(slot)
+        return [results[number] for number in range(len(requests))]
+
+    def _claim(self, requests: Sequence[SpawnRequest]) -> dict[int, Slot]:
+        """Hold a slot for each request that can have one."""
+        now_s = time.monotonic()
+        places = {number: place for number, r in enumerate(requests) if (place := self._place_for(r, now_s))}
+        for place, count in Counter(places.values()).items():
+            site = self._sites[place]
+            site.demand.asked(now_s, count)
+            site.asked_s = now_s
+            self._look_at(place, now_s)
+        claims = {number: self._slots.claim(place, now_s) for number, place in places.items()}
+        self._wake.set()
+        return {number: slot for number, slot in claims.items() if slot is not None}
+
+    def _place_for(self, request: SpawnRequest, now_s: float) -> Place | None:
+        """Return where a slot for the request would be; None where only a fresh program will do."""
+        if not self._config.enabled or request.cold or request.env:
+            return None
+        place = Place(request.profile.name, request.cwd, "", request.trusted)
+        if place not in self._sites and self._config.size:
+            size = self._config.size
+            self._sites[place] = Site(place, size, size, passing=True, asked_s=now_s)
+        site = self._sites.get(place)
+        return place if site and not site.drained else None
+
+    async def _given(self, held: dict[int, Slot], requests: Sequence[SpawnRequest]) -> dict[int, Agent | AgentdError]:
+        slots = [replace(self._parts.directory.entry(s.id).agent, fence=s.fence) for s in held.values()]
+        try:
+            agents = await self._hand_out.hand_out(slots, [requests[number] for number in held])
+        except AgentdError as error:
+            return dict.fromkeys(held, error)
+        return dict(zip(held, agents, strict=True))
+
+    def _let_go(self, slot: Slot) -> None:
+        """Take a slot that was held off the books; one that did not come to be anybody's is ended."""
+        agent = self._parts.directory.get(slot.id)
+        if agent is not None and agent.pooled:
+            self._roster.start(self._end, slot.id, "its hand-out was given up")
+        else:
+            self._slots.remove(slot.id)
+
+    # -- deciding
+
+    def _turn(self, now_s: float) -> None:
+        for place in {slot.place for slot in self._slots}:
+            self._sites.setdefault(place, Site(place, 0, 0, drained="nothing is set for it"))
+            self._look_at(place, now_s)
+        decision = decide(self._snapshot(now_s))
+        for sized in decision.places:
+            site = self._sites[sized.place]
+            site.target, site.why, site.over_since_s = sized.target, sized.why, sized.over_since_s
+        for action in decision.actions:
+            match action:
+                case Boot(place):
+                    self._begin(place, now_s)
+                case End(slot_id, why):
+                    if self._slots.ending(slot_id, now_s):
+                        self._roster.start(self._end, slot_id, why)
+        for place, site in list(self._sites.items()):
+            if (site.drained or (site.passing and not site.target)) and not self._slots.of(place):
+                del self._sites[place]
+
+    def _snapshot(self, now_s: float) -> Snapshot:
+        self._pace = self._pace.at(now_s, self._config.boots_per_min)
+        views = [site.view(self._slots.of(place), now_s) for place, site in self._sites.items()]
+        return Snapshot(now_s, views, self._breakers, self._machine(), self._limits(), int(self._pace.tokens))
+
+    def _machine(self) -> MachineView:
+        free = machine.free_bytes()
+        pooled = {slot.id for slot in self._slots}
+        booting = {
+            id_
+            for id_, live in self._roster.live.items()
+            if id_ not in pooled and live.status.opinion.state is AgentState.STARTING
+        }
+        return MachineView(
+            memory_free_bytes=machine.PLENTY_BYTES if free is None else free,
+            load_per_core=machine.load_per_core(),
+            users_booting=len(booting | (self._roster.starting - pooled)),
+            agents_live=len(self._roster.live.keys() | self._roster.starting),
+            agents_max=self._parts.config.agents.max,
+        )
+
+    def _limits(self) -> Limits:
+        config = self._config
+        return Limits(
+            boots_at_once=config.boots_at_once,
+            max_slots=config.max_slots if config.enabled else 0,
+            max_age_s=config.max_age_s,
+            max_boot_s=config.max_boot_s,
+            grace_s=config.grace_s,
+            memory_per_slot_bytes=config.slot_mb * _MB,
+            memory_reserve_bytes=config.reserve_mb * _MB,
+            load_max=config.load_max,
+        )
+
+    # -- what became of the slots
+
+    def _look_at(self, place: Place, now_s: float) -> None:
+        """Take in what became of a place's slots since the last look."""
+        for slot in self._slots.of(place):
+            live = self._roster.live.get(slot.id)
+            if slot.state is SlotState.BOOTING:
+                self._look_at_booting(slot, live, now_s)
+            elif slot.state is SlotState.READY:
+                self._look_at_ready(slot, live, now_s)
+
+    def _look_at_booting(self, slot: Slot, live: LiveAgent | None, now_s: float) -> None:
+        if live is None:
+            if slot.id not in self._roster.starting:
+                agent = self._parts.directory.get(slot.id)
+                self._failed(slot, now_s, agent.reason if agent else "it did not start")
+            return
+        opinion = live.status.opinion
+        if live.status.deliverable:
+            self._slots.ready(slot.id, now_s)
+            self._breakers[slot.place.profile] = self._breaker(slot.place).worked()
+            if slot.id not in self._adopted:
+                self._sites[slot.place].demand.booted(now_s - slot.since_s)
+        elif opinion.state in (AgentState.WAITING, AgentState.FAILED):
+            self._failed(slot, now_s, opinion.reason)
+
+    def _look_at_ready(self, slot: Slot, live: LiveAgent | None, now_s: float) -> None:
+        if live is None:
+            agent = self._parts.directory.get(slot.id)
+            self._slots.unhealthy(slot.id, now_s, agent.reason if agent else "it ended")
+        elif live.profile.name not in self._parts.profiles.names():
+            self._slots.unhealthy(slot.id, now_s, "its profile is gone")
+        elif not live.status.deliverable and now_s - live.status.opinion.since_s > UNFIT_S:
+            self._slots.unhealthy(slot.id, now_s, f"it is {live.status.opinion.state}: {live.status.opinion.reason}")
+
+    def _failed(self, slot: Slot, now_s: float, why: str) -> None:
+        self._breakers[slot.place.profile] = self._breaker(slot.place).failed(now_s, self._chance(), why)
+        self._slots.unhealthy(slot.id, now_s, why)
+        self._parts.log.warning("a slot of the pool did not boot", profile=slot.place.profile, why=why)
+
+    def _breaker(self, place: Place) -> Breaker:
+        return self._breakers.get(place.profile) or Breaker()
+
+    def profile_changed(self, name: str) -> None:
+        """Replace the slots of a profile: their programs were started as it was before."""
+        now_s = time.monotonic()
+        for slot in self._slots:
+            if slot.place.profile == name:
+                self._slots.unhealthy(slot.id, now_s, "its profile has changed")
+        self._breakers.pop(name, None)
+        self._wake.set()
+
+    # -- acting
+
+    def _begin(self, place: Place, now_s: float) -> None:
+        profile = self._parts.profiles.get(place.profile)
+        request = SpawnRequest(profile, "pool", cwd=place.cwd, trusted=place.trusted)
+        agent = new_agent(request)
+        agent = replace(agent, name=f"pool-{agent.id}", pooled=True)
+        self._pace = self._pace.take()
+        self._slots.add(Slot(agent.id, place, SlotState.BOOTING, now_s))
+        self._roster.starting.add(agent.id)  # until start() has taken note of it
+        self._roster.start(self._boot, agent, place)
+
+    async def _boot(self, agent: Agent, place: Place) -> None:
+        try:
+            profile = self._parts.profiles.get(place.profile)
+            (result,) = await self._starts.start([agent], [profile])
+            failpoint("refill.after_tmux")
+        except AgentdError as error:
+            result = error
+        finally:
+            self._roster.starting.discard(agent.id)
+        if isinstance(result, AgentdError) and (slot := self._slot(agent.id)):
+            self._failed(slot, time.monotonic(), result.message)
+        self._wake.set()
+
+    def _slot(self, slot_id: str) -> Slot | None:
+        return next((slot for slot in self._slots if slot.id == slot_id), None)
+
+    async def _end(self, slot_id: str, why: str) -> None:
+        agent = self._parts.directory.get(slot_id)
+        try:
+            if agent is not None:
+                failpoint("release.before_stop")
+                self._parts.log.info("a slot of the pool is ended", agent=slot_id, profile=agent.profile, why=why)
+                await self._ends.stop(agent, force=False)
+                failpoint("release.after_stop")
+                await self._ledger.discard([slot_id])
+        finally:
+            self._slots.remove(slot_id)
+            self._wake.set()
+
+
+def _booting(agent: Agent) -> Slot:
+    """Return a slot as it is taken over: ready once it was looked at."""
+    return Slot(agent.id, place_of(agent), SlotState.BOOTING, time.monotonic())

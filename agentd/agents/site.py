@@ -1,0 +1,64 @@
+"""One place of the pool: what was set for it, what is asked for there, and what was decided last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from agentd.agents.demand import Demand
+from agentd.agents.slots import Place, Slot
+from agentd.agents.snapshot import PlaceView
+from agentd.records import Agent
+
+UNASKED_S: Final = 3600.0  # so long after the last spawn there, a place that nobody set is given up
+
+
+@dataclass(slots=True)
+class Site:
+    """A place with its numbers."""
+
+    place: Place
+    floor: int
+    ceiling: int
+    passing: bool = False  # nobody set it: `pool.size` applies to wherever agents are asked for
+    drained: str = ""  # why it is to have none any more; forgotten once it has none
+    asked_s: float = 0.0
+    demand: Demand = field(default_factory=Demand)
+    over_since_s: float | None = None
+    target: int = 0
+    why: str = ""
+
+    def view(self, slots: Sequence[Slot], now_s: float) -> PlaceView:
+        """Return what is decided from."""
+        closed = self._closed(now_s)
+        wanted = self.demand.wanted(now_s)
+        return PlaceView(self.place, self.floor, self.ceiling, wanted, slots, closed, self.over_since_s)
+
+    def _closed(self, now_s: float) -> str:
+        if self.drained:
+            return self.drained
+        if self.passing and now_s - self.asked_s > UNASKED_S:
+            return "nobody asked for an agent there for an hour"
+        gone = self.place.cwd and not Path(self.place.cwd).is_dir()
+        return f"{self.place.cwd} is gone" if gone else ""
+
+    def kept(self) -> Mapping[str, Any]:
+        """Return what the registry keeps of it."""
+        return {"place": asdict(self.place), "floor": self.floor, "ceiling": self.ceiling}
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Site:
+        """Return what was kept."""
+        return cls(Place(**kept["place"]), kept["floor"], kept["ceiling"])
+
+
+def key_of(place: Place) -> str:
+    """Return the name a place is kept under."""
+    return "\0".join((place.profile, place.cwd, place.repo, str(place.trusted)))
+
+
+def place_of(agent: Agent) -> Place:
+    """Return where a slot was booted."""
+    return Place(agent.profile, "" if agent.repo else agent.cwd, agent.repo, agent.trusted)

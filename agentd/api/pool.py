@@ -1,0 +1,29 @@
+"""Calls about the warm pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentd.agents.slots import Place
+from agentd.api.agents import checked_cwd
+from agentd.api.parts import Parts
+from agentd.records import Caller
+from agentd.wire import calls
+
+
+def list_(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """List the places that were set, what stands ready in each, and why it is so many."""
+    return {"pools": parts.pool.rows()}
+
+
+async def set_(parts: Parts, _caller: Caller, params: calls.PoolSet) -> dict[str, Any]:
+    """Keep agents of a profile booted in a place; they are booted behind this answer."""
+    profile = parts.profiles.get(params.profile)
+    place = Place(profile.name, checked_cwd(params.cwd), "", params.trust)
+    await parts.pool.set_size(place, params.size, params.size if params.most is None else params.most)
+    return {"pools": [row for row in parts.pool.rows() if row["profile"] == profile.name]}
+
+
+async def drain(parts: Parts, _caller: Caller, params: calls.PoolDrain) -> dict[str, Any]:
+    """End slots, and keep none any more."""
+    return {"ended": await parts.pool.drain(params.profile, params.cwd)}
