@@ -37,21 +37,13 @@ class Revival:
         """Begin to start those lost agents again that want it; what cannot be started stays failed, with the reason."""
         self._forgive()
         for agent in agents:
-            if (
-                not agent.pooled
-                and agent.profile in self._parts.profiles.names()
-                and self._profile(agent).on_lost == "respawn"
-            ):
+            if (profile := self._profile(agent)) and profile.on_lost == "respawn":
                 self._roster.start(self._revive, agent, 0.0)
 
     def crashed(self, agent: Agent) -> None:
         """Begin to start an agent again whose program ended by itself with an error, when its profile wants it."""
         self._forgive()
-        if (
-            not agent.pooled
-            and agent.profile in self._parts.profiles.names()
-            and self._profile(agent).on_crash == "respawn"
-        ):
+        if (profile := self._profile(agent)) and profile.on_crash == "respawn":
             self._roster.start(self._revive, agent, self._parts.config.agents.respawn_pause_s)
 
     def _profile(self, agent: Agent) -> Profile | None:
