@@ -361,6 +361,7 @@ def _tell_transcripts(log: logs.Log, events: Events, event: str, data: dict[str,
 
 async def _close(parts: Parts, door: RpcDoor, stop: _Stop) -> None:
     parts.events.emit("daemon.stopping", agents=stop.agents)
+    parts.pool.close()
     if stop.agents == "stop":
         async with anyio.create_task_group() as group:
             for agent in [*parts.directory, *parts.directory.pooled()]:

@@ -14,7 +14,7 @@ from agentd.agents.ends import Ends
 from agentd.agents.handout import HandOut
 from agentd.agents.ledger import Ledger
 from agentd.agents.live import LiveAgent
-from agentd.agents.pool import Pool
+from agentd.agents.pool import Greet, Pool
 from agentd.agents.revival import Revival
 from agentd.agents.roster import Roster
 from agentd.agents.starts import SpawnRequest, Starts
@@ -66,9 +66,9 @@ class Crew:
         """Begin no delivery any more, and let those under way come to their end."""
         await self._watch.quiesce(timeout_s)
 
-    async def spawn(self, requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
+    async def spawn(self, requests: Sequence[SpawnRequest], greet: Greet) -> list[Agent | AgentdError]:
         """Start agents or take them from the pool, in order of the requests; a failed one leaves nothing behind."""
-        return await self.pool.spawn(requests)
+        return await self.pool.spawn(requests, greet)
 
     async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
         """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""

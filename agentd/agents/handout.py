@@ -26,27 +26,32 @@ class HandOut:
         self._parts = parts
         self._roster = roster
         self._ledger = ledger
+        self._tokens: dict[str, str] = {}  # of agents that are prepared
 
-    async def hand_out(self, slots: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent]:
-        """Return the slots as the agents that were asked for, in one commit.
+    def prepare(self, slots: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent]:
+        """Return the slots as the agents that were asked for, and let them know who they are; nothing is kept yet."""
+        agents = [_somebodys(slot, request) for slot, request in zip(slots, requests, strict=True)]
+        for agent in agents:
+            self._tokens[agent.id] = new_token()
+            self._parts.places.write_identity(agent)
+            self._parts.places.write_token(agent.id, self._tokens[agent.id])
+        return agents
+
+    async def keep(self, agents: Sequence[Agent]) -> None:
+        """Have on disk, in one commit, whose the agents are, and tell of them.
 
         A crash before the commit leaves slots of the pool, whose tokens the next daemon makes anew; one after it
         leaves agents that answer to their names. Raises StorageError, and the slots are as good as lost: their
         programs have tokens that nobody knows.
         """
-        tokens = [new_token() for _ in slots]
-        agents = [_somebodys(slot, request) for slot, request in zip(slots, requests, strict=True)]
+        entries = [Entry(agent, digest(self._tokens.pop(agent.id))) for agent in agents]
+        failpoint("acquire.before_commit")
         with anyio.CancelScope(shield=True):  # a caller who goes away must not leave an agent that is half somebody's
-            for agent, token in zip(agents, tokens, strict=True):
-                self._parts.places.write_identity(agent)
-                self._parts.places.write_token(agent.id, token)
-            failpoint("acquire.before_commit")
-            await self._ledger.save_new([Entry(a, digest(t)) for a, t in zip(agents, tokens, strict=True)])
+            await self._ledger.save_new(entries)
         failpoint("acquire.after_commit")
         for agent in agents:
             self._ledger.tell("agent.spawned", agent)
             self._roster.start(self._rename, agent)
-        return agents
 
     async def renew_tokens(self, slots: Sequence[Agent]) -> None:
         """Give slots new tokens: a hand-out that was cut off may have written down one that was never kept."""

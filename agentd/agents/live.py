@@ -85,7 +85,7 @@ class LiveAgent:
         self._log = log
         self._wake = Signal()
         self._urgent = Signal()  # what must not wait until a burst of output is over
-        self._asked_to_end = False
+        self._asked_to_end = self._message_came = False
         self._next_profile: Profile | None = None
         self._pace_s = FASTEST_LOOK_S
         self._looked_s = self._printed_s = 0.0
@@ -123,6 +123,7 @@ class LiveAgent:
 
     def inbox_changed(self) -> None:
         """Tell it that messages may wait."""
+        self._message_came = True
         self._hurry()
 
     def reported(self, report: Report) -> None:
@@ -220,7 +221,7 @@ class LiveAgent:
     async def _turn(self) -> Ended | None:
         try:
             self._take_profile()
-            if ended := await self._observe():
+            if not self._knows_its_screen() and (ended := await self._observe()):
                 return ended
             if await self._answer_prompt():
                 return None
@@ -238,6 +239,11 @@ class LiveAgent:
             await anyio.sleep(RETRY_AFTER_FAULT_S)
         await self._rest()
         return None
+
+    def _knows_its_screen(self) -> bool:
+        """Tell whether a message came, and nothing was printed since the last look: typing looks once more itself."""
+        came, self._message_came = self._message_came, False
+        return came and self.status.deliverable and self._looked_s > self._printed_s
 
     async def between_deliveries(self) -> None:
         """Wait until no delivery is under way."""

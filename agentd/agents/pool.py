@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -31,8 +31,12 @@ from agentd.records import Agent, AgentState
 
 TICK_S: Final = 1.0  # between two decisions when nothing happens
 REST_S: Final = 300.0  # the same while there is no place at all
+CALM_S: Final = 0.15  # after a claim, before a refill: a boot takes the cores from the prompt that is being typed
+LONGEST_CALM_S: Final = 1.0  # however many claims follow each other
 UNFIT_S: Final = 5.0  # a ready slot that is not idle for so long is no longer fit; shorter is a redraw
 _MB: Final = 1_000_000
+
+Greet = Callable[[Sequence[Agent]], Coroutine[Any, Any, None]]
 
 
 class Pool:
@@ -62,6 +66,8 @@ class Pool:
         self._breakers: dict[str, Breaker] = {}
         self._pace = Bucket(self._config.boots_per_min, time.monotonic())
         self._wake = Signal()
+        self._closing = False
+        self._calm_since_s = self._calm_until_s = 0.0
         ledger.on_slot.append(self._wake.set)
 
     async def take_over(self) -> None:
@@ -79,8 +85,17 @@ class Pool:
     async def run(self) -> None:
         """Keep the places filled until cancelled."""
         while True:
-            self._turn(time.monotonic())
-            await self._wake.wait(TICK_S if self._sites or any(self._slots) else REST_S)
+            now_s = time.monotonic()
+            try:
+                self._turn(now_s)
+            except Exception:
+                self._parts.log.error("the pool's turn failed", exc_info=True)
+            rest_s = TICK_S if self._sites or any(self._slots) else REST_S
+            await self._wake.wait(min(rest_s, self._calm_until_s - now_s) if now_s < self._calm_until_s else rest_s)
+
+    def close(self) -> None:
+        """Begin no boots any more: the daemon stops."""
+        self._closing = True
 
     # -- what is set
 
@@ -148,19 +163,23 @@ class Pool:
 
     # -- spawning
 
-    async def spawn(self, requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
-        """Give ready slots to who asks, start what is missing; in order of the requests."""
+    async def spawn(self, requests: Sequence[SpawnRequest], greet: Greet) -> list[Agent | AgentdError]:
+        """Give ready slots to who asks, start what is missing; in order of the requests.
+
+        `greet` puts first messages into inboxes: beside the hand-out of what is ready, after the start of the others.
+        """
         self._starts.check_room(len(requests))
         held = self._claim(requests)
         results: dict[int, Agent | AgentdError] = {}
         cold = [number for number in range(len(requests)) if number not in held]
 
         async def hand_out() -> None:
-            results.update(await self._given(held, requests))
+            results.update(await self._given(held, requests, greet))
 
         async def start() -> None:
             started = await self._starts.spawn([requests[number] for number in cold])
             results.update(zip(cold, started, strict=True))
+            await greet([agent for agent in started if isinstance(agent, Agent)])
 
         try:
             async with anyio.create_task_group() as group:
@@ -182,9 +201,16 @@ class Pool:
             site.demand.asked(now_s, count)
             site.asked_s = now_s
             self._look_at(place, now_s)
+        self._keep_calm(now_s)
         claims = {number: self._slots.claim(place, now_s) for number, place in places.items()}
         self._wake.set()
         return {number: slot for number, slot in claims.items() if slot is not None}
+
+    def _keep_calm(self, now_s: float) -> None:
+        """Begin no boot for a moment, however many claims follow each other not for long."""
+        if now_s >= self._calm_until_s:
+            self._calm_since_s = now_s
+        self._calm_until_s = min(now_s + CALM_S, self._calm_since_s + LONGEST_CALM_S)
 
     def _place_for(self, request: SpawnRequest, now_s: float) -> Place | None:
         """Return where a slot for the request would be; None where only a fresh program will do."""
@@ -197,13 +223,19 @@ class Pool:
         site = self._sites.get(place)
         return place if site and not site.drained else None
 
-    async def _given(self, held: dict[int, Slot], requests: Sequence[SpawnRequest]) -> dict[int, Agent | AgentdError]:
+    async def _given(
+        self, held: dict[int, Slot], requests: Sequence[SpawnRequest], greet: Greet
+    ) -> dict[int, Agent | AgentdError]:
         slots = [replace(self._parts.directory.entry(s.id).agent, fence=s.fence) for s in held.values()]
-        try:
-            agents = await self._hand_out.hand_out(slots, [requests[number] for number in held])
-        except AgentdError as error:
-            return dict.fromkeys(held, error)
-        return dict(zip(held, agents, strict=True))
+        agents = self._hand_out.prepare(slots, [requests[number] for number in held])
+        results: dict[int, Agent | AgentdError] = dict(zip(held, agents, strict=True))
+        async with anyio.create_task_group() as group:
+            group.start_soon(greet, agents)
+            try:
+                await self._hand_out.keep(agents)
+            except AgentdError as error:
+                results = dict.fromkeys(held, error)
+        return results
 
     def _let_go(self, slot: Slot) -> None:
         """Take a slot that was held off the books; one that did not come to be anybody's is ended."""
@@ -236,8 +268,10 @@ class Pool:
 
     def _snapshot(self, now_s: float) -> Snapshot:
         self._pace = self._pace.at(now_s, self._config.boots_per_min)
-        views = [site.view(self._slots.of(place), now_s) for place, site in self._sites.items()]
-        return Snapshot(now_s, views, self._breakers, self._machine(), self._limits(), int(self._pace.tokens))
+        boots_left = 0 if self._closing or now_s < self._calm_until_s else int(self._pace.tokens)
+        names = self._parts.profiles.names()
+        views = [site.view(self._slots.of(place), names, now_s) for place, site in self._sites.items()]
+        return Snapshot(now_s, views, self._breakers, self._machine(), self._limits(), boots_left)
 
     def _machine(self) -> MachineView:
         free = machine.free_bytes()

@@ -22,6 +22,10 @@ class Signal:
         if self._waiter is not None:
             _wake(self._waiter)
 
+    def clear(self) -> None:
+        """Forget what happened before."""
+        self._is_set = False
+
     async def wait(self, timeout_s: float) -> bool:
         """Wait until it is set, at most so long; tell whether it was."""
         if not self._is_set:

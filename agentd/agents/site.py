@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,9 +30,9 @@ class Site:
     target: int = 0
     why: str = ""
 
-    def view(self, slots: Sequence[Slot], now_s: float) -> PlaceView:
+    def view(self, slots: Sequence[Slot], profiles: Collection[str], now_s: float) -> PlaceView:
         """Return what is decided from."""
-        closed = self._closed(now_s)
+        closed = self._closed(now_s) if self.place.profile in profiles else "its profile is gone"
         wanted = self.demand.wanted(now_s)
         return PlaceView(self.place, self.floor, self.ceiling, wanted, slots, closed, self.over_since_s)
 

@@ -22,7 +22,8 @@ from agentd.tmux.fleet import Fleet
 from agentd.tmux.tmux import Look
 
 RELOOK_S = 0.25  # a look without an event: the event stream may be down
-SETTLE_S = 0.01  # a program draws in several writes; looking after each would only cost tmux time
+DRAW_S = 0.004
+FIRST_SETTLE_S, SETTLE_S = 0.001, 0.01  # a program draws in several writes: each look waits longer, up to this
 REDRAWN_S = 0.05  # a prompt that is drawn anew is gone for a moment
 SECOND_ENTER_S = 1.0  # agents.md §1, paste rules: an Enter too soon after a paste is swallowed; one more repairs it
 CLEAR_TRIES = 100  # some clear a line, or the end of one, at each press
@@ -89,17 +90,24 @@ class Terminal:
             return Attempt(Outcome.NOT_TYPED, _why_not(verdict))
         if look.in_mode:
             await self._tmux.leave_mode(self.ref)
+        self.changed.clear()
         await self._paste(text)
         if not self.profile.input.verify:
             await anyio.sleep(self.profile.input.enter_delay_ms / 1000)
             await self.press([self.profile.input.submit_key])
             return Attempt(Outcome.SUBMITTED, "typed and entered; its profile says that neither can be seen")
+        await self._drawn()
         seen = await self._seen(lambda look, verdict: self._pasted(look, verdict, text), self._confirm_s)
         if seen is None:
             return _unsure("the text did not show in the composer; Enter was not pressed")
         if seen.state is AgentState.WAITING:
             return _unsure(f"a question came up after the paste ({seen.reason}); Enter was not pressed")
-        await anyio.sleep(self.profile.input.enter_delay_ms / 1000)
+        if self.profile.input.enter_delay_ms:
+            await anyio.sleep(self.profile.input.enter_delay_ms / 1000)
+            # Looked at once more: what came up during the delay must not be answered by our Enter.
+            look, verdict = await self.look()
+            if not holds(self.profile, look, verdict, text):
+                return _unsure(f"the composer changed before Enter ({verdict.reason}); Enter was not pressed")
         return await self._enter(text)
 
     async def answer(self, prompt: Prompt, keys: Sequence[str]) -> str:
@@ -148,13 +156,11 @@ class Terminal:
         await self._tmux.paste(self.ref, text, bracketed=self.profile.input.bracketed)
 
     async def _enter(self, text: str) -> Attempt:
-        # Looked at once more: what came up during the delay must not be answered by our Enter.
-        look, verdict = await self.look()
-        if not holds(self.profile, look, verdict, text):
-            return _unsure(f"the composer changed before Enter ({verdict.reason}); Enter was not pressed")
         self._proof = ""
         for wait_s in (min(SECOND_ENTER_S, self._confirm_s), self._confirm_s):
+            self.changed.clear()
             await self.press([self.profile.input.submit_key])
+            await self._drawn()
             gone = await self._seen(lambda look, verdict: self._left(look, verdict, text), wait_s)
             if gone is not None:
                 return await self._entered(gone)
@@ -196,9 +202,14 @@ class Terminal:
                 if gone(look, verdict):
                     return verdict.state or "unknown"
 
+    async def _drawn(self) -> None:
+        """Give the program a moment to draw what was typed: a look before that would be in vain."""
+        if await self.changed.wait(DRAW_S):
+            await anyio.sleep(FIRST_SETTLE_S)
+
     async def _seen(self, wanted: Callable[[Look, Verdict], bool], timeout_s: float) -> Verdict | None:
         """Look after every change of the screen until something is seen; None when the time is over."""
-        deadline_s = anyio.current_time() + timeout_s
+        deadline_s, settle_s = anyio.current_time() + timeout_s, FIRST_SETTLE_S
         while True:
             look, verdict = await self.look()
             if wanted(look, verdict):
@@ -207,7 +218,8 @@ class Terminal:
             if left_s <= 0:
                 return None
             if await self.changed.wait(min(left_s, RELOOK_S)):
-                await anyio.sleep(SETTLE_S)
+                await anyio.sleep(settle_s)
+                settle_s = min(2 * settle_s, SETTLE_S)
 
 
 def _unsure(what: str) -> Attempt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,13 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
     if params.key is not None and (before := _started_before(parts, caller, params.key)):
         return {"agents": [agent_row(parts, agent) for agent in before], "failed": [], "duplicate": True}
     requests = _requests(parts, caller, params)
-    results = await parts.crew.spawn(requests)
+    greeting = Greeting(parts, caller, {request.name: params.prompt or "" for request in requests})
+    results = await parts.crew.spawn(requests, greeting.greet)
     parts.queries.changed()  # our own writes are seen at once, before tmux tells of them
     started = [result for result in results if isinstance(result, Agent)]
     if not started:
         raise next(result for result in results if isinstance(result, AgentdError))
-    if params.prompt is not None:
-        await first_prompt(parts, caller, [(agent, params.prompt) for agent in started])
+    greeting.check()
     failed = [
         {"name": request.name, **error_row(result)}
         for request, result in zip(requests, results, strict=True)
@@ -105,16 +106,40 @@ def check_prompt(parts: Parts, prompt: str) -> None:
         )
 
 
-async def first_prompt(parts: Parts, caller: Caller, prompts: list[tuple[Agent, str]]) -> None:
-    """Put each agent's first message into its inbox; it is typed when the agent is ready."""
-    if caller.role is Role.AGENT:
+class Greeting:
+    """Puts agents' first messages, by their names, into their inboxes; they are typed when the agents are ready."""
+
+    def __init__(self, parts: Parts, caller: Caller, prompts: Mapping[str, str]) -> None:
+        self._parts = parts
+        self._caller = caller
+        self._prompts = prompts
+        self._refusals: list[AgentdError] = []
+
+    async def greet(self, agents: Sequence[Agent]) -> None:
+        """Put the messages; what is refused is raised by check, when the agents are there."""
+        prompts = [(agent, self._prompts[agent.name]) for agent in agents if self._prompts[agent.name]]
+        try:
+            if self._caller.role is Role.AGENT:
+                await self._sent(prompts)
+            elif prompts:
+                await self._put(prompts)
+        except AgentdError as error:
+            self._refusals.append(error)
+
+    def check(self) -> None:
+        """Raise what was refused."""
+        if self._refusals:
+            raise self._refusals[0]
+
+    async def _sent(self, prompts: Sequence[tuple[Agent, str]]) -> None:
         for agent, prompt in prompts:  # past the loop guard, like all that agents write to each other
-            await sending.send(parts, caller, calls.Send(to=agent.id, body=prompt, key=f"first-prompt-{agent.id}"))
-        return
-    drafts = [Draft(agent.id, caller.inbox, prompt, key=f"first-prompt-{agent.id}") for agent, prompt in prompts]
-    for result in await parts.mailbox.put(drafts):
-        if isinstance(result, AgentdError):
-            raise result
+            params = calls.Send(to=agent.id, body=prompt, key=f"first-prompt-{agent.id}")
+            await sending.send(self._parts, self._caller, params)
+
+    async def _put(self, prompts: Sequence[tuple[Agent, str]]) -> None:
+        sender = self._caller.inbox
+        drafts = [Draft(agent.id, sender, prompt, key=f"first-prompt-{agent.id}") for agent, prompt in prompts]
+        self._refusals += [r for r in await self._parts.mailbox.put(drafts) if isinstance(r, AgentdError)]
 
 
 def checked_cwd(cwd: str | None) -> str:

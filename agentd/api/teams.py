@@ -59,17 +59,16 @@ async def _start(
 ) -> tuple[list[Agent], list[dict[str, Any]]]:
     if not missing:
         return [], []
-    results = await parts.crew.spawn([request for request, _ in missing])
+    greeting = agent_calls.Greeting(parts, caller, {request.name: prompt for request, prompt in missing})
+    results = await parts.crew.spawn([request for request, _ in missing], greeting.greet)
     parts.queries.changed()
-    started, failed, prompts = [], [], []
-    for (request, prompt), result in zip(missing, results, strict=True):
-        if isinstance(result, AgentdError):
-            failed.append({"name": request.name, **error_row(result)})
-            continue
-        started.append(result)
-        if prompt:
-            prompts.append((result, prompt))
-    await agent_calls.first_prompt(parts, caller, prompts)
+    started = [result for result in results if isinstance(result, Agent)]
+    failed = [
+        {"name": request.name, **error_row(result)}
+        for (request, _), result in zip(missing, results, strict=True)
+        if isinstance(result, AgentdError)
+    ]
+    greeting.check()
     return started, failed
 
 
