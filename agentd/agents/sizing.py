@@ -92,7 +92,7 @@ class _Round:
         """End what is unhealthy, and what has been booting for too long."""
         longest_s = self._snapshot.limits.max_boot_s
         for lot in self.lots:
-            for slot in lot.unhealthy:
+            for slot in list(lot.unhealthy):
                 self._end(lot, slot, slot.why)
             for slot in [slot for slot in lot.booting if self._age_s(slot) > longest_s]:
                 self._end(lot, slot, f"it was not ready within {longest_s:.0f} s")
