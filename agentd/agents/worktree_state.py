@@ -153,10 +153,12 @@ def _is_pointer(place: Tree) -> bool:
 async def _stashed(git: Git, place: Tree, branches: Sequence[str]) -> list[str]:
     if not await commit_of(git, place.repo, "refs/stash"):
         return []
-    entries = (await git.read(of(place.repo), "rev-list", "-g", "--format=%gs", "refs/stash", "--")).splitlines()
-    begins = tuple(f"{word} {branch}: " for branch in branches for word in ("WIP on", "On"))
+    entries = (await git.read(of(place.repo), "rev-list", "-g", "--format=%s", "refs/stash", "--")).splitlines()
+    # Some versions of git write the whole name of the branch, others what follows its last slash.
+    names = {name for branch in branches for name in (branch, branch.rpartition("/")[2])}
+    begins = tuple(f"{word} {name}: " for name in names for word in ("WIP on", "On"))
     count = sum(entry.startswith(begins) for entry in entries)
-    return [f"{count} stashed" if count > 1 else "a stash"] if count else []
+    return [f"{count} stashes" if count > 1 else "a stash"] if count else []
 
 
 async def _detached(git: Git, place: Tree) -> list[str]:
