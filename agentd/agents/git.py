@@ -29,11 +29,11 @@ _QUIET: Final = (
     *("-c", "core.fsmonitor=false"),
     *("-c", "gc.auto=0"),  # its own child would outlive the command
     *("-c", "maintenance.auto=false"),
-    *("-c", "submodule.recurse=false"),
 )
 # What git says of a fault, the error it is, and what to do about it.
 _FAULTS: Final[Sequence[tuple[str, type[AgentdError], str]]] = (
     ("no space left on device|disk quota exceeded", StorageError, "free disk space and do it again"),
+    ("unable to (?:write|create) ", StorageError, "free disk space, or check who may write there"),  # says no more
     ("permission denied|read-only file system", StorageError, "check who may write there"),
     ("dubious ownership", Denied, "if you trust the repository, add it to git's safe.directory"),
     ("not a git repository", InvalidValue, "name a directory inside a repository, or run `git init` there"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,8 +15,8 @@ SHARED_REFS: Final = ("--branches", "--remotes", "--tags")  # what keeps commits
 
 async def checked_name(git: Git, branch: str) -> str:
     """Return a branch's name, or raise InvalidValue when it is none, or stands for another one as `@{-1}` does."""
-    said = await git.say((), "check-ref-format", "--branch", branch)
-    if said.status != 0 or said.out.removesuffix("\n") != branch:
+    said = await git.say(of(os.devnull), "check-ref-format", "--branch", branch)  # in no repository they stand for none
+    if said.status != 0:
         raise InvalidValue(
             f"{branch!r} is not a name for a branch; nothing was changed",
             hint="take letters, digits, `-` and `/`, without `..`, spaces or a leading `-`",

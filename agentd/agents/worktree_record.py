@@ -77,7 +77,6 @@ class Slot:
 
     def check(self) -> Slot:
         """Return the slot, or raise InvalidValue when something that is not ours is in the place of a directory."""
-        private_dir(str(Path(self.home).parent))
         private_dir(self.home)
         for path in (self.path, self.going):
             if os.path.lexists(path) and (Path(path).is_symlink() or not Path(path).is_dir()):
@@ -106,6 +105,7 @@ class Slot:
                 os.fsync(file.fileno())
             Path(fresh).replace(self.record)
         except OSError as error:
+            Path(fresh).unlink(missing_ok=True)
             raise StorageError(f"cannot write {self.record}: {error.strerror}", hint="free disk space") from error
 
     def forget(self) -> None:

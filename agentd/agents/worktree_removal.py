@@ -69,8 +69,13 @@ def _remove_tree(path: str) -> None:
     try:
         shutil.rmtree(path)
     except PermissionError:  # directories that their makers made read-only, as caches of modules do
-        for above, names, _ in os.walk(path):
-            for name in names:
-                if not Path(above, name).is_symlink():
-                    Path(above, name).chmod(stat.S_IRWXU)
+        open_up(path)
         shutil.rmtree(path)
+
+
+def open_up(path: str) -> None:
+    """Make every directory below one writable, and nothing that a link leads to."""
+    for above, names, _ in os.walk(path):
+        for name in names:
+            if not Path(above, name).is_symlink():
+                Path(above, name).chmod(stat.S_IRWXU)

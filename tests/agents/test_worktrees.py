@@ -16,7 +16,7 @@ from repositories import Scene
 
 from agentd.agents.git import version_in
 from agentd.agents.ids import new_agent_id
-from agentd.agents.worktree_record import clean_name, slot_of
+from agentd.agents.worktree_record import Record, Slot, clean_name, slot_of
 from agentd.agents.worktrees import Worktree
 from agentd.errors import AgentdError, AlreadyExists, Conflict, InvalidValue, NotFound, StorageError, VersionMismatch
 
@@ -261,6 +261,26 @@ async def test_a_full_disk_is_named_and_nothing_left(scene: Scene):
     assert scene.nothing_left()
 
 
+async def test_a_disk_that_is_full_without_saying_so_is_named_and_nothing_left(scene: Scene):
+    """What git printed on a small file system that was filled by the checkout: no word of the room."""
+    words = """echo "error: unable to write file deep/b.txt" >&2
+        echo "fatal: Could not reset index file to revision 'HEAD'." >&2"""
+    script = (
+        f"""case "$*" in *"worktree add"*) "$real" "$@" 2>/dev/null; {words}; exit 128;; esac; exec "$real" "$@" """
+    )
+    with pytest.raises(StorageError, match="unable to write file"):
+        await scene.again(PATH=fake_git(scene, script)).create(str(scene.repo), new_agent_id())
+    assert scene.nothing_left()
+
+
+def test_a_record_that_cannot_be_written_leaves_none_half_written(tmp_path: Path):
+    slot = Slot(str(tmp_path), new_agent_id())
+    Path(slot.record).mkdir()
+    with pytest.raises(StorageError, match="cannot write"):
+        slot.write(Record("r", "b", "c"))
+    assert [path.name for path in tmp_path.iterdir()] == [f"{slot.id}.json"]
+
+
 async def test_a_link_in_place_of_a_directory_of_ours_is_refused_and_its_target_untouched(scene: Scene):
     target = scene.top / "target"
     target.mkdir(mode=0o700)
@@ -283,7 +303,9 @@ async def test_a_link_in_place_of_a_directory_of_ours_is_refused_and_its_target_
     assert [path.name for path in target.iterdir()] == ["precious"]
 
 
-@pytest.mark.parametrize("path", ["/", "/etc", "{root}", "{root}/x", "{root}/x/1aaaaaaaaa/..", "{root}/../1aaaaaaaaa"])
+@pytest.mark.parametrize(
+    "path", ["/", "/etc", "{root}", "{root}/x", "{root}/x/y", "{root}/x/1aaaaaaaaa/..", "{root}/../1aaaaaaaaa"]
+)
 async def test_nothing_but_our_own_worktrees_is_cleaned(scene: Scene, path: str):
     made = await scene.create()
     with pytest.raises(InvalidValue, match="no worktree of agentd"):

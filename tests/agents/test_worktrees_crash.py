@@ -151,6 +151,9 @@ async def test_an_entry_of_which_git_wrote_next_to_nothing_goes_too(scene: Scene
 async def test_killed_while_one_is_cleaned_the_rest_goes_later(scene: Scene, point: str):
     made = await scene.create()
     killed_at(scene, point, "clean")
+    # Half removed, it must never stand where it would look like a worktree with changes in it.
+    assert not Path(made.path).exists()
+    assert (Path(f"{made.path}.going") / "a.txt").exists() == (point == "worktree.going")
     found = await only_one(scene)
     assert (await scene.worktrees.state(replace(found, branch=made.branch))).gone
     assert (await scene.worktrees.clean(found)).removed
