@@ -24,6 +24,7 @@ from agentd.agents.causes import Causes
 from agentd.agents.crew import Crew
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.directory import Directory
+from agentd.agents.lodging import Lodging
 from agentd.agents.loops import Loops
 from agentd.agents.offspring import Offspring
 from agentd.agents.places import Places
@@ -33,6 +34,7 @@ from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
+from agentd.agents.worktrees import Worktrees
 from agentd.api import table
 from agentd.api.parts import Parts
 from agentd.cache.cache import Cache
@@ -191,6 +193,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
     places.write_launcher()
+    lodging = Lodging(Worktrees(paths.worktrees_dir, given.log, os.environ), given.log)
     crew = Crew(
         CrewParts(
             tmux=tmux,
@@ -202,6 +205,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
             metrics=metrics,
             config=settings,
             places=places,
+            lodging=lodging,
             audit=stack.enter_context(Audit.open(paths.audit_file, directory, events, given.log)),
             transcripts=transcripts,
             instance=instance,
@@ -226,6 +230,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         registry=registry,
         directory=directory,
         places=places,
+        lodging=lodging,
         offspring=Offspring(settings.agents, directory, time.monotonic),
         transcripts=transcripts,
         transcript_search=transcript_search,

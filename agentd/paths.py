@@ -96,6 +96,11 @@ class Paths:
         return os.path.join(self.state_dir, "agents")
 
     @property
+    def worktrees_dir(self) -> str:
+        """Return the directory below which agents have git worktrees of their own."""
+        return os.path.join(self.state_dir, "worktrees")
+
+    @property
     def launcher(self) -> str:
         """Return the path of the program that is the daemon's own agentd, for what agents' programs start."""
         return os.path.join(self.state_dir, "run-agentd")

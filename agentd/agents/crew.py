@@ -29,7 +29,7 @@ class Crew:
     """Every live agent; each room of it does one thing to them."""
 
     def __init__(self, parts: CrewParts) -> None:
-        self._profiles = parts.profiles
+        self._parts = parts
         self._roster = Roster(parts.log)
         ledger = Ledger(parts, self._roster)
         self._ends = Ends(parts, self._roster, ledger)
@@ -79,6 +79,8 @@ class Crew:
         adoption = await self._homecoming.adopt(recovered)
         self._revival.revive(adoption.crashed)
         await self.pool.take_over()
+        directory = self._parts.directory
+        await self._parts.lodging.sweep([agent.id for agent in (*directory, *directory.pooled())])
         return adoption
 
     async def stop(self, agent: Agent, *, force: bool) -> Agent:
@@ -87,7 +89,7 @@ class Crew:
 
     def profile_changed(self, name: str) -> None:
         """Have the live agents of a profile read and treated as it says now; their programs run on as started."""
-        profile = self._profiles.get(name)
+        profile = self._parts.profiles.get(name)
         self.pool.profile_changed(name)
         for live in self._roster.live.values():
             if live.profile.name == name:

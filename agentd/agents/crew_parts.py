@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agentd.agents.audit import Audit
 from agentd.agents.directory import Directory
+from agentd.agents.lodging import Lodging
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
 from agentd.agents.registry import Registry
@@ -31,6 +32,7 @@ class CrewParts:
     metrics: Metrics
     config: Config
     places: Places
+    lodging: Lodging
     audit: Audit
     transcripts: Transcripts
     instance: str

@@ -24,6 +24,7 @@ class Ledger:
         self._directory = parts.directory
         self._registry = parts.registry
         self._places = parts.places
+        self._lodging = parts.lodging
         self._transcripts = parts.transcripts
         self._events = parts.events
         self._log = parts.log
@@ -60,11 +61,17 @@ class Ledger:
         """Forget agents, and remove what is kept of them."""
         if not agent_ids:
             return
-        for agent_id in agent_ids:
-            self._directory.drop(agent_id)
-            self._places.remove(agent_id)
+        agents = [self._directory.entry(agent_id).agent for agent_id in agent_ids]
+        for agent in agents:
+            self._directory.drop(agent.id)
+            self._places.remove(agent.id)
+            if agent.repo:
+                self._roster.start(self._vacate, agent)
         self._transcripts.forget(agent_ids)
         await self._registry.forget(agent_ids)
+
+    async def _vacate(self, agent: Agent) -> None:
+        await self._lodging.vacate(agent)
 
     def keep_screen(self, agent_id: str, screen: str) -> None:
         """Write down what an ending agent's screen shows."""

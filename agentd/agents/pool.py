@@ -18,6 +18,7 @@ from agentd.agents.ends import Ends
 from agentd.agents.handout import HandOut
 from agentd.agents.ledger import Ledger
 from agentd.agents.live import LiveAgent
+from agentd.agents.lodging import Wish
 from agentd.agents.roster import Roster
 from agentd.agents.signal import Signal
 from agentd.agents.site import Site, key_of, place_of
@@ -99,13 +100,17 @@ class Pool:
 
     # -- what is set
 
-    async def set_size(self, place: Place, size: int, most: int) -> None:
-        """Keep so many ready in a place, and up to `most` while more are asked for."""
+    async def set_size(self, place: Place, origin: str, size: int, most: int) -> None:
+        """Keep so many ready in a place, and up to `most` while more are asked for; `origin` is where to boot them."""
         if most < size:
             raise InvalidValue(f"most is {most} and size is {size}; nothing was changed", hint="most is not below size")
         self._check_room(size)
         site = self._sites.get(place)
-        kept = replace(site, floor=size, ceiling=most, passing=False, drained="") if site else Site(place, size, most)
+        kept = (
+            replace(site, floor=size, ceiling=most, passing=False, drained="")
+            if site
+            else Site(place, size, most, origin)
+        )
         await self._parts.registry.save_pool(key_of(place), kept.kept())
         self._sites[place] = kept
         self._turn(time.monotonic())
@@ -113,7 +118,7 @@ class Pool:
 
     async def drain(self, profile: str, cwd: str | None) -> int:
         """End the slots of a profile and keep none any more; return how many those were."""
-        sites = [site for place, site in self._sites.items() if place.profile == profile and cwd in (None, place.cwd)]
+        sites = [s for s in self._sites.values() if s.place.profile == profile and cwd in (None, s.origin)]
         if not sites:
             where = f" in {cwd}" if cwd else ""
             raise NotFound(f"no agents of {profile} are kept booted{where}", hint="agentd pool lists what is")
@@ -148,7 +153,7 @@ class Pool:
         counts = self._slots.counts(site.place)
         return {
             "profile": site.place.profile,
-            "place": site.place.cwd or site.place.repo,
+            "place": site.origin,
             "worktree": bool(site.place.repo),
             "trusted": site.place.trusted,
             "floor": site.floor,
@@ -173,20 +178,22 @@ class Pool:
         results: dict[int, Agent | AgentdError] = {}
         cold = [number for number in range(len(requests)) if number not in held]
 
+        async def start(numbers: Sequence[int]) -> None:
+            started = await self._starts.spawn([requests[number] for number in numbers])
+            results.update(zip(numbers, started, strict=True))
+            await greet([agent for agent in started if isinstance(agent, Agent)])
+
         async def hand_out() -> None:
             results.update(await self._given(held, requests, greet))
-
-        async def start() -> None:
-            started = await self._starts.spawn([requests[number] for number in cold])
-            results.update(zip(cold, started, strict=True))
-            await greet([agent for agent in started if isinstance(agent, Agent)])
+            if unfit := [number for number in held if isinstance(results[number], AgentdError)]:
+                await start(unfit)
 
         try:
             async with anyio.create_task_group() as group:
                 if held:
                     group.start_soon(hand_out)
                 if cold:
-                    group.start_soon(start)
+                    group.start_soon(start, cold)
         finally:
             for slot in held.values():
                 self._let_go(slot)
@@ -216,26 +223,41 @@ class Pool:
         """Return where a slot for the request would be; None where only a fresh program will do."""
         if not self._config.enabled or request.cold or request.env:
             return None
-        place = Place(request.profile.name, request.cwd, "", request.trusted)
+        repo = request.wish.repo
+        place = Place(request.profile.name, "" if repo else request.cwd, repo, request.trusted)
         if place not in self._sites and self._config.size:
             size = self._config.size
-            self._sites[place] = Site(place, size, size, passing=True, asked_s=now_s)
+            self._sites[place] = Site(place, size, size, request.cwd, passing=True, asked_s=now_s)
         site = self._sites.get(place)
         return place if site and not site.drained else None
 
     async def _given(
         self, held: dict[int, Slot], requests: Sequence[SpawnRequest], greet: Greet
     ) -> dict[int, Agent | AgentdError]:
-        slots = [replace(self._parts.directory.entry(s.id).agent, fence=s.fence) for s in held.values()]
-        agents = self._hand_out.prepare(slots, [requests[number] for number in held])
-        results: dict[int, Agent | AgentdError] = dict(zip(held, agents, strict=True))
+        results: dict[int, Agent | AgentdError] = {}
+        for number, slot in held.items():
+            results[number] = await self._refreshed(slot, requests[number])
+        numbers = [number for number, each in results.items() if isinstance(each, Agent)]
+        slots = [each for each in results.values() if isinstance(each, Agent)]
+        agents = self._hand_out.prepare(slots, [requests[number] for number in numbers])
+        results.update(zip(numbers, agents, strict=True))
         async with anyio.create_task_group() as group:
             group.start_soon(greet, agents)
             try:
                 await self._hand_out.keep(agents)
             except AgentdError as error:
-                results = dict.fromkeys(held, error)
+                results.update(dict.fromkeys(numbers, error))
         return results
+
+    async def _refreshed(self, slot: Slot, request: SpawnRequest) -> Agent | AgentdError:
+        """Return a slot as it is given away: with the fence, and its worktree as it is asked for."""
+        agent = replace(self._parts.directory.entry(slot.id).agent, fence=slot.fence)
+        if not agent.repo:
+            return agent
+        try:
+            return await self._parts.lodging.refresh(agent, request.wish.branch)
+        except AgentdError as error:
+            return error
 
     def _let_go(self, slot: Slot) -> None:
         """Take a slot that was held off the books; one that did not come to be anybody's is ended."""
@@ -249,7 +271,7 @@ class Pool:
 
     def _turn(self, now_s: float) -> None:
         for place in {slot.place for slot in self._slots}:
-            self._sites.setdefault(place, Site(place, 0, 0, drained="nothing is set for it"))
+            self._sites.setdefault(place, Site(place, 0, 0, place.cwd or place.repo, drained="nothing is set for it"))
             self._look_at(place, now_s)
         decision = decide(self._snapshot(now_s))
         for sized in decision.places:
@@ -358,7 +380,7 @@ class Pool:
 
     def _begin(self, place: Place, now_s: float) -> None:
         profile = self._parts.profiles.get(place.profile)
-        request = SpawnRequest(profile, "pool", cwd=place.cwd, trusted=place.trusted)
+        request = SpawnRequest(profile, "pool", cwd=self._sites[place].origin, trusted=place.trusted)
         agent = new_agent(request)
         agent = replace(agent, name=f"pool-{agent.id}", pooled=True)
         self._pace = self._pace.take()
@@ -369,6 +391,8 @@ class Pool:
     async def _boot(self, agent: Agent, place: Place) -> None:
         try:
             profile = self._parts.profiles.get(place.profile)
+            agent = await self._parts.lodging.lodge(agent, Wish(place.repo))
+            failpoint("refill.before_tmux")
             (result,) = await self._starts.start([agent], [profile])
             failpoint("refill.after_tmux")
         except AgentdError as error:

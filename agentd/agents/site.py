@@ -22,6 +22,7 @@ class Site:
     place: Place
     floor: int
     ceiling: int
+    origin: str  # where it was asked for: the place's directory, or one in its repository
     passing: bool = False  # nobody set it: `pool.size` applies to wherever agents are asked for
     drained: str = ""  # why it is to have none any more; forgotten once it has none
     asked_s: float = 0.0
@@ -41,17 +42,16 @@ class Site:
             return self.drained
         if self.passing and now_s - self.asked_s > UNASKED_S:
             return "nobody asked for an agent there for an hour"
-        gone = self.place.cwd and not Path(self.place.cwd).is_dir()
-        return f"{self.place.cwd} is gone" if gone else ""
+        return "" if Path(self.origin).is_dir() else f"{self.origin} is gone"
 
     def kept(self) -> Mapping[str, Any]:
         """Return what the registry keeps of it."""
-        return {"place": asdict(self.place), "floor": self.floor, "ceiling": self.ceiling}
+        return {"place": asdict(self.place), "floor": self.floor, "ceiling": self.ceiling, "origin": self.origin}
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> Site:
         """Return what was kept."""
-        return cls(Place(**kept["place"]), kept["floor"], kept["ceiling"])
+        return cls(Place(**kept["place"]), kept["floor"], kept["ceiling"], kept["origin"])
 
 
 def key_of(place: Place) -> str:

@@ -12,6 +12,7 @@ import anyio
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ids import new_agent_id, new_token, session_name
 from agentd.agents.ledger import Ledger
+from agentd.agents.lodging import NO_WISH, Wish
 from agentd.agents.offspring import OPERATORS_OWN, Descent
 from agentd.agents.profile import Profile
 from agentd.agents.registry import Entry, digest
@@ -40,6 +41,7 @@ class SpawnRequest:
     descent: Descent = OPERATORS_OWN
     key: str = ""
     cold: bool = False  # a fresh program, whatever the pool has
+    wish: Wish = NO_WISH  # a worktree of its own, of the repository around cwd
 
 
 class Starts:
@@ -58,7 +60,28 @@ class Starts:
         Whatever a crash leaves is adopted or removed.
         """
         self.check_room(len(requests))
-        return await self.start([new_agent(request) for request in requests], [r.profile for r in requests])
+        lodged: list[Agent | AgentdError] = [new_agent(request) for request in requests]
+        await self._lodge(lodged, requests)
+        numbers = [number for number, each in enumerate(lodged) if isinstance(each, Agent)]
+        agents = [each for each in lodged if isinstance(each, Agent)]
+        started = await self.start(agents, [requests[number].profile for number in numbers])
+        for number, result in zip(numbers, started, strict=True):
+            lodged[number] = result
+        return lodged
+
+    async def _lodge(self, agents: list[Agent | AgentdError], requests: Sequence[SpawnRequest]) -> None:
+        """Put in the place of each agent the one with its worktree, or why it has none."""
+
+        async def one(number: int, agent: Agent, wish: Wish) -> None:
+            try:
+                agents[number] = await self._parts.lodging.lodge(agent, wish)
+            except AgentdError as error:
+                agents[number] = error
+
+        async with anyio.create_task_group() as group:
+            for number, (agent, request) in enumerate(zip(list(agents), requests, strict=True)):
+                if request.wish.repo and isinstance(agent, Agent):
+                    group.start_soon(one, number, agent, request.wish)
 
     async def start(self, agents: Sequence[Agent], profiles: Sequence[Profile]) -> list[Agent | AgentdError]:
         """Start agents that have their ids already; see spawn."""
@@ -88,7 +111,7 @@ class Starts:
         entry_of = self._parts.directory.entry
         await self._ledger.keep([entry_of(r.id).agent for r in results if isinstance(r, Agent)])
         failed = [e.agent.id for e, r in zip(entries, results, strict=True) if isinstance(r, AgentdError)]
-        await self._ledger.discard(failed)
+        await self._ledger.discard(failed)  # with the worktrees that were made for them
         return results
 
     async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:

@@ -54,6 +54,8 @@ class Place:
     prompt: str
     env: Mapping[str, str]
     trust: bool
+    worktree: bool = False
+    branch: str | None = None
 
 
 class Teams:
@@ -112,14 +114,27 @@ def read_team(
 
 
 def _places(member: TeamMember, where: str, cwd: str) -> list[Place]:
-    if member.worktree:
-        raise InvalidValue(f"{where}: worktrees are not there yet", hint="leave `worktree` out", field="worktree")
+    if isinstance(member.worktree, str) and member.count is not None:
+        raise InvalidValue(
+            f"{where}: several agents cannot be on one branch", hint="write `worktree = true`", field="worktree"
+        )
     names = [member.name] if member.count is None else [f"{member.name}-{n}" for n in range(1, member.count + 1)]
     if member.role:
         valid_name(member.role)
     place = _directory(cwd, member.cwd)
     return [
-        Place(valid_name(n), member.profile, member.role, place, member.prompt, member.env, member.trust) for n in names
+        Place(
+            valid_name(n),
+            member.profile,
+            member.role,
+            place,
+            member.prompt,
+            member.env,
+            member.trust,
+            worktree=bool(member.worktree),
+            branch=member.worktree if isinstance(member.worktree, str) else None,
+        )
+        for n in names
     ]
 
 

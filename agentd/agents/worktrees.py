@@ -57,12 +57,27 @@ class Worktrees:
         self._git = Git(environ)
         self._turns = Turns()
 
+    async def repository(self, place: str) -> str:
+        """Return the common git directory of the repository around a directory."""
+        if not Path(place).is_absolute() or "\0" in place:
+            raise InvalidValue(
+                f"{place} is not an absolute path; nothing was made", hint="give a whole path", field="cwd"
+            )
+        if not _is_dir(place):
+            raise NotFound(f"{place} is not a directory, or gone; nothing was made", hint="name one in a repository")
+        words = ("rev-parse", "--path-format=absolute", "--git-common-dir")
+        return _real((await self._git.read(inside(place), *words)).removesuffix("\n"))
+
+    async def head(self, repo: str) -> str:
+        """Return the commit that a repository's HEAD is at; empty when it has none."""
+        return await commit_of(self._git, repo, "HEAD")
+
     async def create(self, place: str, id_: str, branch: str | None = None) -> Worktree:
         """Make a worktree of the repository around a directory, on a new branch or on one that is not in use.
 
         A failed one leaves nothing behind.
         """
-        repo = await self._repository(place)
+        repo = await self.repository(place)
         slot = slot_of(self._home(), repo, id_).check()
         name = f"agentd/{id_}" if branch is None else await checked_name(self._git, branch)
         async with self._turns.of(slot.home) as held:
@@ -157,6 +172,15 @@ class Worktrees:
             # A submodule that is checked out stands where it stood, and now differs.
             return None if await self._has_work(slot, renewed, tree) else _worktree(slot, renewed)
 
+    async def at(self, path: str) -> Worktree | None:
+        """Return the worktree at a path; None when nothing of it is left."""
+        home, id_ = os.path.split(path)
+        return await self._found(Slot(home, id_)) if id_ in self.ids() else None
+
+    def ids(self) -> set[str]:
+        """Return for whom there are worktrees, or what is left of them."""
+        return {slot.id for slot in slots_below(self._home())}
+
     async def found(self) -> list[Worktree]:
         """Return every worktree below the root, as a new daemon finds them."""
         return [await self._found(slot) for slot in slots_below(self._home())]
@@ -180,16 +204,6 @@ class Worktrees:
                 f"{worktree.path} is no worktree of agentd; it was left alone", hint="see what is found()"
             )
         return Slot(home, id_).check()
-
-    async def _repository(self, place: str) -> str:
-        if not Path(place).is_absolute() or "\0" in place:
-            raise InvalidValue(
-                f"{place} is not an absolute path; nothing was made", hint="give a whole path", field="cwd"
-            )
-        if not _is_dir(place):
-            raise NotFound(f"{place} is not a directory, or gone; nothing was made", hint="name one in a repository")
-        words = ("rev-parse", "--path-format=absolute", "--git-common-dir")
-        return _real((await self._git.read(inside(place), *words)).removesuffix("\n"))
 
     async def _add(self, place: str, slot: Slot, record: Record, held: Sequence[int]) -> None:
         how = ("-b", record.branch, "--", slot.path, record.base) if record.made else ("--", slot.path, record.branch)

@@ -13,6 +13,7 @@ import msgspec
 
 from agentd.agents.asking import NOTHING
 from agentd.agents.live import LiveAgent
+from agentd.agents.lodging import NO_WISH, Wish
 from agentd.agents.names import next_names, valid_name
 from agentd.agents.outlook import NAME, would_change
 from agentd.agents.starts import SpawnRequest
@@ -43,7 +44,7 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
     """Start agents; the answer names those that failed and why, none is left half started."""
     if params.key is not None and (before := _started_before(parts, caller, params.key)):
         return {"agents": [agent_row(parts, agent) for agent in before], "failed": [], "duplicate": True}
-    requests = _requests(parts, caller, params)
+    requests = await _requests(parts, caller, params)
     greeting = Greeting(parts, caller, {request.name: params.prompt or "" for request in requests})
     results = await parts.crew.spawn(requests, greeting.greet)
     parts.queries.changed()  # our own writes are seen at once, before tmux tells of them
@@ -64,7 +65,7 @@ def _started_before(parts: Parts, caller: Caller, key: str) -> list[Agent]:
     return [agent for agent in parts.directory if agent.spawn_key == key and agent.started_by == caller.agent_id]
 
 
-def _requests(parts: Parts, caller: Caller, params: calls.Spawn) -> list[SpawnRequest]:
+async def _requests(parts: Parts, caller: Caller, params: calls.Spawn) -> list[SpawnRequest]:
     profile = parts.profiles.get(params.profile)
     if caller.role is Role.AGENT:
         params = _within_its_own(parts.directory.entry(caller.agent_id).agent, params)
@@ -73,13 +74,27 @@ def _requests(parts: Parts, caller: Caller, params: calls.Spawn) -> list[SpawnRe
     for name in (params.team, params.role):
         if name is not None:
             valid_name(name)
+    wish = await _wish(parts, params, cwd)
     names = _names(parts, params)
     descent = parts.offspring.admit(caller, profile.name, len(names))
     team, role = params.team or "", params.role or ""
     return [
-        SpawnRequest(profile, name, team, role, cwd, params.env, params.trust, descent, params.key or "", params.cold)
+        SpawnRequest(
+            profile, name, team, role, cwd, params.env, params.trust, descent, params.key or "", params.cold, wish
+        )
         for name in names
     ]
+
+
+async def _wish(parts: Parts, params: calls.Spawn, cwd: str) -> Wish:
+    if params.branch is not None and params.n > 1:
+        raise InvalidValue(
+            f"{params.n} agents cannot be on one branch; nothing was started",
+            hint="leave the branch out",
+            field="branch",
+        )
+    wanted = params.worktree or params.branch is not None
+    return await parts.lodging.wish(cwd, params.branch) if wanted else NO_WISH
 
 
 def _within_its_own(parent: Agent, params: calls.Spawn) -> calls.Spawn:

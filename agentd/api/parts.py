@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from agentd.agents.causes import Causes
 from agentd.agents.crew import Crew
 from agentd.agents.directory import Directory
+from agentd.agents.lodging import Lodging
 from agentd.agents.loops import Loops
 from agentd.agents.offspring import Offspring
 from agentd.agents.places import Places
@@ -49,6 +50,7 @@ class Parts:
     registry: Registry
     directory: Directory
     places: Places
+    lodging: Lodging
     offspring: Offspring
     transcripts: Transcripts
     transcript_search: TranscriptSearch

@@ -19,8 +19,10 @@ def list_(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, An
 async def set_(parts: Parts, _caller: Caller, params: calls.PoolSet) -> dict[str, Any]:
     """Keep agents of a profile booted in a place; they are booted behind this answer."""
     profile = parts.profiles.get(params.profile)
-    place = Place(profile.name, checked_cwd(params.cwd), "", params.trust)
-    await parts.pool.set_size(place, params.size, params.size if params.most is None else params.most)
+    cwd = checked_cwd(params.cwd)
+    repo = (await parts.lodging.wish(cwd, None)).repo if params.worktree else ""
+    place = Place(profile.name, "" if repo else cwd, repo, params.trust)
+    await parts.pool.set_size(place, cwd, params.size, params.size if params.most is None else params.most)
     return {"pools": [row for row in parts.pool.rows() if row["profile"] == profile.name]}
 
 

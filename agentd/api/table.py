@@ -19,6 +19,7 @@ from agentd.api import (
     sessions,
     teams,
     transcripts,
+    worktrees,
 )
 from agentd.api.parts import Parts
 from agentd.records import Caller
@@ -84,6 +85,8 @@ FUNCTIONS: dict[str, Function] = {
     "pool.list": pool.list_,
     "pool.set": pool.set_,
     "pool.drain": pool.drain,
+    "worktrees.list": worktrees.list_,
+    "worktrees.clean": worktrees.clean,
     "profiles.list": daemon.profiles_list,
     "profiles.get": daemon.profiles_get,
     "schema": daemon.schema,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentd.agents.lodging import NO_WISH
 from agentd.agents.names import valid_name
 from agentd.agents.registry import Team
 from agentd.agents.starts import SpawnRequest
@@ -30,7 +31,7 @@ async def up(parts: Parts, caller: Caller, params: calls.TeamUp) -> dict[str, An
         member = members.get(place.name) or members.get(f"{name}-{place.name}")
         try:
             if member is None:
-                missing.append((_request(parts, name, place, taken), place.prompt))
+                missing.append((await _request(parts, name, place, taken), place.prompt))
             elif parts.crew.known(member.id):
                 rows.append({**agent_row(parts, member), "started": False})
             else:
@@ -42,7 +43,7 @@ async def up(parts: Parts, caller: Caller, params: calls.TeamUp) -> dict[str, An
     return {"team": name, "agents": rows, "failed": failed + refused}
 
 
-def _request(parts: Parts, team: str, place: Place, taken: set[str]) -> SpawnRequest:
+async def _request(parts: Parts, team: str, place: Place, taken: set[str]) -> SpawnRequest:
     """Return what to start; the name is qualified by the team's only where somebody else holds it."""
     profile = parts.profiles.get(place.profile)
     cwd = agent_calls.checked_cwd(place.cwd)
@@ -51,7 +52,8 @@ def _request(parts: Parts, team: str, place: Place, taken: set[str]) -> SpawnReq
     if name in taken:
         raise AlreadyExists(f"both `{place.name}` and `{name}` are taken", hint="give the agent another name")
     taken.add(name)
-    return SpawnRequest(profile, name, team, place.role, cwd, place.env, place.trust)
+    wish = await parts.lodging.wish(cwd, place.branch) if place.worktree else NO_WISH
+    return SpawnRequest(profile, name, team, place.role, cwd, place.env, place.trust, wish=wish)
 
 
 async def _start(

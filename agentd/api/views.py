@@ -36,6 +36,7 @@ def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
         "session": agent.pane.session_id if agent.pane else None,
         "socket": parts.tmux.socket_of(agent.pane) if agent.pane else None,
         "warm": agent.warm,
+        "branch": agent.branch or None,
         "pid": agent.pane.pid if agent.pane else None,
         "exit_status": agent.exit_status,
     }

@@ -22,11 +22,6 @@ PROMPT = Option("--prompt", "ID", "only this prompt, as `agentd approve` lists i
 IN = Option("--in", "WHERE", "messages or transcripts (messages)", choices=("messages", "transcripts"))
 LIMIT = Option("--limit", "N", "the most to show (100)", kind="int", low=1, high=10_000)
 
-NO_WORKTREES = (
-    "agentd does not make work trees",
-    "make one with `git worktree add` and name it with --cwd",
-)
-
 _TABLE = (
     Command(
         "up",
@@ -65,7 +60,7 @@ _TABLE = (
             Option("--team", "TEAM", "the team they belong to", completes="teams"),
             Option("--role", "ROLE", "their role in the team"),
             Option("--cwd", "DIR", "where they start (here)", completes="directories"),
-            Option("--worktree", refusal=NO_WORKTREES),
+            Option("--worktree", "BRANCH", "each in a fresh git worktree, on BRANCH or one of its own", optional=True),
             Option("--env", "KEY=VALUE", "a variable of their environment", kind="pair", repeat=True),
             Option("--prompt", "TEXT", "their first message"),
             Option("--wait", "STATE", "return when all have reached this state", choices=STATES),
@@ -350,6 +345,7 @@ _TABLE = (
         (
             Option("--most", "N", "keep up to N while more are asked for", kind="int", low=0, high=1000),
             Option("--cwd", "DIR", "where they are to be (here)", completes="directories"),
+            Option("--worktree", doc="each in a fresh git worktree of the repository there"),
             Option("--trust", doc="tell them that you trust the directory, so that they do not ask"),
         ),
         group=AGENTS,
@@ -361,6 +357,22 @@ _TABLE = (
         "agentd pool drain claude",
         (Argument("PROFILE", completes="profiles"),),
         (Option("--cwd", "DIR", "in this directory only", completes="directories"),),
+        group=AGENTS,
+    ),
+    Command(
+        "worktree ls",
+        "worktrees:ls",
+        "List the git worktrees of agents, with what is in each.",
+        "agentd worktree ls",
+        group=AGENTS,
+    ),
+    Command(
+        "worktree clean",
+        "worktrees:clean",
+        "Remove the worktrees of agents that have ended, but nothing that is not committed, and no commit.",
+        "agentd worktree clean",
+        (Argument("TARGET", required=False, many=True, completes="agents"),),
+        (Option("--force", doc="give up what is not committed; commits are kept all the same"),),
         group=AGENTS,
     ),
     Command(

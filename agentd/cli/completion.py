@@ -65,7 +65,7 @@ def _following(before: list[str]) -> list[str]:
         at = len(before)
         return _unique(w.split()[at] for w, c in COMMANDS.items() if not c.hidden and w.split()[:at] == before)
     verbs = [] if rest else [w.split()[1] for w in COMMANDS if w.startswith(f"{command.words} ")]
-    options = {option.name: option for option in command.options if not option.refusal}
+    options = {option.name: option for option in command.options}
     if rest and rest[-1] in options and options[rest[-1]].value:
         return list(_values_of(options[rest[-1]]))
     argument = _argument(command, options, rest)

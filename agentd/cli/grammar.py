@@ -41,7 +41,20 @@ class Argument:
 class Option:
     """A word with dashes; a flag when it takes no value."""
 
-    __slots__ = ("choices", "completes", "doc", "high", "key", "kind", "low", "name", "refusal", "repeat", "value")
+    __slots__ = (
+        "choices",
+        "completes",
+        "doc",
+        "high",
+        "key",
+        "kind",
+        "low",
+        "name",
+        "optional",
+        "refusal",
+        "repeat",
+        "value",
+    )
 
     def __init__(
         self,
@@ -54,12 +67,13 @@ class Option:
         low: float | None = None,
         high: float | None = None,
         repeat: bool = False,
+        optional: bool = False,
         completes: str = "",
-        refusal: tuple[str, str] | None = None,
     ) -> None:
         self.name = name
         self.key = name.lstrip("-").replace("-", "_")
         self.value = value
+        self.optional = optional  # the value; it is True without one
         self.doc = doc
         self.kind = kind  # text, int, number, pair
         self.choices = tuple(choices)
@@ -67,12 +81,16 @@ class Option:
         self.high = high
         self.repeat = repeat
         self.completes = completes
-        self.refusal = refusal  # what is wrong and what to do, for an option that is known and cannot be used
+
+    @property
+    def shown_value(self) -> str:
+        """Return how its value is shown."""
+        return f"[{self.value}]" if self.optional else self.value
 
     @property
     def usage(self) -> str:
         """Return how the usage line shows it."""
-        text = f"{self.name} {self.value}" if self.value else self.name
+        text = f"{self.name} {self.shown_value}".rstrip()
         return f"[{text}]..." if self.repeat else f"[{text}]"
 
 

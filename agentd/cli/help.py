@@ -40,10 +40,10 @@ def show_help(table: Mapping[str, Command], words: Sequence[str]) -> int:
 
 def show_command(command: Command) -> int:
     """Print a command's usage, its one sentence, its options and an example."""
-    options = [option for option in command.options if not option.refusal]
+    options = command.options
     parts = [argument.usage for argument in command.arguments]
     parts += [option.usage for option in options if option.key not in ("json", "help")]
-    rows = [(f"{option.name} {option.value}".rstrip(), option.doc) for option in options]
+    rows = [(f"{option.name} {option.shown_value}".rstrip(), option.doc) for option in options]
     width = max(len(name) for name, _ in rows)
     print(" ".join(["usage: agentd", command.words, *parts]))
     print(f"\n{command.doc}\n\noptions:")

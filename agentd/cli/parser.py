@@ -48,7 +48,11 @@ def parse(command: Command, words: Sequence[str]) -> Values:
             given.append(word)
             continue
         option, text = _option(command, options, word)
-        if option.value and text is None:
+        if option.optional and text is None:
+            # A word behind it is its value only when the command has all the words that it needs.
+            missing = sum(argument.required for argument in command.arguments) > len(given)
+            text = left.pop(0) if left and left[0][:1] != "-" and not missing else None
+        elif option.value and text is None:
             if not left or left[0] == "--":
                 raise UsageError(f"{option.name} needs a value", hint=f"write {option.name} {option.value}")
             text = left.pop(0)
@@ -76,8 +80,6 @@ def _option(command: Command, options: Mapping[str, Option], word: str) -> tuple
         near = _suggest(name, options)
         hint = near or f"see `agentd {command.words} --help`, or write `--` before a text that begins with a dash"
         raise UsageError(f"`agentd {command.words}` has no option {name}", hint=hint)
-    if option.refusal:
-        raise UsageError(option.refusal[0], hint=option.refusal[1])
     if attached is not None and not option.value:
         raise UsageError(f"{option.name} takes no value", hint=f"write {option.name} alone")
     return option, attached

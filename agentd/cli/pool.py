@@ -26,7 +26,8 @@ def ls(values: Values) -> int:
 def set_(values: Values) -> int:
     """Keep agents booted in a place."""
     params = {"profile": values["profile"], "size": _size(values["size"]), "most": values["most"]}
-    where = {"cwd": os.path.abspath(values["cwd"] or "."), "trust": values["trust"] or None}
+    flags = {name: values[name] or None for name in ("worktree", "trust")}
+    where = {"cwd": os.path.abspath(values["cwd"] or "."), **flags}
     return _show(values, ask("pool.set", given({**params, **where})))
 
 

@@ -41,6 +41,8 @@ def _params(values: Values) -> dict[str, Any]:
     params["cwd"] = os.path.abspath(values["cwd"] or ".")
     params["env"] = dict(pair.split("=", 1) for pair in values["env"]) or None
     params["cold"] = values["cold"] or None
+    params["worktree"] = bool(values["worktree"]) or None
+    params["branch"] = values["worktree"] if isinstance(values["worktree"], str) else None
     params["trust"] = values["trust"] or None
     return given(params)
 

@@ -29,6 +29,7 @@ Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Offset = Annotated[int, Meta(ge=0, le=(1 << 62), description="a place in a transcript or file")]
 PageBytes = Annotated[int, Meta(ge=16_384, le=1_000_000, description="most bytes in one answer")]
 UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
+Branch = Annotated[str, Meta(min_length=1, max_length=200, description="name of a git branch")]
 Path = Annotated[str, Meta(max_length=4096)]
 Priority = Literal["high", "normal", "low"]
 MessageState = Literal["accepted", "delivering", "delivered", "acked", "expired", "dead"]
@@ -53,6 +54,7 @@ class Spawn(Params):
     """Start n agents of a profile; the answer comes when tmux has them, readiness follows as events.
 
     trust: the programs are told that you trust cwd and what stands in it, instead of asking.
+    worktree: each in a fresh git worktree of the repository around cwd, on a branch of its own or on `branch`.
     key: the same caller's same key again starts nothing and answers what it started first, while those are kept.
     """
 
@@ -66,6 +68,8 @@ class Spawn(Params):
     prompt: Body | None = None
     key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     cold: bool = False
+    worktree: bool = False
+    branch: Branch | None = None
     trust: bool = False
 
 
@@ -83,6 +87,13 @@ class PoolSet(PoolPlace, kw_only=True):
 
     size: Annotated[int, Meta(ge=0, le=1000)]
     most: Annotated[int, Meta(ge=0, le=1000)] | None = None
+
+
+class WorktreesClean(Params):
+    """Whose worktrees, of all ended agents without; force gives up what is not committed, never a commit."""
+
+    targets: Annotated[list[Target], Meta(max_length=1000)] = []
+    force: bool = False
 
 
 class PoolDrain(Params):
@@ -478,6 +489,8 @@ _TABLE = (
     Call("pool.list", Nothing, "List the places in which agents are kept booted.", writes=False),
     Call("pool.set", PoolSet, "Keep agents of a profile booted in a place."),
     Call("pool.drain", PoolDrain, "End the booted agents of a profile that are nobody's, and keep none any more."),
+    Call("worktrees.list", Nothing, "List the git worktrees of agents, with what is in each.", writes=False),
+    Call("worktrees.clean", WorktreesClean, "Remove the worktrees of ended agents, but no work in them."),
     Call("profiles.list", Nothing, "List profiles.", agent_may=True, writes=False),
     Call("profiles.get", OneProfile, "Return one profile.", agent_may=True, writes=False),
     Call("schema", Nothing, "Return this table with its types.", agent_may=True, writes=False),
