@@ -160,6 +160,12 @@ def test_under_hard_pressure_the_oldest_go_down_to_the_floors():
     assert decide(snapshot(*floors, machine=SCARCE)).actions == []
 
 
+def test_what_ends_already_counts_when_memory_is_short():
+    sick = Slot("sick", HERE, SlotState.UNHEALTHY, 99.0, why="it asks for a login")
+    has = [sick, *slots(1, SlotState.ENDING), *slots(5)]
+    assert list(ended(decide(snapshot(view(want=5, has=has), machine=SCARCE)))) == ["sick", slots(1)[0].id]
+
+
 def over(now_s: float, since_s: float | None, want: int = 2, has: int = 5) -> Decision:
     return decide(snapshot(replace(view(want=want, has=slots(has)), over_since_s=since_s), now_s=now_s))
 
