@@ -65,10 +65,11 @@ class Pool(RuleBasedStateMachine):
         self.act(decide(self.world.snapshot()))
         assert decide(self.world.snapshot()).actions == []
 
-    @rule(place=places, number=st.integers(1, 5))
-    def decides_while_somebody_asks(self, place: Place, number: int) -> None:
+    @rule(number=st.integers(1, 3))
+    def decides_while_somebody_claims(self, number: int) -> None:
         decision = decide(self.world.snapshot())
-        self.asks(place, number)
+        for place in PLACES * number:
+            self.somebody_claims_and_is_slow(place)
         self.act(replace(decision, actions=[one for one in decision.actions if isinstance(one, End)]))
 
     # -- what happens to it
@@ -128,8 +129,9 @@ class Pool(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def news_come_late(self, pick: int) -> None:
-        """An agent says again that it is idle: one that was given, one that ends, one that is gone."""
-        gone = sorted(self.over | {slot.id for slot in self.world.given})
+        """An agent says again that it is idle: one that is ready, held or given, one that ends, one that is gone."""
+        not_booting = {slot.id for slot in self.world.books if slot.state is not SlotState.BOOTING}
+        gone = sorted(self.over | {slot.id for slot in self.world.given} | not_booting)
         if gone:
             assert not self.world.books.ready(gone[pick % len(gone)], self.world.now_s)
 
@@ -201,7 +203,7 @@ class Pool(RuleBasedStateMachine):
     @invariant()
     def there_are_no_more_than_may_be(self) -> None:
         assert self.world.live <= MACHINE.agents_max
-        assert len(list(self.world.books)) <= SMALL.max_slots
+        assert len(list(self.world.books)) - len(self.world.held()) <= SMALL.max_slots
 
     # -- what holds in the end
 
