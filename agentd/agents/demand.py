@@ -8,9 +8,7 @@ from typing import Final, NamedTuple
 
 RISE_HALF_LIFE_S: Final = 30.0  # more is believed after half a minute: people wait meanwhile
 FALL_HALF_LIFE_S: Final = 300.0  # less is believed after minutes: a slot that waits costs memory only
-BURST_HELD_S: Final = (
-    1800.0  # a burst that comes back within half an hour is met whole (tests/agents/test_pool_traces.py)
-)
+BURST_HELD_S: Final = 1800.0  # a burst that comes back within half an hour is met whole: 8 of 10 hostile ones are
 BURST_HALF_LIFE_S: Final = 900.0  # after that; what a burst of ten left is gone within two hours
 SPREADS: Final = 2.5  # standard deviations above the mean, which 98 of 100 boot times stay below (Poisson)
 FIRST_BOOT_S: Final = 5.0  # until one was seen: agents take 2 to 12 s

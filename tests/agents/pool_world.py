@@ -137,12 +137,16 @@ class World:
 
     def ask(self, place: Place) -> Slot | None:
         """Claim, write that down, hand out; a user whom nothing is ready for boots an agent without us, if one may."""
-        held = self.books.claim(place, self.now_s)
-        self.save()
+        held = self.claim(place)
         if held is not None:
             self.hand_out(held)
         else:
             self.users += self.live < self.machine.agents_max
+        return held
+
+    def claim(self, place: Place) -> Slot | None:
+        held = self.books.claim(place, self.now_s)
+        self.save()
         return held
 
     def hand_out(self, held: Slot) -> None:
@@ -155,9 +159,12 @@ class World:
         """Lose everything but the disk; agents go on booting meanwhile."""
         self.books = Slots(self.disk.values(), self.disk_fence)
         self.breakers, self.over_since_s = {}, {}
-        for slot in self.books:
-            if slot.state is SlotState.HELD:
-                self.hand_out(slot)
+        for slot in self.held():
+            self.hand_out(slot)
+
+    def held(self) -> list[Slot]:
+        """Return what was claimed and not handed out yet, as it was claimed."""
+        return sorted((slot for slot in self.books if slot.state is SlotState.HELD), key=lambda slot: slot.fence)
 
     @property
     def live(self) -> int:

@@ -118,6 +118,13 @@ def test_a_flood_is_remembered_in_bounds():
     assert len(demand._askings) == MOST_ASKINGS
 
 
+def test_a_clock_that_is_set_back_stands_still_and_goes_on():
+    demand = Demand()
+    demand.asked(NOW_S, 16)
+    assert demand.wanted(NOW_S - 1e6).number == 16
+    assert demand.wanted(NOW_S - 1e6 + BURST_HELD_S + BURST_HALF_LIFE_S).number == 8
+
+
 jumps_s = st.floats(-1e6, 1e6)
 
 

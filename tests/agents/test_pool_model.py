@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from pool_world import FREE, HERE, LIMITS, MB, THERE, Setting, World, wanted
 
 from agentd.agents.sizing import Boot, Decision, End, decide
@@ -39,6 +39,14 @@ class Pool(RuleBasedStateMachine):
         self.world = World(limits=SMALL, machine=MACHINE)
         self.world.settings = {place: Setting(ceiling=6) for place in PLACES}
         self.over: set[str] = set()  # ids of slots that were about to be ended, or died
+        self.claimed: dict[str, int] = {}  # fences of slots that somebody was slow to take
+
+    @initialize(wants=st.tuples(numbers, numbers, numbers), floor=st.integers(0, 2))
+    def it_has_run_for_a_while(self, wants: tuple[int, int, int], floor: int) -> None:
+        for place, want in zip(PLACES, wants, strict=True):
+            self.more_or_fewer_are_wanted(place, want)
+            self.it_is_set(place, floor, 8)
+        self.time_passes(20, 1.0)
 
     # -- what the pool does
 
@@ -57,10 +65,11 @@ class Pool(RuleBasedStateMachine):
         self.act(decide(self.world.snapshot()))
         assert decide(self.world.snapshot()).actions == []
 
-    @rule(place=places, number=st.integers(1, 5))
-    def decides_while_somebody_asks(self, place: Place, number: int) -> None:
+    @rule(number=st.integers(1, 3))
+    def decides_while_somebody_claims(self, number: int) -> None:
         decision = decide(self.world.snapshot())
-        self.asks(place, number)
+        for place in PLACES * number:
+            self.somebody_claims_and_is_slow(place)
         self.act(replace(decision, actions=[one for one in decision.actions if isinstance(one, End)]))
 
     # -- what happens to it
@@ -69,13 +78,32 @@ class Pool(RuleBasedStateMachine):
     def asks(self, place: Place, number: int) -> None:
         for _ in range(number):
             ready = self.world.ready(place)
+            fence = max([slot.fence for slot in self.world.given] + list(self.claimed.values()), default=0)
             held = self.world.ask(place)
             assert (held is not None) == bool(ready)
+            assert held is None or held.fence > fence
             if held:
                 assert held.id in {slot.id for slot in ready if slot.since_s == min(one.since_s for one in ready)}
 
-    @rule(seconds=st.sampled_from([0.5, 2.0, 30.0, 400.0]))
-    def time_passes(self, seconds: float) -> None:
+    @rule(steps=st.sampled_from([1, 3, 20]), step_s=st.sampled_from([1.0, 4.0]))
+    def time_passes(self, steps: int, step_s: float) -> None:
+        for _ in range(steps):
+            self.decides()
+            self.world.pass_time(step_s)
+
+    @rule(place=places)
+    def somebody_claims_and_is_slow(self, place: Place) -> None:
+        held = self.world.claim(place)
+        if held:
+            self.claimed[held.id] = held.fence
+
+    @rule()
+    def what_was_claimed_is_handed_out(self) -> None:
+        for slot in self.world.held():
+            self.world.hand_out(slot)
+
+    @rule(seconds=st.sampled_from([2.0, 400.0]))
+    def time_passes_while_the_daemon_is_busy(self, seconds: float) -> None:
         self.world.pass_time(seconds)
 
     @rule(jump_s=st.sampled_from([-1e5, -60.0, 60.0, 1e5]))
@@ -101,8 +129,9 @@ class Pool(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def news_come_late(self, pick: int) -> None:
-        """An agent says again that it is idle: one that was given, one that ends, one that is gone."""
-        gone = sorted(self.over | {slot.id for slot in self.world.given})
+        """An agent says again that it is idle: one that is ready, held or given, one that ends, one that is gone."""
+        not_booting = {slot.id for slot in self.world.books if slot.state is not SlotState.BOOTING}
+        gone = sorted(self.over | {slot.id for slot in self.world.given} | not_booting)
         if gone:
             assert not self.world.books.ready(gone[pick % len(gone)], self.world.now_s)
 
@@ -125,21 +154,31 @@ class Pool(RuleBasedStateMachine):
     def agents_of_users_end(self, number: int) -> None:
         self.world.users = max(0, self.world.users - number)
 
-    @rule(place=places, want=numbers, floor=st.integers(0, 4), ceiling=st.integers(0, 8))
-    def something_else_is_wanted(self, place: Place, want: int, floor: int, ceiling: int) -> None:
-        self.world.settings[place] = Setting(floor, ceiling, want=lambda _now_s: wanted(want))
+    @rule(place=places, want=numbers)
+    def more_or_fewer_are_wanted(self, place: Place, want: int) -> None:
+        self.world.settings[place].want = lambda _now_s: wanted(want)
 
-    @rule(place=places)
-    def a_place_is_drained(self, place: Place) -> None:
-        self.world.settings[place].closed = "drained"
+    @rule(place=places, floor=st.integers(0, 4), ceiling=st.sampled_from([8, 8, 8, 6, 3, 0]))
+    def it_is_set(self, place: Place, floor: int, ceiling: int) -> None:
+        self.world.settings[place].floor, self.world.settings[place].ceiling = floor, ceiling
 
-    @rule(profile=st.sampled_from([HERE.profile, THERE.profile]))
-    def a_profile_breaks(self, profile: str) -> None:
-        self.world.broken.add(profile)
+    @rule(place=places, closed=st.sampled_from(["", "drained"]))
+    def a_place_is_drained_or_not(self, place: Place, closed: str) -> None:
+        self.world.settings[place].closed = closed
 
-    @rule(free_mb=st.sampled_from([100, 900, 1300, 64_000]), load=st.sampled_from([0.1, 1.5, 3.0]))
-    def the_machine_is_used(self, free_mb: int, load: float) -> None:
-        self.world.machine = replace(MACHINE, memory_free_bytes=free_mb * MB, load_per_core=load)
+    @rule(profiles=st.sets(st.sampled_from([HERE.profile, THERE.profile])))
+    def profiles_break_or_are_repaired(self, profiles: set[str]) -> None:
+        self.world.broken = profiles
+
+    @rule(
+        free_mb=st.sampled_from([64_000, 64_000, 64_000, 1300, 900, 100]),
+        load=st.sampled_from([0.1, 0.1, 1.5, 3.0]),
+        users_booting=st.sampled_from([0, 0, 1]),
+    )
+    def the_machine_is_used(self, free_mb: int, load: float, users_booting: int) -> None:
+        self.world.machine = replace(
+            MACHINE, memory_free_bytes=free_mb * MB, load_per_core=load, users_booting=users_booting
+        )
 
     # -- what always holds
 
@@ -148,7 +187,10 @@ class Pool(RuleBasedStateMachine):
         ids = [slot.id for slot in self.world.given]
         assert len(ids) == len(set(ids))
         fences = [slot.fence for slot in self.world.given]
-        assert fences == sorted(set(fences))
+        assert len(fences) == len(set(fences))
+        held = {slot.id: slot.fence for slot in (*self.world.given, *self.world.held())}
+        alive = {slot.id for slot in self.world.books} | set(ids)
+        assert all(held.get(id_) == fence for id_, fence in self.claimed.items() if id_ in alive)
 
     @invariant()
     def nothing_is_both_free_and_held(self) -> None:
@@ -161,7 +203,7 @@ class Pool(RuleBasedStateMachine):
     @invariant()
     def there_are_no_more_than_may_be(self) -> None:
         assert self.world.live <= MACHINE.agents_max
-        assert len(list(self.world.books)) <= SMALL.max_slots
+        assert len(list(self.world.books)) - len(self.world.held()) <= SMALL.max_slots
 
     # -- what holds in the end
 
@@ -169,6 +211,7 @@ class Pool(RuleBasedStateMachine):
         """Nothing happens any more and boots succeed: then the pool gets to its targets, and rests."""
         world = self.world
         world.machine, world.broken = MACHINE, set()
+        self.what_was_claimed_is_handed_out()
         world.limits = replace(SMALL, max_age_s=math.inf)
         enough: set[Place] = set()  # places that have had one too many
         rested_s = waited_s = 0.0
@@ -203,7 +246,7 @@ class Pool(RuleBasedStateMachine):
 
 TestPool = Pool.TestCase
 TestPool.settings = settings(
-    deadline=None, max_examples=2000 if LONG else 100, stateful_step_count=100 if LONG else 40
+    deadline=None, max_examples=1000 if LONG else 60, stateful_step_count=80 if LONG else 30
 )  # fmt: skip
 
 

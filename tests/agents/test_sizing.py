@@ -85,6 +85,9 @@ def test_floors_are_booted_first_then_where_the_smallest_part_is_there():
     places = [view(want=10, has=slots(5)), view(THERE, want=4, floor=1, has=[])]
     assert booted(decide(snapshot(*places))) == [THERE, THERE, HERE, THERE]
 
+    places = [view(want=10, has=slots(1)), view(THERE, want=4, floor=4, has=slots(2, place=THERE))]
+    assert booted(decide(snapshot(*places)))[:2] == [THERE, THERE]
+
 
 def test_what_is_ending_still_takes_its_place():
     ending = slots(2, SlotState.ENDING)
@@ -160,6 +163,12 @@ def test_under_hard_pressure_the_oldest_go_down_to_the_floors():
     assert decide(snapshot(*floors, machine=SCARCE)).actions == []
 
 
+def test_what_ends_already_counts_when_memory_is_short():
+    sick = Slot("sick", HERE, SlotState.UNHEALTHY, 99.0, why="it asks for a login")
+    has = [sick, *slots(1, SlotState.ENDING), *slots(5)]
+    assert list(ended(decide(snapshot(view(want=5, has=has), machine=SCARCE)))) == ["sick", slots(1)[0].id]
+
+
 def over(now_s: float, since_s: float | None, want: int = 2, has: int = 5) -> Decision:
     return decide(snapshot(replace(view(want=want, has=slots(has)), over_since_s=since_s), now_s=now_s))
 
@@ -196,6 +205,19 @@ def test_without_room_for_both_the_old_one_goes_first():
     decision = decide(snapshot(view(floor=2, ceiling=2, has=slots(2)), now_s=OLD_S))
     assert list(ended(decision)) == [slots(1)[0].id]
     assert booted(decision) == []
+
+
+def test_what_is_being_replaced_is_not_replaced_twice():
+    new = Slot("new", HERE, SlotState.BOOTING, OLD_S)
+    assert decide(snapshot(view(floor=3, has=[*slots(2), new]), now_s=OLD_S)).actions == []
+
+
+def test_the_last_room_is_given_once():
+    places = [view(floor=1, has=slots(1)), view(THERE, floor=1, has=slots(1, place=THERE))]
+    machine = replace(FREE, agents_live=999)
+    decision = decide(snapshot(*places, now_s=OLD_S, machine=machine))
+    assert booted(decision) == [HERE]
+    assert list(ended(decision)) == [slots(1, place=THERE)[0].id]
 
 
 @pytest.mark.parametrize("changes", [{"machine": LOADED}, {"breakers": {HERE.profile: broken(now_s=OLD_S)}}])
