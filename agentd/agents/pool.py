@@ -34,6 +34,7 @@ TICK_S: Final = 1.0  # between two decisions when nothing happens
 REST_S: Final = 300.0  # the same while there is no place at all
 CALM_S: Final = 0.15  # after a claim, before a refill: a boot takes the cores from the prompt that is being typed
 LONGEST_CALM_S: Final = 1.0  # however many claims follow each other
+PROVEN_S: Final = 5.0  # a slot that ends sooner after it was ready counts as one that did not boot
 UNFIT_S: Final = 5.0  # a ready slot that is not idle for so long is no longer fit; shorter is a redraw
 _MB: Final = 1_000_000
 
@@ -282,11 +283,17 @@ class Pool:
                 case Boot(place):
                     self._begin(place, now_s)
                 case End(slot_id, why):
-                    if self._slots.ending(slot_id, now_s):
-                        self._roster.start(self._end, slot_id, why)
+                    self._begin_end(slot_id, why, now_s)
         for place, site in list(self._sites.items()):
             if (site.drained or (site.passing and not site.target)) and not self._slots.of(place):
                 del self._sites[place]
+
+    def _begin_end(self, slot_id: str, why: str, now_s: float) -> None:
+        slot = self._slot(slot_id)
+        if slot and slot.state is SlotState.BOOTING and now_s - slot.since_s > self._config.max_boot_s:
+            self._failed(slot, now_s, why)
+        if self._slots.ending(slot_id, now_s):
+            self._roster.start(self._end, slot_id, why)
 
     def _snapshot(self, now_s: float) -> Snapshot:
         self._pace = self._pace.at(now_s, self._config.boots_per_min)
@@ -344,7 +351,6 @@ class Pool:
         opinion = live.status.opinion
         if live.status.deliverable:
             self._slots.ready(slot.id, now_s)
-            self._breakers[slot.place.profile] = self._breaker(slot.place).worked()
             if slot.id not in self._adopted:
                 self._sites[slot.place].demand.booted(now_s - slot.since_s)
         elif opinion.state in (AgentState.WAITING, AgentState.FAILED):
@@ -353,11 +359,16 @@ class Pool:
     def _look_at_ready(self, slot: Slot, live: LiveAgent | None, now_s: float) -> None:
         if live is None:
             agent = self._parts.directory.get(slot.id)
-            self._slots.unhealthy(slot.id, now_s, agent.reason if agent else "it ended")
+            why = agent.reason if agent else "it ended"
+            if now_s - slot.since_s < PROVEN_S:
+                self._failed(slot, now_s, why)
+            self._slots.unhealthy(slot.id, now_s, why)
         elif live.profile.name not in self._parts.profiles.names():
             self._slots.unhealthy(slot.id, now_s, "its profile is gone")
         elif not live.status.deliverable and now_s - live.status.opinion.since_s > UNFIT_S:
             self._slots.unhealthy(slot.id, now_s, f"it is {live.status.opinion.state}: {live.status.opinion.reason}")
+        elif now_s - slot.since_s >= PROVEN_S and slot.place.profile in self._breakers:
+            self._breakers[slot.place.profile] = self._breaker(slot.place).worked()
 
     def _failed(self, slot: Slot, now_s: float, why: str) -> None:
         self._breakers[slot.place.profile] = self._breaker(slot.place).failed(now_s, self._chance(), why)
