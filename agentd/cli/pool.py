@@ -50,7 +50,7 @@ def _size(text: str) -> int:
 
 def _show(values: Values, answer: dict[str, Any]) -> int:
     if values["json"]:
-        emit(answer)
+        emit(answer["pools"])
     elif answer["pools"]:
         keys = [head.lower() for head in _HEADS]
         table(_HEADS, [[pool[key] for key in keys] for pool in answer["pools"]])

@@ -46,6 +46,12 @@ MESSAGE = {
     "waits_for": "",
     "history": [{"state": "accepted", "at": 1.5, "detail": ""}, {"state": "acked", "at": 2.5, "detail": "by operator"}],
 }
+POOL = {
+    "profile": "claude",
+    "place": "/project",
+    **{"worktree": False, "trusted": False, "floor": 2, "ceiling": 4, "target": 2, "warm": 1, "booting": 1},
+    **{"hits": 3, "misses": 1, "why": "at least 2: nothing asked for lately"},
+}
 SHARD = {
     "shard": 0,
     "health": "ok",
@@ -199,6 +205,10 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("team ls", "teams.list", {}, {"teams": []}, "team up"),
     ("team show crew", "teams.get", {"team": "crew"}, {"name": "crew", "cwd": "/", "agents": [AGENT]}, "lead"),
     ("team down crew", "teams.down", {"team": "crew"}, {"stopped": [STOPPED], "failed": []}, "1 stopped"),
+    ("pool", "pool.list", {}, {"pools": [POOL]}, "at least 2"),
+    ("pool ls", "pool.list", {}, {"pools": []}, "agentd pool set"),
+    ("pool set claude 2 --most 4 --cwd /project --trust", "pool.set", {"profile": "claude", "size": 2, "most": 4, "cwd": "/project", "trust": True}, {"pools": [POOL]}, "/project"),
+    ("pool drain claude --cwd /project", "pool.drain", {"profile": "claude", "cwd": "/project"}, {"ended": 2}, "2 ended"),
     ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type", "version": "3.2", "error": None}]}, "3.2"),
     ("profile ls", "profiles.list", {}, {"profiles": [{"name": "x", "doc": "", "origin": "/x.toml", "command": [], "delivery": "", "version": "", "error": "/x.toml, line 3: bad"}]}, "not taken: /x.toml, line 3: bad"),
     ("profile show sh", "profiles.get", {"name": "sh"}, {"name": "sh", "command": "sh"}, '"command": "sh"'),
@@ -214,6 +224,7 @@ LISTS = {
     "msg": "messages",
     "team ls": "teams",
     "profile ls": "profiles",
+    "pool": "pools",
     "approve": "agents",
     "notify test": "hooks",
     "events": "events",
@@ -258,7 +269,7 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
         (
             key
             for start, key in LISTS.items()
-            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread", "test"))
+            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread", "test", "pool.set"))
         ),
         None,
     )
