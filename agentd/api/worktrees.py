@@ -40,7 +40,6 @@ async def clean(parts: Parts, _caller: Caller, params: calls.WorktreesClean) -> 
             if not cleaned.removed and cleaned.why:
                 raise Conflict(cleaned.why, hint="commit what is in it, or give it up with --force")
             if cleaned.removed:
-                if cleaned.removed:
                 done.append({"agent": agent.name, "path": agent.cwd, "kept": cleaned.why})
         except AgentdError as error:
             failed.append({"agent": agent.name, **error_row(error)})
