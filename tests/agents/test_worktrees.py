@@ -356,10 +356,15 @@ async def test_a_slot_without_work_is_set_to_head_and_keeps_what_is_ignored(scen
 async def test_a_slot_with_work_and_a_branch_that_is_not_ours_are_not_renewed(scene: Scene):
     scene.git(scene.repo, "branch", "theirs")
     theirs, dirty, ahead = await scene.create("theirs"), await scene.create(), await scene.create()
+    moved, back = await scene.create(), await scene.create()
+    scene.commit(back.path, "work that was left")
+    scene.git(back.path, "checkout", "-q", "-b", "from-the-start", back.base)
+    scene.git(moved.path, "checkout", "-q", "-b", "by-the-agent")
+    scene.commit(moved.path, "other work")  # the same one would be the same commit
     (Path(dirty.path) / "a.txt").write_text("work\n")
     head = scene.commit(ahead.path, "work")
     scene.commit(scene.repo, "second")
-    assert [await scene.worktrees.renew(one) for one in (theirs, dirty, ahead)] == [None, None, None]
+    assert [await scene.worktrees.renew(one) for one in (theirs, dirty, ahead, moved, back)] == [None] * 5
     assert (Path(dirty.path) / "a.txt").read_text() == "work\n"
     assert scene.git(ahead.path, "rev-parse", "HEAD") == head
     assert scene.git(scene.repo, "rev-parse", "theirs") == theirs.base
