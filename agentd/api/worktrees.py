@@ -48,7 +48,7 @@ async def clean(parts: Parts, _caller: Caller, params: calls.WorktreesClean) -> 
 
 def _meant(parts: Parts, params: calls.WorktreesClean) -> list[Agent]:
     if params.targets:
-        named = [agent for target in params.targets for agent in parts.directory.resolve(target)]
-        return [agent for agent in dict.fromkeys(named) if agent.repo]
+        named = {agent.id: agent for target in params.targets for agent in parts.directory.resolve(target)}
+        return [agent for agent in named.values() if agent.repo]
     ended = (AgentState.STOPPED, AgentState.FAILED)
     return [agent for agent in parts.directory if agent.repo and agent.state in ended]

@@ -15,7 +15,7 @@ def ls(values: Values) -> int:
     """List worktrees, and what is in each."""
     answer = ask("worktrees.list")
     if values["json"]:
-        emit(answer)
+        emit(answer["worktrees"])
     elif answer["worktrees"]:
         rows = [
             (row["agent"], row["state"], row["branch"], row["own_commits"] or "", row["work"] or "-", row["path"])

@@ -18,7 +18,10 @@ NOBODY = {"target": "nobody"}
 IDS = {"ids": ["m000000000"]}
 LEAST: dict[str, dict[str, Any]] = {
     **{f"daemon.{verb}": {} for verb in ("status", "shutdown", "metrics")},
-    **{f"{noun}.list": {} for noun in ("agents", "sessions", "teams", "pool", "profiles", "events", "loops")},
+    **{
+        f"{noun}.list": {}
+        for noun in ("agents", "sessions", "teams", "pool", "worktrees", "profiles", "events", "loops")
+    },
     **{name: {} for name in ("config.show", "schema", "agents.whoami", "events.follow")},
     **{f"messages.{verb}": {} for verb in ("inbox", "take", "dead", "follow")},
     **{f"messages.{verb}": IDS for verb in ("ack", "nack", "extend", "retry", "drop")},
@@ -51,6 +54,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "sessions.get": {"session": "nobody"},
     "teams.up": {"team": {"name": "t"}, "agents": [{"name": "a", "profile": "nothing"}], "cwd": "/"},
     "pool.set": {"profile": "nothing", "size": 0},
+    "worktrees.clean": {},
     "pool.drain": {"profile": "nothing"},
     "profiles.get": {"name": "nothing"},
 }

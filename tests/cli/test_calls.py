@@ -49,8 +49,26 @@ MESSAGE = {
 POOL = {
     "profile": "claude",
     "place": "/project",
-    **{"worktree": False, "trusted": False, "floor": 2, "ceiling": 4, "target": 2, "warm": 1, "booting": 1},
-    **{"hits": 3, "misses": 1, "why": "at least 2: nothing asked for lately"},
+    "worktree": False,
+    "trusted": False,
+    "floor": 2,
+    "ceiling": 4,
+    "target": 2,
+    "warm": 1,
+    "booting": 1,
+    "hits": 3,
+    "misses": 1,
+    "why": "at least 2: nothing asked for lately",
+}
+WORKTREE = {
+    "agent": "lead",
+    "id": "1aaaaaaaaa",
+    "state": "stopped",
+    "path": "/w",
+    "repo": "/p/.git",
+    "branch": "fix",
+    "own_commits": 2,
+    "work": "1 changed file (a.py)",
 }
 SHARD = {
     "shard": 0,
@@ -205,6 +223,8 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("team ls", "teams.list", {}, {"teams": []}, "team up"),
     ("team show crew", "teams.get", {"team": "crew"}, {"name": "crew", "cwd": "/", "agents": [AGENT]}, "lead"),
     ("team down crew", "teams.down", {"team": "crew"}, {"stopped": [STOPPED], "failed": []}, "1 stopped"),
+    ("worktree ls", "worktrees.list", {}, {"worktrees": [WORKTREE]}, "1 changed file"),
+    ("worktree clean lead --force", "worktrees.clean", {"targets": ["lead"], "force": True}, {"done": [{"agent": "lead", "path": "/w", "kept": ""}], "failed": []}, "lead: removed"),
     ("pool", "pool.list", {}, {"pools": [POOL]}, "at least 2"),
     ("pool ls", "pool.list", {}, {"pools": []}, "agentd pool set"),
     ("pool set claude 2 --most 4 --cwd /project --trust", "pool.set", {"profile": "claude", "size": 2, "most": 4, "cwd": "/project", "trust": True}, {"pools": [POOL]}, "/project"),
@@ -225,6 +245,7 @@ LISTS = {
     "team ls": "teams",
     "profile ls": "profiles",
     "pool": "pools",
+    "worktree ls": "worktrees",
     "approve": "agents",
     "notify test": "hooks",
     "events": "events",
@@ -269,7 +290,8 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
         (
             key
             for start, key in LISTS.items()
-            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread", "test", "pool.set"))
+            if line.startswith(start)
+            and method.endswith(("list", "inbox", "dead", "search", "take", "thread", "test", "pool.set"))
         ),
         None,
     )

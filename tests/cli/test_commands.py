@@ -153,7 +153,26 @@ def test_ctrl_c_is_quiet(agentd, served):
     assert (ran.code, ran.out, ran.err) == (130, "", "")
 
 
-def test_worktrees_are_refused_with_what_to_do_instead(agentd):
-    ran = agentd("spawn", "shell", "--worktree", "topic")
-    one_sentence(ran, 2)
-    assert "git worktree add" in ran.err
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("shell", "--worktree"), {"worktree": True}),
+        (("--worktree", "shell"), {"worktree": True}),
+        (("shell", "--worktree", "topic"), {"worktree": True, "branch": "topic"}),
+        (("--worktree=topic", "shell"), {"worktree": True, "branch": "topic"}),
+        (("shell", "--worktree", "--name", "a"), {"worktree": True, "name": "a"}),
+    ],
+)
+def test_a_worktree_may_be_given_a_branch(agentd, served, words, asked):
+    seen = []
+
+    def spawn(params):
+        seen.append(params)
+        return {"agents": [], "failed": []}
+
+    served.answers.agents_spawn = spawn
+    assert agentd("spawn", *words).code == 0
+    (params,) = seen
+    assert params.profile == "shell"
+    assert {key: getattr(params, key) for key in asked} == asked
+    assert params.branch == asked.get("branch")

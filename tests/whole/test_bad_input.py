@@ -223,7 +223,7 @@ BAD_TEAMS = {
     "a count of words": HEAD + GOOD + 'count = "many"\n',
     "twice the same name": HEAD + GOOD + GOOD,
     "a bad variable": HEAD + GOOD + 'env = {"A B" = "1"}\n',
-    "a worktree": HEAD + GOOD + "worktree = true\n",
+    "one branch for several": HEAD + GOOD + 'count = 2\nworktree = "topic"\n',
     "a team directory that is none": '[team]\nname = "t"\ncwd = 7\n' + GOOD,
 }
 
