@@ -6,7 +6,7 @@ from typing import Any
 
 from programs import Program
 
-COLUMNS = ("boot_s", "delivered", "answered", "permission_ms")
+COLUMNS = ("boot_s", "delivered", "answered", "permission_ms", "claim_ms", "warm_s", "cold_s")
 _found: dict[str, dict[str, Any]] = {}
 
 
