@@ -74,7 +74,7 @@ class Place:
                 said.seek(0)
                 lines = said.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
                 why = lines[-1].removeprefix("agentd: ")
-                raise Unavailable(f"no daemon is running and it could not be started: {why}", hint="run `agentd up`")
+                raise Unavailable(f"no daemon is running and it could not be started: {why}", hint="then try again")
 
 
 def _read_token(path: str) -> str:

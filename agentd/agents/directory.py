@@ -131,6 +131,8 @@ def is_group(target: str) -> bool:
 def _hint(target: str, names: Iterable[str]) -> str:
     import difflib
 
+    if target.startswith(GROUP_MARKS):
+        return "nobody of it runs; `agentd ls --state stopped` shows who ended"
     close: Sequence[str] = difflib.get_close_matches(target, list(names), n=1)
     if target == OPERATOR:
         return "the operator has an inbox but no terminal"

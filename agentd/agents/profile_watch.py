@@ -52,7 +52,7 @@ class ProfileWatch:
         row = {"profile": name, "what": what, "file": before.origins[name] if removed else after.origins[name]}
         self._log.info("a profile was taken up", **row)
         self._events.emit("profile.loaded", **row)
-        if not removed:
+        if not removed or name not in before.profiles:  # adopted while its file was bad: ours is better than none
             self._on_changed(name)
 
     def _tell_refused(self, before: Shelf, after: Shelf) -> None:

@@ -67,6 +67,8 @@ def show(values: Values) -> int:
             ("exit status", agent.get("exit_status")),
             ("resume id", agent.get("resume_id")),
             ("trusted", "its directory" if agent.get("trusted") else ""),
+            ("started by", agent.get("started_by")),
+            ("branch", agent.get("branch")),
             ("created", moment(agent.get("created_at"))),
             ("messages", messages),
             ("usage", agent.get("usage")),

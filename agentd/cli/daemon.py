@@ -7,7 +7,7 @@ import time
 
 from agentd.cli.output import duration, emit, facts, megabytes, say
 from agentd.client import connect
-from agentd.errors import EXIT_OK, Denied, Unavailable
+from agentd.errors import EXIT_OK, Denied, InvalidValue, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def up(values: Values) -> int:
     running = _status()
     if running is None:
         return _start(values, values["set"])
+    if values["set"]:
+        _check_settings(values["set"])
     later = "; --set takes effect with `agentd restart --set ...`" if values["set"] else ""
     _tell(values, {"pid": running["pid"], "started": False}, f"already running (pid {running['pid']}){later}")
     return EXIT_OK
@@ -56,8 +58,20 @@ def restart(values: Values) -> int:
     overrides = list(values["set"])
     if running is not None:
         overrides = [*running.get("overrides", ()), *overrides]
+        _check_settings(overrides)
         _shut_down(running["pid"], "keep")
     return _start(values, overrides)
+
+
+def _check_settings(overrides: list[str]) -> None:
+    """Raise what is wrong with the settings before a daemon that runs is stopped for them."""
+    from agentd import config
+    from agentd.paths import Paths
+
+    try:
+        config.load(Paths.find(os.environ).config_file, os.environ, overrides)
+    except InvalidValue as error:
+        raise InvalidValue(error.message, hint="correct it; the running daemon was left as it is") from None
 
 
 def status(values: Values) -> int:

@@ -87,6 +87,7 @@ def _wait(client: Client, values: Values, receipt: dict[str, Any]) -> int:
     for part in receipt.get("receipts") or [receipt]:
         left_s = max(0.0, deadline_s - time.monotonic())
         try:
+            _tell_of_the_ended(client, part)
             answer = client.call("messages.wait", {"id": part["id"], "until": values["wait"], "timeout_s": left_s})
         except AgentdError as error:
             return _not_reached(values, receipt, error)
@@ -95,6 +96,19 @@ def _wait(client: Client, values: Values, receipt: dict[str, Any]) -> int:
             part["reply"] = answer["reply"]
     _print_receipt(values, receipt)
     return EXIT_OK
+
+
+def _tell_of_the_ended(client: Client, part: dict[str, Any]) -> None:
+    """Say at once what is waited for when nothing will happen by itself."""
+    if part["to"] == "operator":
+        return
+    try:
+        agent = client.call("agents.get", {"target": part["to"]})
+    except AgentdError:  # a help only; the wait itself says what is wrong
+        return
+    if agent["state"] in ("stopped", "failed"):
+        name = agent["name"]
+        note(f"agentd: {name} is {agent['state']}; waiting until it is started again: agentd respawn {name}")
 
 
 def _not_reached(values: Values, receipt: dict[str, Any], error: AgentdError) -> int:

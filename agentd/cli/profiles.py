@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from agentd.cli.grammar import Values
 
+MOST_COMMAND_CHARS = 60
 MAX_SCREEN_BYTES = 4 * 1024 * 1024
 SAVE = "save a screen with: tmux capture-pane -p -e > screen.txt"
 
@@ -41,11 +42,16 @@ def ls(values: Values) -> int:
         emit(answer["profiles"])
         return EXIT_OK
     keys = ("name", "version", "delivery", "command", "origin", "doc")
-    rows = [[" ".join(p[key]) if key == "command" else p[key] for key in keys] for p in answer["profiles"]]
+    rows = [[_shown_command(p[key]) if key == "command" else p[key] for key in keys] for p in answer["profiles"]]
     table(("PROFILE", "FOR", "DELIVERY", "COMMAND", "FROM", "ABOUT"), rows)
     for bad in (p for p in answer["profiles"] if p.get("error")):
         say(f"not taken: {bad['error']}" + (f"; {bad['name']} is in force as it was before" if bad["command"] else ""))
     return EXIT_OK
+
+
+def _shown_command(words: list[str]) -> str:
+    whole = " ".join(words)
+    return whole if len(whole) <= MOST_COMMAND_CHARS else f"{whole[:MOST_COMMAND_CHARS]}..."
 
 
 def show(values: Values) -> int:

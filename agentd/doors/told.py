@@ -24,6 +24,11 @@ MOST_CHARS = 40_000  # of all of them: what a program takes of one tool is bound
 _MESSAGE = ("id", "from", "to", "hops", "state", "reply_to", "created_at", "waits_for", "lease")
 _AGENT = ("name", "id", "profile", "team", "role", "state", "waits_for", "since_s", "inbox")
 _QUOTE = "| "
+# A model has no command line: what the others are told to run is a tool for it.
+_AS_TOOLS = {
+    "`agentd ls` shows who is there": "list_agents shows who is there",
+    "`agentd schema` has the types": "list the tools again for their types",
+}
 
 
 def told(value: Any) -> dict[str, Any]:
@@ -40,8 +45,9 @@ def told(value: Any) -> dict[str, Any]:
 
 def refused(error: AgentdError) -> dict[str, Any]:
     """Return an error as the result of a tool: a sentence, what to do next, and its code."""
-    text = f"{error.message}; {error.hint}" if error.hint else error.message
-    told = {name: value for name, value in error.as_json().items() if value is not None}
+    hint = _AS_TOOLS.get(error.hint or "", error.hint)
+    text = f"{error.message}; {hint}" if hint else error.message
+    told = {name: value for name, value in {**error.as_json(), "hint": hint}.items() if value is not None}
     return {**_result(sanitise(text), _harmless({"error": told})), "isError": True}
 
 
