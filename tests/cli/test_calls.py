@@ -269,7 +269,8 @@ def test_what_is_asked_and_shown(line, method, params, answer, shown, agentd, se
         (
             key
             for start, key in LISTS.items()
-            if line.startswith(start) and method.endswith(("list", "inbox", "dead", "search", "take", "thread", "test", "pool.set"))
+            if line.startswith(start)
+            and method.endswith(("list", "inbox", "dead", "search", "take", "thread", "test", "pool.set"))
         ),
         None,
     )
