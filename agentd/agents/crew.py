@@ -47,8 +47,8 @@ class Crew:
 
     @property
     def count(self) -> int:
-        """Return how many agents are alive."""
-        return len(self._roster.live)
+        """Return how many agents are alive; slots of the pool are nobody's, and counted there."""
+        return sum(agent.id in self._roster.live for agent in self._parts.directory)
 
     def live(self, agent_id: str) -> LiveAgent | None:
         """Return the live part of an agent, or None when its program has ended."""

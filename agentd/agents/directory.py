@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from agentd.agents.registry import Entry
-from agentd.errors import UnknownTarget
+from agentd.errors import AlreadyExists, UnknownTarget
 from agentd.records import OPERATOR, Agent, AgentState
 
 GROUP_MARKS = ("@", "%")
@@ -21,6 +22,7 @@ class Directory:
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
+        self._reserved: set[str] = set()
         for entry in sorted(entries, key=lambda entry: entry.agent.created_ns):
             self.put(entry)
 
@@ -71,14 +73,29 @@ class Directory:
         id_ = self._tokens.get(token_digest)
         return self._entries[id_].agent if id_ else None
 
+    @contextmanager
+    def reserving(self, names: Collection[str]) -> Iterator[None]:
+        """Keep names for agents that are about to be started; raises AlreadyExists when one is taken."""
+        if taken := self.taken_names().intersection(names):
+            name = min(taken)
+            raise AlreadyExists(
+                f"an agent named `{name}` exists; nothing was started",
+                hint=f"choose another name, or: agentd stop {name}",
+            )
+        self._reserved.update(names)
+        try:
+            yield
+        finally:
+            self._reserved.difference_update(names)
+
     def name_taken(self, name: str) -> bool:
-        """Tell whether an agent that has not stopped holds the name."""
+        """Tell whether an agent that has not stopped, or is about to be started, holds the name."""
         holder = self.by_name(name)
-        return holder is not None and holder.state is not AgentState.STOPPED
+        return name in self._reserved or (holder is not None and holder.state is not AgentState.STOPPED)
 
     def taken_names(self) -> set[str]:
-        """Return the names that agents hold that have not stopped."""
-        return {name for name in self._names if self.name_taken(name)}
+        """Return the names that agents hold that have not stopped, or are about to be started."""
+        return {name for name in self._names if self.name_taken(name)} | self._reserved
 
     def display(self, inbox: str) -> str:
         """Return the name people know an inbox by."""

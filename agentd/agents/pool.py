@@ -173,8 +173,13 @@ class Pool:
         """Give ready slots to who asks, start what is missing; in order of the requests.
 
         `greet` puts first messages into inboxes: beside the hand-out of what is ready, after the start of the others.
+        Raises AlreadyExists when somebody else was quicker to take a name.
         """
         self._starts.check_room(len(requests))
+        with self._parts.directory.reserving([request.name for request in requests]):
+            return await self._spawn(requests, greet)
+
+    async def _spawn(self, requests: Sequence[SpawnRequest], greet: Greet) -> list[Agent | AgentdError]:
         held = self._claim(requests)
         results: dict[int, Agent | AgentdError] = {}
         cold = [number for number in range(len(requests)) if number not in held]
