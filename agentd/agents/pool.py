@@ -185,7 +185,11 @@ class Pool:
         cold = [number for number in range(len(requests)) if number not in held]
 
         async def start(numbers: Sequence[int]) -> None:
-            started = await self._starts.spawn([requests[number] for number in numbers])
+            try:
+                started = await self._starts.spawn([requests[number] for number in numbers])
+            except AgentdError as error:
+                results.update(dict.fromkeys(numbers, error))
+                return
             results.update(zip(numbers, started, strict=True))
             await greet([agent for agent in started if isinstance(agent, Agent)])
 
@@ -245,7 +249,10 @@ class Pool:
             results[number] = await self._refreshed(slot, requests[number])
         numbers = [number for number, each in results.items() if isinstance(each, Agent)]
         slots = [each for each in results.values() if isinstance(each, Agent)]
-        agents = self._hand_out.prepare(slots, [requests[number] for number in numbers])
+        try:
+            agents = self._hand_out.prepare(slots, [requests[number] for number in numbers])
+        except AgentdError as error:
+            return dict.fromkeys(held, error)
         results.update(zip(numbers, agents, strict=True))
         async with anyio.create_task_group() as group:
             group.start_soon(greet, agents)
