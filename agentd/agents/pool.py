@@ -221,7 +221,9 @@ class Pool:
         self._keep_calm(now_s)
         claims = {number: self._slots.claim(place, now_s) for number, place in places.items()}
         self._wake.set()
-        return {number: slot for number, slot in claims.items() if slot is not None}
+        held = {number: slot for number, slot in claims.items() if slot is not None}
+        self._roster.claimed.update(slot.id for slot in held.values())
+        return held
 
     def _keep_calm(self, now_s: float) -> None:
         """Begin no boot for a moment, however many claims follow each other not for long."""
@@ -274,6 +276,7 @@ class Pool:
 
     def _let_go(self, slot: Slot) -> None:
         """Take a slot that was held off the books; one that did not come to be anybody's is ended."""
+        self._roster.claimed.discard(slot.id)
         agent = self._parts.directory.get(slot.id)
         if agent is not None and agent.pooled:
             self._roster.start(self._end, slot.id, "its hand-out was given up")
