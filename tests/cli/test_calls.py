@@ -49,8 +49,16 @@ MESSAGE = {
 POOL = {
     "profile": "claude",
     "place": "/project",
-    **{"worktree": False, "trusted": False, "floor": 2, "ceiling": 4, "target": 2, "warm": 1, "booting": 1},
-    **{"hits": 3, "misses": 1, "why": "at least 2: nothing asked for lately"},
+    "worktree": False,
+    "trusted": False,
+    "floor": 2,
+    "ceiling": 4,
+    "target": 2,
+    "warm": 1,
+    "booting": 1,
+    "hits": 3,
+    "misses": 1,
+    "why": "at least 2: nothing asked for lately",
 }
 SHARD = {
     "shard": 0,

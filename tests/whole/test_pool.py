@@ -169,8 +169,12 @@ def test_the_token_is_a_new_one_from_the_hand_out_on(busy: Instance):
         assert (who["role"], who["id"], who["name"]) == ("agent", id_, "ann")
     identity = json.loads((busy.directory / "agents" / id_ / "identity.json").read_text())
     assert identity == {
-        **{"id": id_, "name": "ann", "team": "crew", "role": "lead"},
-        **{"cwd": str(busy.directory), "env": {}},
+        "id": id_,
+        "name": "ann",
+        "team": "crew",
+        "role": "lead",
+        "cwd": str(busy.directory),
+        "env": {},
     }
 
 
