@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
-from agentd.agents.ids import id_of_session
+from agentd.agents.handout import show_name
+from agentd.agents.ids import id_of_session, session_name
 from agentd.agents.ledger import Ledger, ended
 from agentd.agents.profile import Profile, stand_in
 from agentd.agents.roster import Roster
@@ -87,6 +88,8 @@ class Homecoming:
         kept = replace(agent, pane=info.ref)
         self._ledger.put(kept)
         self._parts.transcripts.missed(agent.id, Why.AWAY)
+        if agent.warm and info.session_name != session_name(agent.name, agent.id):  # a crash came before that
+            self._roster.start(show_name, self._parts, kept)
         started = agent.state is not AgentState.STARTING
         self._watch.begin(kept, profile, info.ref, started=started, recovered=recovered)
 

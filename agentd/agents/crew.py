@@ -17,6 +17,7 @@ from agentd.agents.live import LiveAgent
 from agentd.agents.pool import Greet, Pool
 from agentd.agents.revival import Revival
 from agentd.agents.roster import Roster
+from agentd.agents.spawn_keys import SpawnKeys
 from agentd.agents.starts import SpawnRequest, Starts
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError
@@ -38,6 +39,7 @@ class Crew:
         self._homecoming = Homecoming(parts, self._roster, ledger, self._watch, self._ends)
         hand_out = HandOut(parts, self._roster, ledger)
         self.pool = Pool(parts, self._roster, ledger, self._starts, self._ends, hand_out, random.random)
+        self.spawn_keys = SpawnKeys()
         self._revival = Revival(parts, self._roster, ledger, self._starts)
         self._ends.on_crash.append(self._revival.crashed)
 

@@ -41,17 +41,22 @@ class HandOut:
         """Have on disk, in one commit, whose the agents are, and tell of them.
 
         A crash before the commit leaves slots of the pool, whose tokens the next daemon makes anew; one after it
-        leaves agents that answer to their names. Raises StorageError, and the slots are as good as lost: their
-        programs have tokens that nobody knows.
+        leaves agents that answer to their names. Raises StorageError, and the slots are nobody's again, but as good as
+        lost: their programs have tokens that nobody knows.
         """
+        before = [self._parts.directory.entry(agent.id) for agent in agents]
         entries = [Entry(agent, digest(self._tokens.pop(agent.id))) for agent in agents]
         failpoint("acquire.before_commit")
         with anyio.CancelScope(shield=True):  # a caller who goes away must not leave an agent that is half somebody's
-            await self._ledger.save_new(entries)
+            try:
+                await self._ledger.save_new(entries)
+            except AgentdError:
+                self._ledger.put_back(before)
+                raise
         failpoint("acquire.after_commit")
         for agent in agents:
             self._ledger.tell("agent.spawned", agent)
-            self._roster.start(self._rename, agent)
+            self._roster.start(show_name, self._parts, agent)
 
     async def renew_tokens(self, slots: Sequence[Agent]) -> None:
         """Give slots new tokens: a hand-out that was cut off may have written down one that was never kept."""
@@ -60,14 +65,15 @@ class HandOut:
             self._parts.places.write_token(slot.id, token)
         await self._ledger.save_new([Entry(slot, digest(token)) for slot, token in zip(slots, tokens, strict=True)])
 
-    async def _rename(self, agent: Agent) -> None:
-        """Have tmux show whose session it is; the id in its name, by which it is found, stays."""
-        if agent.pane is None:
-            return
-        try:
-            await self._parts.tmux.rename(agent.pane, session_name(agent.name, agent.id))
-        except AgentdError as error:  # the name is for people; everything of ours goes by the id
-            self._parts.log.warning("could not rename a session", agent=agent.id, error=error.message)
+
+async def show_name(parts: CrewParts, agent: Agent) -> None:
+    """Have tmux show whose session it is; the id in its name, by which it is found, stays."""
+    if agent.pane is None:
+        return
+    try:
+        await parts.tmux.rename(agent.pane, session_name(agent.name, agent.id))
+    except AgentdError as error:  # the name is for people; everything of ours goes by the id
+        parts.log.warning("could not rename a session", agent=agent.id, error=error.message)
 
 
 def _somebodys(slot: Agent, request: SpawnRequest) -> Agent:

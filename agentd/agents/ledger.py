@@ -52,6 +52,12 @@ class Ledger:
             await self._registry.save([self._directory.entry(agent.id) for agent in agents])
         return agents
 
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """Have agents in memory as they were: what they have become could not be written down."""
+        for entry in entries:
+            self._directory.drop(entry.agent.id)  # with the name that it has now
+            self._directory.put(entry)
+
     def drop(self, agent_ids: Sequence[str]) -> None:
         """Forget agents that are not on disk yet."""
         for agent_id in agent_ids:

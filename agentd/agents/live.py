@@ -326,7 +326,5 @@ class LiveAgent:
             self._pace_s = FASTEST_LOOK_S
         soonest_s = max(self._looked_s + self._pace_s, now_s + FASTEST_LOOK_S)
         latest_s = max(soonest_s, self._looked_s + SLOWEST_LOOK_S)
-        while (now_s := time.monotonic()) < latest_s:
-            due_s = min(latest_s, max(soonest_s, self._printed_s + min(CALM_S, self._pace_s)))
-            if now_s >= due_s or await self._urgent.wait(due_s - now_s):
-                return
+        calm_s = min(CALM_S, self._pace_s)
+        await self._urgent.wait_until(lambda: min(latest_s, max(soonest_s, self._printed_s + calm_s)))

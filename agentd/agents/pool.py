@@ -185,7 +185,11 @@ class Pool:
         cold = [number for number in range(len(requests)) if number not in held]
 
         async def start(numbers: Sequence[int]) -> None:
-            started = await self._starts.spawn([requests[number] for number in numbers])
+            try:
+                started = await self._starts.spawn([requests[number] for number in numbers])
+            except AgentdError as error:
+                results.update(dict.fromkeys(numbers, error))
+                return
             results.update(zip(numbers, started, strict=True))
             await greet([agent for agent in started if isinstance(agent, Agent)])
 
@@ -217,7 +221,9 @@ class Pool:
         self._keep_calm(now_s)
         claims = {number: self._slots.claim(place, now_s) for number, place in places.items()}
         self._wake.set()
-        return {number: slot for number, slot in claims.items() if slot is not None}
+        held = {number: slot for number, slot in claims.items() if slot is not None}
+        self._roster.claimed.update(slot.id for slot in held.values())
+        return held
 
     def _keep_calm(self, now_s: float) -> None:
         """Begin no boot for a moment, however many claims follow each other not for long."""
@@ -245,7 +251,10 @@ class Pool:
             results[number] = await self._refreshed(slot, requests[number])
         numbers = [number for number, each in results.items() if isinstance(each, Agent)]
         slots = [each for each in results.values() if isinstance(each, Agent)]
-        agents = self._hand_out.prepare(slots, [requests[number] for number in numbers])
+        try:
+            agents = self._hand_out.prepare(slots, [requests[number] for number in numbers])
+        except AgentdError as error:
+            return dict.fromkeys(held, error)
         results.update(zip(numbers, agents, strict=True))
         async with anyio.create_task_group() as group:
             group.start_soon(greet, agents)
@@ -267,6 +276,7 @@ class Pool:
 
     def _let_go(self, slot: Slot) -> None:
         """Take a slot that was held off the books; one that did not come to be anybody's is ended."""
+        self._roster.claimed.discard(slot.id)
         agent = self._parts.directory.get(slot.id)
         if agent is not None and agent.pooled:
             self._roster.start(self._end, slot.id, "its hand-out was given up")

@@ -22,6 +22,7 @@ class Roster:
         self.live: dict[str, LiveAgent] = {}
         self.starting: set[str] = set()
         self.stopping: set[str] = set()
+        self.claimed: set[str] = set()  # slots of the pool that are about to be somebody's
         self._by_pane: dict[tuple[str, str], LiveAgent] = {}
         self._log = log
         self._early = Early()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 
 class Signal:
@@ -28,20 +30,46 @@ class Signal:
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait until it is set, at most so long; tell whether it was."""
+        until_s = time.monotonic() + timeout_s
+        return await self.wait_until(lambda: until_s)
+
+    async def wait_until(self, due_s: Callable[[], float]) -> bool:
+        """Wait until it is set, or for a moment that may be put off meanwhile; tell whether it was set.
+
+        Its waiter sleeps on while the moment is put off: the timer alone asks for it.
+        """
         if not self._is_set:
-            await self._waited(timeout_s)
+            self._waiter = waiter = asyncio.get_running_loop().create_future()
+            timer = _Timer(waiter, due_s)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
         was_set, self._is_set = self._is_set, False
         return was_set
 
-    async def _waited(self, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = waiter = loop.create_future()
-        timer = loop.call_later(timeout_s, _wake, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
+
+class _Timer:
+    """Wakes a waiter when a moment has come that is looked up each time."""
+
+    def __init__(self, waiter: asyncio.Future[None], due_s: Callable[[], float]) -> None:
+        self._waiter = waiter
+        self._due_s = due_s
+        self._handle: asyncio.TimerHandle | None = None
+        self._look()
+
+    def cancel(self) -> None:
+        """Wake nobody any more."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _look(self) -> None:
+        left_s = self._due_s() - time.monotonic()
+        if left_s > 0:
+            self._handle = self._waiter.get_loop().call_later(left_s, self._look)
+        else:
+            _wake(self._waiter)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -60,7 +60,12 @@ class Starts:
         Whatever a crash leaves is adopted or removed.
         """
         self.check_room(len(requests))
-        lodged: list[Agent | AgentdError] = [new_agent(request) for request in requests]
+        agents = [new_agent(request) for request in requests]
+        with self._roster.being_started([agent.id for agent in agents]):  # they count before anything is waited for
+            return await self._spawn_each(agents, requests)
+
+    async def _spawn_each(self, fresh: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
+        lodged: list[Agent | AgentdError] = list(fresh)
         await self._lodge(lodged, requests)
         numbers = [number for number, each in enumerate(lodged) if isinstance(each, Agent)]
         agents = [each for each in lodged if isinstance(each, Agent)]
@@ -164,7 +169,7 @@ class Starts:
 
     def check_room(self, wanted: int) -> None:
         """Raise OverLimit when so many more agents may not be started; slots of the pool make room by themselves."""
-        pooled = {slot.id for slot in self._parts.directory.pooled()}
+        pooled = {slot.id for slot in self._parts.directory.pooled()} - self._roster.claimed
         live = (self._roster.live.keys() | self._roster.starting) - pooled
         most = self._parts.config.agents.max
         if wanted > most - len(live):

@@ -42,6 +42,11 @@ SCROLLBACK_LINES = 200
 
 async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, Any]:
     """Start agents; the answer names those that failed and why, none is left half started."""
+    async with parts.crew.spawn_keys.turn(caller.agent_id, params.key):
+        return await _spawn(parts, caller, params)
+
+
+async def _spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, Any]:
     if params.key is not None and (before := _started_before(parts, caller, params.key)):
         return {"agents": [agent_row(parts, agent) for agent in before], "failed": [], "duplicate": True}
     requests = await _requests(parts, caller, params)
