@@ -50,6 +50,10 @@ def check_whole(whole: Instance) -> None:
     assert {id_: pid for id_, pid in found.items() if id_ in named} == named, "an agent's pane is another's"
     assert found.keys() - named.keys() == written_slots(whole), "a pane that is neither an agent's nor a slot's"
     assert all(alive(pid) for pid in found.values())
+    for id_ in found:
+        token = (whole.directory / "agents" / id_ / "token").read_text().strip()
+        with whole.client(token=token) as client:
+            assert client.call("agents.whoami")["id"] == id_, "a program cannot say who it is"
     names = [agent["name"] for agent in agents(whole)]
     assert len(set(names)) == len(names)
 
@@ -137,6 +141,21 @@ def test_killed_while_slots_are_ended(idle_instance: Instance, point: str, turn:
     assert agents(idle_instance) == []
     directories = {path.name for path in (idle_instance.directory / "agents").iterdir()}
     assert directories == slots(idle_instance).keys(), "what is kept of a slot goes with it"
+
+
+def test_a_hand_out_that_was_cut_off_leaves_slots_that_can_say_who_they_are(idle_instance: Instance):
+    """The token that was written down was never kept: the next daemon makes a new one."""
+    idle_instance.up(BUSY)
+    before = keep(idle_instance, SIZE)
+    idle_instance.cli("down")
+    daemon = up_to_die(idle_instance, "acquire.before_commit", 1)
+    filled(idle_instance, SIZE)
+    with pytest.raises(Unavailable):
+        claim(idle_instance, name="ann")
+    wait_until(lambda: not alive(daemon), "the daemon to die")
+    put_right(idle_instance)
+    assert slots(idle_instance) == before
+    assert agents(idle_instance) == []
 
 
 def test_a_session_is_named_after_its_agent_also_when_a_crash_came_between(idle_instance: Instance):
