@@ -3,13 +3,13 @@
     python -m bench pool [--quick] [--rounds N] [--part claim|seed|traces|memory|cycles] [--set KEY=VALUE]
 
 Temporary instances with demo agents, plain ones and ones that need 2 s longer to boot; the baseline of each part is
-the same agents without the pool, or with one that does not grow, in the same run. An agent's prompt is `submitted` when
-its program says that it was given it, by its own note of the time. `delivered` is the message's state; an agent's
-acknowledgement counts as well, for it may be the earlier one. CPU is that of the daemon, tmux and all agents, counted
-from before the pool is filled until the last agent has ended: work that is done in advance is in it, and that for nobody, for the pool is full again
-at the end. /proc is read, so Linux only. The daemon is told to boot under any load (pool.load_max), and that its agents are
-small (pool.slot_mb); but for the traces, which have the usual limits, it may begin as many boots a minute as it likes.
-`--rounds` counts cycles in that part.
+the same agents without the pool, or with one that does not grow, in the same run. An agent's prompt is `submitted`
+when its program says that it was given it, by its own note of the time. `delivered` is the message's state; an
+agent's acknowledgement counts as well, for it may be the earlier one. CPU is that of the daemon, tmux and all agents,
+counted from before the pool is filled until the last agent has ended: work that is done in advance is in it, and that
+for nobody, for the pool is full again at the end. /proc is read, so Linux only. The daemon is told to boot under any
+load (pool.load_max), and that its agents are small (pool.slot_mb); but for the traces, which have the usual limits,
+it may begin as many boots a minute as it likes. `--rounds` counts cycles in that part.
 """
 
 from __future__ import annotations
