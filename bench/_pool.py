@@ -102,11 +102,13 @@ class Instance(NamedTuple):
 
     def wait_full(self) -> None:
         """Wait until as many are warm as are to be, and none boots."""
-        wait(lambda: all(row["warm"] == row["target"] and not row["booting"] for row in self.pools()))
+        wait(
+            "the pool is full", lambda: all(row["warm"] == row["target"] and not row["booting"] for row in self.pools())
+        )
 
     def wait_warm(self, profile: str) -> None:
         """Wait until one is."""
-        wait(lambda: any(row["warm"] for row in self.pools() if row["profile"] == profile))
+        wait("a slot is warm", lambda: any(row["warm"] for row in self.pools() if row["profile"] == profile))
 
     def stop(self, agents: Sequence[dict[str, Any]]) -> None:
         """End agents and wait until they have ended."""
@@ -114,12 +116,13 @@ class Instance(NamedTuple):
 
     def empty(self, profile: str) -> None:
         """Drain a pool, end every agent, and wait until no program is left, so that tmux knows all their CPU."""
+        self.wait_full()  # how many boots are under way would be chance, and with it the CPU
         if any(row["profile"] == profile for row in self.pools()):
             self.client.call("pool.drain", {"profile": profile})
         agents = self.client.call("agents.list")["agents"]
         if agents:
             self.stop(agents)
-        wait(lambda: not self.pools() and not self.programs())
+        wait("every program has ended", lambda: not self.pools() and not self.programs())
 
     def tmux(self) -> list[int]:
         """Return the pids of its tmux servers."""
@@ -184,12 +187,12 @@ def _warmed(one: Instance) -> Instance:
     return one
 
 
-def wait(done: Callable[[], bool]) -> None:
+def wait(what: str, done: Callable[[], bool]) -> None:
     """Wait until something is so."""
     end_s = time.monotonic() + LONGEST_S
     while not done():
         if time.monotonic() > end_s:
-            raise SystemExit(f"bench: waited {LONGEST_S:.0f} s in vain")
+            raise SystemExit(f"bench: waited {LONGEST_S:.0f} s in vain until {what}")
         time.sleep(PAUSE_S)
 
 

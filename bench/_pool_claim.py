@@ -75,7 +75,7 @@ def _delivered_at(one: Instance, message: str) -> float:
         found.extend(row["at"] for row in history if row["state"] in SEEN)
         return bool(found)
 
-    wait(told)
+    wait("a prompt is delivered", told)
     return min(found)
 
 

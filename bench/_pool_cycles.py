@@ -57,7 +57,7 @@ def _found(one: Instance) -> Found:
     """Count when the pool is full again and everything else has ended."""
     one.wait_full()
     slots = sum(row["target"] for row in one.pools())
-    wait(lambda: one.programs() == slots)
+    wait("every other program has ended", lambda: one.programs() == slots)
     return Found(
         len(os.listdir(f"/proc/{one.daemon}/fd")),
         len(children([one.daemon])),

@@ -39,7 +39,10 @@ def _fill(one: Instance, agents: int, way: str) -> None:
         one.set_pool(PLAIN, agents, agents)
         return
     one.spawn(PLAIN, n=agents)
-    wait(lambda: sum(row["state"] == "idle" for row in one.client.call("agents.list")["agents"]) == agents)
+    wait(
+        "every agent is idle",
+        lambda: sum(row["state"] == "idle" for row in one.client.call("agents.list")["agents"]) == agents,
+    )
 
 
 def _sizes(one: Instance) -> Sizes:
