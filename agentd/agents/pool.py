@@ -69,6 +69,7 @@ class Pool:
         self._pace = Bucket(self._config.boots_per_min, time.monotonic())
         self._wake = Signal()
         self._closing = False
+        self._beginning: dict[str, anyio.Event] = {}  # slots whose start is under way
         self._calm_since_s = self._calm_until_s = 0.0
         ledger.on_slot.append(self._wake.set)
 
@@ -412,6 +413,7 @@ class Pool:
         self._pace = self._pace.take()
         self._slots.add(Slot(agent.id, place, SlotState.BOOTING, now_s))
         self._roster.starting.add(agent.id)  # until start() has taken note of it
+        self._beginning[agent.id] = anyio.Event()
         self._roster.start(self._boot, agent, place)
 
     async def _boot(self, agent: Agent, place: Place) -> None:
@@ -425,6 +427,7 @@ class Pool:
             result = error
         finally:
             self._roster.starting.discard(agent.id)
+            self._beginning.pop(agent.id).set()
         if isinstance(result, AgentdError) and (slot := self._slot(agent.id)):
             self._failed(slot, time.monotonic(), result.message)
         self._wake.set()
@@ -433,6 +436,8 @@ class Pool:
         return next((slot for slot in self._slots if slot.id == slot_id), None)
 
     async def _end(self, slot_id: str, why: str) -> None:
+        if begun := self._beginning.get(slot_id):  # half a start cannot be ended, and would go on without its slot
+            await begun.wait()
         agent = self._parts.directory.get(slot_id)
         try:
             if agent is not None:

@@ -14,7 +14,7 @@ from agentd.agents.breaker import Breaker
 from agentd.agents.lot import Lot
 from agentd.agents.shares import shares
 from agentd.agents.slots import Place, Slot, SlotState
-from agentd.agents.snapshot import MachineView, PlaceView, Snapshot
+from agentd.agents.snapshot import Limits, MachineView, PlaceView, Snapshot
 
 HARD: Final = 0.5  # of the reserve: with less memory free, slots are given up
 YIELD: Final = 0.5  # of the load allowed: above it the pool starts nothing beside a user's own boot
@@ -171,7 +171,7 @@ class _Round:
         return min(
             _memory(self._snapshot, booting + machine.users_booting),
             _load(self._snapshot),
-            _users(machine, limits.load_max, booting),
+            _users(machine, limits, booting),
             Most(limits.boots_at_once - booting, f"{booting} are booting, which is as many as may at once"),
             Most(self._pace, "boots are spread out"),
             key=lambda most: max(0, most.number),
@@ -263,11 +263,12 @@ def _load(snapshot: Snapshot) -> Most:
     )
 
 
-def _users(machine: MachineView, load_max: float, booting: int) -> Most:
+def _users(machine: MachineView, limits: Limits, booting: int) -> Most:
     """Return how many boots are left for the pool beside those that users wait for."""
     if not machine.users_booting:
         return Most(machine.agents_max, "")
-    beside = 0 if machine.load_per_core >= YIELD * load_max else 1
+    busy = machine.load_per_core >= YIELD * limits.load_max
+    beside = 0 if busy else max(1, limits.boots_at_once - machine.users_booting)
     return Most(beside - booting, f"waits: {machine.users_booting} that users asked for are booting")
 
 

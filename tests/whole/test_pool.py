@@ -276,6 +276,17 @@ def test_what_died_while_no_daemon_ran_is_replaced(busy: Instance):
     assert not token_file(busy, dead).parent.exists()
 
 
+def test_slots_that_are_drained_while_they_are_started_leave_nothing(idle_instance: Instance):
+    idle_instance.up(BUSY, "pool.boots_at_once=8", "pool.slot_mb=10")
+    for _ in range(3):
+        with idle_instance.client() as client:
+            client.call("pool.set", profile="demo", size=8, cwd=str(idle_instance.directory))
+            client.call("pool.drain", profile="demo")
+        wait_until(lambda: not pools(idle_instance), "the place to be forgotten")
+        wait_until(lambda: not panes(idle_instance), "every pane to go")
+    assert "KeyError" not in (idle_instance.directory / "agentd.log").read_text()
+
+
 def test_drained_is_drained_also_for_the_next_daemon(busy: Instance):
     before = keep(busy, 2)
     agent = claim(busy)
