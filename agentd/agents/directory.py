@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from agentd.agents.registry import Entry
 from agentd.errors import UnknownTarget
@@ -21,6 +23,7 @@ class Directory:
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
+        self._held: Counter[str] = Counter()  # names of agents whose worktrees are being made
         for entry in sorted(entries, key=lambda entry: entry.agent.created_ns):
             self.put(entry)
 
@@ -77,8 +80,18 @@ class Directory:
         return holder is not None and holder.state is not AgentState.STOPPED
 
     def taken_names(self) -> set[str]:
-        """Return the names that agents hold that have not stopped."""
-        return {name for name in self._names if self.name_taken(name)}
+        """Return the names that agents hold that have not stopped, or that are about to be started."""
+        return {name for name in self._names if self.name_taken(name)} | {*+self._held}
+
+    @contextmanager
+    def holding(self, names: Sequence[str]) -> Iterator[None]:
+        """Keep names for agents that are not entered yet."""
+        self._held.update(names)
+        try:
+            yield
+        finally:
+            self._held.subtract(names)
+            self._held = +self._held
 
     def display(self, inbox: str) -> str:
         """Return the name people know an inbox by."""

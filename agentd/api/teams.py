@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentd.agents.lodging import NO_WISH
@@ -20,8 +21,14 @@ from agentd.wire import calls
 async def up(parts: Parts, caller: Caller, params: calls.TeamUp) -> dict[str, Any]:
     """Bring a team up: what runs stays, what is missing is started, a failed one is named and the rest stay."""
     base = agent_calls.checked_cwd(params.cwd)
-    name, cwd, places = read_team(params.team, params.agents, base)
-    await parts.teams.keep(name, cwd, params.agents)
+    return await bring_up(parts, caller, *read_team(params.team, params.agents, base), params.agents)
+
+
+async def bring_up(
+    parts: Parts, caller: Caller, name: str, cwd: str, places: Sequence[Place], tables: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Bring up a team that was read."""
+    await parts.teams.keep(name, cwd, tables)
     members = {agent.name: agent for agent in parts.teams.members(name)}
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
