@@ -92,9 +92,7 @@ def test_its_result_is_there_before_the_program_starts(whole: Instance, repo: Pa
     trust(whole, repo)
     profiles = whole.directory / "profiles"
     profiles.mkdir(exist_ok=True)
-    (profiles / "looks.toml").write_text(
-        'command = "/bin/sh"\nargs = ["-c", "cat built >found 2>&1; exec /bin/sh"]\n'
-    )
+    (profiles / "looks.toml").write_text('command = "/bin/sh"\nargs = ["-c", "cat built >found 2>&1; exec /bin/sh"]\n')
     wait_until(lambda: "looks" in {row["name"] for row in whole.json("profile", "ls")}, "the profile")
     (agent,) = whole.json("spawn", "looks", "--cwd", str(repo), "--worktree")["agents"]
     found = Path(agent["cwd"], "found")
@@ -199,13 +197,19 @@ def test_a_slot_that_is_not_wanted_any_more_while_it_is_set_up_never_starts(whol
     written(repo, f"[worktree]\nsetup = 'echo at >>{{runs}}; cat {gate}'\n")
     trust(whole, repo)
     runs = repo.parent / "runs"
+    before = slots_of(whole)  # of another test, and about to end
     whole.cli("pool", "set", "shell", "1", "--cwd", str(repo), "--worktree")
     wait_until(lambda: lines(runs) == ["at"], "the setup")
     whole.cli("pool", "drain", "shell")
     wait_until(lambda: whole.json("pool") == [], "the place to be given up")
     gate.write_text("go on\n")
     wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "its worktree to go")
-    assert not [line for line in whole.tmux("list-sessions", "-F", "#{session_name}").splitlines() if "pool-" in line]
+    assert slots_of(whole) <= before
+
+
+def slots_of(whole: Instance) -> set[str]:
+    names = whole.tmux("list-sessions", "-F", "#{session_name}").splitlines()
+    return {name for name in names if name.startswith("pool-")}
 
 
 def test_two_spawns_at_once_do_not_take_one_name_while_worktrees_are_set_up(whole: Instance, repo: Path):
