@@ -54,7 +54,7 @@ async def up(parts: Parts, caller: Caller, params: calls.OneProject) -> dict[str
             await _set(parts, caller, pool)
         except AgentdError as error:
             failed.append({"name": f"pool {pool.profile}", **error_row(error)})
-    team: dict[str, Any] = {"team": None, "agents": [], "failed": []}
+    team: dict[str, Any] = {"team": None, "agents": [], "failed": [], "notices": []}
     if project.team is not None:
         read = project.team
         team = await team_calls.bring_up(parts, caller, read.name, read.cwd, read.places, read.agents)

@@ -45,9 +45,10 @@ async def bring_up(
                 rows.append({**agent_row(parts, await parts.crew.respawn(member)), "started": True})
         except AgentdError as error:
             failed.append({"name": place.name, **error_row(error)})
+    notices = await agent_calls.worktree_notices(parts, [request for request, _ in missing])
     started, refused = await _start(parts, caller, missing)
     rows += [{**agent_row(parts, agent), "started": True} for agent in started]
-    return {"team": name, "agents": rows, "failed": failed + refused}
+    return {"team": name, "agents": rows, "failed": failed + refused, "notices": notices}
 
 
 async def _request(parts: Parts, team: str, place: Place, taken: set[str]) -> SpawnRequest:

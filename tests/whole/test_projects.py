@@ -207,6 +207,17 @@ def test_a_slot_that_is_not_wanted_any_more_while_it_is_set_up_never_starts(whol
     assert slots_of(whole) <= before
 
 
+def test_a_setup_may_take_longer_than_a_boot(repo: Path):
+    runs = written(repo, "[worktree]\nsetup = 'echo at >>{runs}; sleep 4'\n")
+    with instance() as whole:
+        whole.environ |= {"GIT_CONFIG_GLOBAL": os.devnull}
+        whole.up("pool.load_max=1000", "pool.max_boot_s=3")
+        trust(whole, repo)
+        whole.cli("pool", "set", "shell", "1", "--cwd", str(repo), "--worktree")
+        wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot")
+        assert lines(runs) == ["at"]
+
+
 def slots_of(whole: Instance) -> set[str]:
     names = whole.tmux("list-sessions", "-F", "#{session_name}").splitlines()
     return {name for name in names if name.startswith("pool-")}
@@ -273,6 +284,17 @@ def test_up_names_what_fails_and_does_the_rest(whole: Instance, repo: Path):
     assert [team["live"] for team in whole.json("team", "ls")] == [1]
     whole.cli("pool", "drain", "shell")
     whole.cli("team", "down", "crew")
+    wait_until(lambda: not slots_of(whole), "the slots to end")
+
+
+def test_a_team_whose_worktrees_are_not_set_up_is_told(whole: Instance, repo: Path):
+    runs = written(repo)
+    member = f'[[agents]]\nname = "told"\nprofile = "shell"\ncwd = "{repo}"\nworktree = true\n'
+    (repo.parent / "team.toml").write_text(f'[team]\nname = "crew"\n{member}')
+    done = whole.cli("team", "up", str(repo.parent / "team.toml"))
+    assert ("is not trusted, its setup command was not run" in done.stderr, lines(runs)) == (True, [])
+    whole.cli("team", "down", "crew")
+    whole.cli("worktree", "clean")
 
 
 def test_without_a_terminal_it_is_trusted_only_when_yes_is_said(whole: Instance, repo: Path):
