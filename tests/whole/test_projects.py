@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,17 +226,19 @@ def slots_of(whole: Instance) -> set[str]:
 
 def test_two_spawns_at_once_do_not_take_one_name_while_worktrees_are_set_up(whole: Instance, repo: Path):
     gate = repo.parent / "gate"
-    os.mkfifo(gate)
-    runs = written(repo, f"[worktree]\nsetup = 'echo at >>{{runs}}; cat {gate}'\n")
+    waits = f"echo at >>{{runs}}; until [ -e {gate} ]; do sleep 0.05; done"
+    runs = written(repo, f"[worktree]\nsetup = '{waits}'\nsetup_timeout_s = 20.0\n")
     trust(whole, repo)
     words = ("spawn", "shell", "--cwd", str(repo), "--name", "only", "--worktree")
     with subprocess.Popen(
-        [os.sys.executable, "-m", "agentd", *words], env=whole.environ, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "agentd", *words], env=whole.environ, stdout=subprocess.DEVNULL
     ) as first:
-        wait_until(lambda: lines(runs) == ["at"], "the setup of the first")
-        second = whole.cli(*words, check=False)
-        assert (second.returncode, "`only` exists" in second.stderr) == (1, True), second.stderr
-        gate.write_text("go on\n")
+        try:
+            wait_until(lambda: lines(runs) == ["at"], "the setup of the first")
+            second = whole.cli(*words, check=False)
+            assert (second.returncode, "`only` exists" in second.stderr) == (1, True), second.stderr
+        finally:
+            gate.touch()
     assert first.returncode == 0
     ended(whole, {"id": "only"})
 
