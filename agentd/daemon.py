@@ -30,6 +30,7 @@ from agentd.agents.offspring import Offspring
 from agentd.agents.places import Places
 from agentd.agents.profile import Profiles
 from agentd.agents.profile_watch import ProfileWatch
+from agentd.agents.projects import Projects
 from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
@@ -193,7 +194,8 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     directory = Directory(await registry.entries())
     places = Places(paths, instance)
     places.write_launcher()
-    lodging = Lodging(Worktrees(paths.worktrees_dir, given.log, os.environ), given.log)
+    projects = Projects(registry, os.environ.get("HOME", "/"))
+    lodging = Lodging(Worktrees(paths.worktrees_dir, given.log, os.environ), projects, os.environ, given.log)
     crew = Crew(
         CrewParts(
             tmux=tmux,
@@ -231,6 +233,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         directory=directory,
         places=places,
         lodging=lodging,
+        projects=projects,
         offspring=Offspring(settings.agents, directory, time.monotonic),
         transcripts=transcripts,
         transcript_search=transcript_search,

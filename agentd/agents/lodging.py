@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import anyio
+
+from agentd.agents.projects import Projects
 from agentd.agents.worktree_state import WorktreeState
 from agentd.agents.worktrees import Cleaned, Worktree, Worktrees
 from agentd.errors import AgentdError, NotFound
@@ -23,39 +26,73 @@ class Wish:
 
 
 NO_WISH: Final = Wish("")
+SETUPS_AT_ONCE: Final = 4  # each may be an installation that takes all the cores it gets
+_OURS: Final = ("AGENTD_", "TMUX")  # variables by which a command would be taken for an agent's, or find its terminal
 
 
 class Lodging:
     """Makes worktrees for agents and cleans them up behind them; work in them is never lost."""
 
-    def __init__(self, worktrees: Worktrees, log: Log) -> None:
+    def __init__(self, worktrees: Worktrees, projects: Projects, environ: Mapping[str, str], log: Log) -> None:
         self._worktrees = worktrees
+        self._projects = projects
+        self._environ = {name: value for name, value in environ.items() if not name.startswith(_OURS)}
         self._log = log
+        self._setups = anyio.CapacityLimiter(SETUPS_AT_ONCE)
 
     async def wish(self, cwd: str, branch: str | None) -> Wish:
         """Return the wish for a worktree of the repository around a directory; raises what is wrong with that."""
         return Wish(await self._worktrees.repository(cwd), branch)
 
     async def lodge(self, agent: Agent, wish: Wish) -> Agent:
-        """Return the agent with the directory its program is to start in; a worktree is made on the way."""
+        """Return the agent with the directory its program is to start in; a worktree is made and set up on the way.
+
+        Where that fails, nothing of the worktree is left.
+        """
         if not wish.repo:
             return agent
         worktree = await self._worktrees.create(agent.cwd, agent.id, wish.branch)
         submodules = await self._worktrees.submodules(worktree)
         if submodules:
             self._log.info("submodules are not checked out", path=worktree.path, submodules=submodules)
+        try:
+            await self._set_up(worktree, agent.cwd)
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self._give_up(worktree)
+            if isinstance(error, AgentdError):
+                error.hint = "nothing was started; correct `setup`, or what it needs: agentd project"
+            raise
         return replace(agent, cwd=worktree.path, repo=worktree.repo, branch=worktree.branch)
 
-    async def refresh(self, agent: Agent, branch: str | None) -> Agent:
+    async def _set_up(self, worktree: Worktree, origin: str, *, again: bool = False) -> None:
+        """Run the setup command of the project around a directory, when there is one and it is trusted."""
+        setup = await self._projects.setup(origin)
+        if setup is None or (again and setup.once):
+            return
+        async with self._setups:
+            await self._worktrees.setup(worktree, setup.words, setup.timeout_s, self._environ)
+
+    async def _give_up(self, worktree: Worktree) -> None:
+        try:
+            await self._worktrees.clean(worktree, force=True)
+        except AgentdError as error:
+            self._log.warning("a worktree without its setup is left", path=worktree.path, error=error.message)
+
+    async def refresh(self, agent: Agent, branch: str | None, origin: str) -> Agent:
         """Return a slot whose worktree is at its repository's HEAD, on the branch that was asked for.
 
-        Raises Conflict, NotFound or AlreadyExists when it cannot be had so.
+        `origin` is the directory it was made from. Raises Conflict, NotFound, AlreadyExists or DeadlineExceeded when
+        it cannot be had so.
         """
         worktree = await self.of(agent)
         if worktree is None:
             raise NotFound(f"{agent.cwd} is gone", hint="start it again")
         if await self._worktrees.head(worktree.repo) != worktree.base:
-            worktree = await self._worktrees.renew(worktree) or worktree
+            renewed = await self._worktrees.renew(worktree)
+            if renewed is not None:
+                await self._set_up(renewed, origin, again=True)
+                worktree = renewed
         if branch is not None:
             worktree = await self._worktrees.rename_branch(worktree, branch)
         return replace(agent, branch=worktree.branch)

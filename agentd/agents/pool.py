@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -62,6 +64,7 @@ class Pool:
         self._ends = ends
         self._hand_out = hand_out
         self._chance = chance
+        self._lodging: set[str] = set()  # whose worktree is being made and set up, which has time limits of its own
         self._adopted: set[str] = set()  # booted under the last daemon: how long that took is not known
         self._sites: dict[Place, Site] = {}
         self._slots = Slots()
@@ -271,7 +274,7 @@ class Pool:
         if not agent.repo:
             return agent
         try:
-            return await self._parts.lodging.refresh(agent, request.wish.branch)
+            return await self._parts.lodging.refresh(agent, request.wish.branch, self._sites[slot.place].origin)
         except AgentdError as error:
             return error
 
@@ -359,6 +362,9 @@ class Pool:
                 self._look_at_ready(slot, live, now_s)
 
     def _look_at_booting(self, slot: Slot, live: LiveAgent | None, now_s: float) -> None:
+        if slot.id in self._lodging:
+            self._slots.restart(slot.id, now_s)
+            return
         if live is None:
             if slot.id not in self._roster.starting:
                 agent = self._parts.directory.get(slot.id)
@@ -368,7 +374,8 @@ class Pool:
         if live.status.deliverable:
             self._slots.ready(slot.id, now_s)
             if slot.id not in self._adopted:
-                self._sites[slot.place].demand.booted(now_s - slot.since_s)
+                site = self._sites[slot.place]
+                site.demand.booted(site.lodging_s + now_s - slot.since_s)
         elif opinion.state in (AgentState.WAITING, AgentState.FAILED):
             self._failed(slot, now_s, opinion.reason)
 
@@ -403,6 +410,15 @@ class Pool:
         self._breakers.pop(name, None)
         self._wake.set()
 
+    def project_changed(self, directory: str) -> None:
+        """Replace the slots that have worktrees from below a directory: what is run in fresh ones is another now."""
+        now_s = time.monotonic()
+        for slot in self._slots:
+            site = self._sites.get(slot.place)
+            if slot.place.repo and site and Path(os.path.realpath(site.origin)).is_relative_to(directory):
+                self._slots.unhealthy(slot.id, now_s, "the trust in its project has changed")
+        self._wake.set()
+
     # -- acting
 
     def _begin(self, place: Place, now_s: float) -> None:
@@ -419,7 +435,11 @@ class Pool:
     async def _boot(self, agent: Agent, place: Place) -> None:
         try:
             profile = self._parts.profiles.get(place.profile)
-            agent = await self._parts.lodging.lodge(agent, Wish(place.repo))
+            agent = await self._lodged(agent, place)
+            slot = self._slot(agent.id)
+            if slot is None or slot.state is not SlotState.BOOTING:  # its end came first, and found no program
+                await self._parts.lodging.vacate(agent, force=True)
+                return
             failpoint("refill.before_tmux")
             (result,) = await self._starts.start([agent], [profile])
             failpoint("refill.after_tmux")
@@ -431,6 +451,18 @@ class Pool:
         if isinstance(result, AgentdError) and (slot := self._slot(agent.id)):
             self._failed(slot, time.monotonic(), result.message)
         self._wake.set()
+
+    async def _lodged(self, agent: Agent, place: Place) -> Agent:
+        begun_s = time.monotonic()
+        self._lodging.add(agent.id)
+        try:
+            return await self._parts.lodging.lodge(agent, Wish(place.repo))
+        finally:
+            self._lodging.discard(agent.id)
+            now_s = time.monotonic()
+            self._slots.restart(agent.id, now_s)
+            if place in self._sites:
+                self._sites[place].lodging_s = now_s - begun_s
 
     def _slot(self, slot_id: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.id == slot_id), None)

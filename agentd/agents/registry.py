@@ -27,7 +27,10 @@ _STEPS = (
     WITHOUT ROWID;
     CREATE TABLE teams (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
     """,
-    "CREATE TABLE pools (place TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;",
+    """
+    CREATE TABLE pools (place TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE trusted (path BLOB PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 T = TypeVar("T")
@@ -107,6 +110,19 @@ class Registry:
     async def forget_pools(self, places: Sequence[str]) -> None:
         """Remove what was set for places of the pool."""
         await self._write("DELETE FROM pools WHERE place=?", [(place,) for place in places])
+
+    async def trusted(self) -> dict[str, str]:
+        """Return the digest that each trusted file had when it was trusted, by its path."""
+        rows = await self._run(lambda db: list(db.execute("SELECT path, digest FROM trusted")))
+        return {os.fsdecode(path): digest for path, digest in rows}
+
+    async def trust(self, path: str, digest: str) -> None:
+        """Write down that a file with this content is trusted; of other contents it is not any more."""
+        await self._write("INSERT OR REPLACE INTO trusted VALUES (?,?)", [(os.fsencode(path), digest)])
+
+    async def untrust(self, path: str) -> None:
+        """Remove the trust in a file."""
+        await self._write("DELETE FROM trusted WHERE path=?", [(os.fsencode(path),)])
 
     async def close(self) -> None:
         """Close the file."""

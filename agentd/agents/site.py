@@ -26,6 +26,7 @@ class Site:
     passing: bool = False  # nobody set it: `pool.size` applies to wherever agents are asked for
     drained: str = ""  # why it is to have none any more; forgotten once it has none
     asked_s: float = 0.0
+    lodging_s: float = 0.0  # how long it took, last, until there was a worktree for a program to start in
     demand: Demand = field(default_factory=Demand)
     over_since_s: float | None = None
     target: int = 0

@@ -80,6 +80,10 @@ class Slots:
         """Let a slot that was booting be claimed; False when it was not: such news comes late, or twice."""
         return self._turn(slot_id, now_s, SlotState.READY, (SlotState.BOOTING,))
 
+    def restart(self, slot_id: str, now_s: float) -> bool:
+        """Count the time of a slot that is booting from now on; False when it is not booting."""
+        return self._turn(slot_id, now_s, SlotState.BOOTING, (SlotState.BOOTING,))
+
     def unhealthy(self, slot_id: str, now_s: float, why: str) -> bool:
         """Let nobody claim a slot any more; False when somebody has."""
         return self._turn(slot_id, now_s, SlotState.UNHEALTHY, (SlotState.BOOTING, SlotState.READY), why)

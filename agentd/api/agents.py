@@ -48,8 +48,9 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
 
 async def _spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, Any]:
     if params.key is not None and (before := _started_before(parts, caller, params.key)):
-        return {"agents": [agent_row(parts, agent) for agent in before], "failed": [], "duplicate": True}
+        return {"agents": [agent_row(parts, agent) for agent in before], "failed": [], "notices": [], "duplicate": True}
     requests = await _requests(parts, caller, params)
+    notices = await worktree_notices(parts, requests)
     greeting = Greeting(parts, caller, {request.name: params.prompt or "" for request in requests})
     results = await parts.crew.spawn(requests, greeting.greet)
     parts.queries.changed()  # our own writes are seen at once, before tmux tells of them
@@ -62,12 +63,19 @@ async def _spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str,
         for request, result in zip(requests, results, strict=True)
         if isinstance(result, AgentdError)
     ]
-    return {"agents": [agent_row(parts, agent) for agent in started], "failed": failed}
+    return {"agents": [agent_row(parts, agent) for agent in started], "failed": failed, "notices": notices}
 
 
 def _started_before(parts: Parts, caller: Caller, key: str) -> list[Agent]:
     """Return what the same caller started with the same key."""
     return [agent for agent in parts.directory if agent.spawn_key == key and agent.started_by == caller.agent_id]
+
+
+async def worktree_notices(parts: Parts, requests: Sequence[SpawnRequest]) -> list[str]:
+    """Return what is to be told of the setup commands that are not run in the worktrees that are made."""
+    places = sorted({request.cwd for request in requests if request.wish.repo})
+    found = [await parts.projects.notice(place) for place in places]
+    return [notice for notice in dict.fromkeys(found) if notice]
 
 
 async def _requests(parts: Parts, caller: Caller, params: calls.Spawn) -> list[SpawnRequest]:

@@ -14,6 +14,7 @@ from agentd.agents.offspring import Offspring
 from agentd.agents.places import Places
 from agentd.agents.pool import Pool
 from agentd.agents.profile import Profiles
+from agentd.agents.projects import Projects
 from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
@@ -51,6 +52,7 @@ class Parts:
     directory: Directory
     places: Places
     lodging: Lodging
+    projects: Projects
     offspring: Offspring
     transcripts: Transcripts
     transcript_search: TranscriptSearch

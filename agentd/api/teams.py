@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentd.agents.lodging import NO_WISH
@@ -20,8 +21,14 @@ from agentd.wire import calls
 async def up(parts: Parts, caller: Caller, params: calls.TeamUp) -> dict[str, Any]:
     """Bring a team up: what runs stays, what is missing is started, a failed one is named and the rest stay."""
     base = agent_calls.checked_cwd(params.cwd)
-    name, cwd, places = read_team(params.team, params.agents, base)
-    await parts.teams.keep(name, cwd, params.agents)
+    return await bring_up(parts, caller, *read_team(params.team, params.agents, base), params.agents)
+
+
+async def bring_up(
+    parts: Parts, caller: Caller, name: str, cwd: str, places: Sequence[Place], tables: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Bring up a team that was read."""
+    await parts.teams.keep(name, cwd, tables)
     members = {agent.name: agent for agent in parts.teams.members(name)}
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
@@ -38,9 +45,10 @@ async def up(parts: Parts, caller: Caller, params: calls.TeamUp) -> dict[str, An
                 rows.append({**agent_row(parts, await parts.crew.respawn(member)), "started": True})
         except AgentdError as error:
             failed.append({"name": place.name, **error_row(error)})
+    notices = await agent_calls.worktree_notices(parts, [request for request, _ in missing])
     started, refused = await _start(parts, caller, missing)
     rows += [{**agent_row(parts, agent), "started": True} for agent in started]
-    return {"team": name, "agents": rows, "failed": failed + refused}
+    return {"team": name, "agents": rows, "failed": failed + refused, "notices": notices}
 
 
 async def _request(parts: Parts, team: str, place: Place, taken: set[str]) -> SpawnRequest:

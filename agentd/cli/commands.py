@@ -20,6 +20,7 @@ TIMEOUT = Option("--timeout", "SECONDS", "how long to wait (300)", kind="number"
 LEASE = Option("--lease", "SECONDS", "how long they are yours (60)", kind="number", low=0.1, high=86_400)
 PROMPT = Option("--prompt", "ID", "only this prompt, as `agentd approve` lists it; another one is left alone")
 IN = Option("--in", "WHERE", "messages or transcripts (messages)", choices=("messages", "transcripts"))
+IN_PROJECT = Option("--cwd", "DIR", "a directory of the project (here)", completes="directories")
 LIMIT = Option("--limit", "N", "the most to show (100)", kind="int", low=1, high=10_000)
 
 _TABLE = (
@@ -468,6 +469,47 @@ _TABLE = (
         "Stop a team's agents.",
         "agentd team down review",
         (Argument("TEAM", completes="teams"),),
+        group=TEAMS,
+    ),
+    Command(
+        "project",
+        "project:show",
+        "Show the project file of a directory; the same as `agentd project show`.",
+        "agentd project",
+        options=(IN_PROJECT,),
+        group=TEAMS,
+        hidden=True,
+    ),
+    Command(
+        "project show",
+        "project:show",
+        "Show the project file `agentd.toml` of a directory, whether it is trusted, and what it would do.",
+        "agentd project",
+        options=(IN_PROJECT,),
+        group=TEAMS,
+    ),
+    Command(
+        "project trust",
+        "project:trust",
+        "Show the commands of the project file, and trust it until it changes.",
+        "agentd project trust --cwd ~/project",
+        options=(IN_PROJECT, Option("--yes", doc="do not ask")),
+        group=TEAMS,
+    ),
+    Command(
+        "project untrust",
+        "project:untrust",
+        "Use nothing of the project file any more.",
+        "agentd project untrust",
+        options=(IN_PROJECT,),
+        group=TEAMS,
+    ),
+    Command(
+        "project up",
+        "project:up",
+        "Set the pools of the project file and bring its team up; what runs stays.",
+        "agentd project up",
+        options=(IN_PROJECT,),
         group=TEAMS,
     ),
     Command("profile ls", "profiles:ls", "List profiles.", "agentd profile ls", group=TEAMS),

@@ -59,6 +59,12 @@ def complain(error: AgentdError) -> None:
     note(f"agentd: {error.message}; {error.hint}" if error.hint else f"agentd: {error.message}")
 
 
+def tell_notices(answer: dict[str, Any]) -> None:
+    """Print on stderr what an answer has to say beside what was asked; a daemon of before has nothing."""
+    for text in answer.get("notices", ()):
+        note(f"agentd: {text}")
+
+
 def as_json(value: Any) -> str:
     """Return a value made of maps, lists, texts and numbers as JSON without spaces to break lines at."""
     if isinstance(value, str):

@@ -6,7 +6,7 @@ import os
 import time
 
 from agentd.cli.agents import print_agents
-from agentd.cli.output import emit
+from agentd.cli.output import emit, tell_notices
 from agentd.cli.session import given, report_failed
 from agentd.client import connect
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 WAIT_S = 300.0
 SPAWN_TIMEOUT_S = 120.0
+SETUP_TIMEOUT_S = 4200.0  # a project's setup command may take an hour
 
 
 def spawn(values: Values) -> int:
     """Start agents, and wait for them when asked to."""
     with connect() as client:
-        answer = client.call("agents.spawn", _params(values), timeout_s=SPAWN_TIMEOUT_S)
+        timeout_s = SETUP_TIMEOUT_S if values["worktree"] else SPAWN_TIMEOUT_S
+        answer = client.call("agents.spawn", _params(values), timeout_s=timeout_s)
+        tell_notices(answer)
         if values["wait"]:
             waited_s = WAIT_S if values["timeout"] is None else values["timeout"]
             answer["agents"] = _wait(client, answer["agents"], values["wait"], waited_s)

@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 from agentd.cli.agents import print_agents, print_stopped
-from agentd.cli.output import emit, say, table
+from agentd.cli.output import emit, say, table, tell_notices
 from agentd.cli.session import ask, report_failed
 from agentd.client import connect
 from agentd.errors import EXIT_OK, InvalidValue, NotFound
@@ -16,7 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from agentd.cli.grammar import Values
 
-UP_TIMEOUT_S = 300.0
+UP_TIMEOUT_S = 4200.0  # a project's setup command may take an hour
+DOWN_TIMEOUT_S = 300.0
 
 
 def up(values: Values) -> int:
@@ -25,6 +26,7 @@ def up(values: Values) -> int:
     params = {"team": team, "agents": agents, "cwd": os.path.dirname(os.path.abspath(values["file"]))}
     with connect() as client:
         answer = client.call("teams.up", params, timeout_s=UP_TIMEOUT_S)
+    tell_notices(answer)
     if values["json"]:
         emit(answer)
     else:
@@ -91,7 +93,7 @@ def show(values: Values) -> int:
 def down(values: Values) -> int:
     """Stop a team's agents."""
     with connect() as client:
-        answer = client.call("teams.down", {"team": values["team"]}, timeout_s=UP_TIMEOUT_S)
+        answer = client.call("teams.down", {"team": values["team"]}, timeout_s=DOWN_TIMEOUT_S)
     if values["json"]:
         emit(answer)
     else:

@@ -103,6 +103,18 @@ class PoolDrain(Params):
     cwd: Path | None = None
 
 
+class OneProject(Params):
+    """The project file in a directory, or the nearest above it."""
+
+    cwd: Path
+
+
+class ProjectTrust(OneProject, kw_only=True):
+    """The same; digest: the SHA-256 of the content that was shown, which is the one that is trusted."""
+
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+
+
 class AgentsList(Params):
     """Which agents; without a target all that are not stopped."""
 
@@ -489,6 +501,10 @@ _TABLE = (
     Call("pool.list", Nothing, "List the places in which agents are kept booted.", writes=False),
     Call("pool.set", PoolSet, "Keep agents of a profile booted in a place."),
     Call("pool.drain", PoolDrain, "End the booted agents of a profile that are nobody's, and keep none any more."),
+    Call("projects.get", OneProject, "Return a project file, whether it is trusted, and what it does.", writes=False),
+    Call("projects.trust", ProjectTrust, "Trust a project file as it was shown, until it changes."),
+    Call("projects.untrust", OneProject, "Use nothing of a project file any more."),
+    Call("projects.up", OneProject, "Set the pools of a trusted project file and bring its team up."),
     Call("worktrees.list", Nothing, "List the git worktrees of agents, with what is in each.", writes=False),
     Call("worktrees.clean", WorktreesClean, "Remove the worktrees of ended agents, but no work in them."),
     Call("profiles.list", Nothing, "List profiles.", agent_may=True, writes=False),

@@ -41,7 +41,7 @@ async def test_a_file_of_the_first_format_is_brought_up_with_all_it_holds(tmp_pa
     await registry.save([Entry(AGENT, digest("t"))])
     await registry.close()
     with apsw.Connection(path) as db:
-        db.execute("DROP TABLE pools; PRAGMA user_version=1")
+        db.execute("DROP TABLE pools; DROP TABLE trusted; PRAGMA user_version=1")
     db.close()
     registry = await Registry.open(path)
     await registry.save_pool("p", {"floor": 2})

@@ -55,6 +55,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "teams.up": {"team": {"name": "t"}, "agents": [{"name": "a", "profile": "nothing"}], "cwd": "/"},
     "pool.set": {"profile": "nothing", "size": 0},
     "worktrees.clean": {},
+    **{f"projects.{verb}": {"cwd": "/"} for verb in ("get", "untrust", "up")},
+    "projects.trust": {"cwd": "/", "digest": "0" * 64},
     "pool.drain": {"profile": "nothing"},
     "profiles.get": {"name": "nothing"},
 }

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 from binascii import b2a_base64
 
 import msgspec
@@ -69,6 +70,16 @@ WORKTREE = {
     "branch": "fix",
     "own_commits": 2,
     "work": "1 changed file (a.py)",
+}
+PROJECT_POOL = {"profile": "claude", "place": "/p", "worktree": True, "size": 2, "most": 4}
+PROJECT = {
+    "file": "/p/agentd.toml",
+    "state": "not trusted",
+    "digest": "0" * 64,
+    "setup": {"command": ["/bin/sh", "-c", "npm ci"], "timeout_s": 600.0, "once": False},
+    "pools": [PROJECT_POOL],
+    "team": None,
+    "would": ["run in each fresh worktree: npm ci"],
 }
 SHARD = {
     "shard": 0,
@@ -229,6 +240,10 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("pool ls", "pool.list", {}, {"pools": []}, "agentd pool set"),
     ("pool set claude 2 --most 4 --cwd /project --trust", "pool.set", {"profile": "claude", "size": 2, "most": 4, "cwd": "/project", "trust": True}, {"pools": [POOL]}, "/project"),
     ("pool drain claude --cwd /project", "pool.drain", {"profile": "claude", "cwd": "/project"}, {"ended": 2}, "2 ended"),
+    ("project", "projects.get", {"cwd": os.getcwd()}, PROJECT, "would run in each fresh worktree: npm ci"),
+    ("project show --cwd /p/sub", "projects.get", {"cwd": "/p/sub"}, PROJECT, "not trusted: nothing in it is used"),
+    ("project untrust --cwd /p", "projects.untrust", {"cwd": "/p"}, {"file": "/p/agentd.toml", "state": "not trusted"}, "/p/agentd.toml is not trusted"),
+    ("project up --cwd /p", "projects.up", {"cwd": "/p"}, {"file": "/p/agentd.toml", "pools": [PROJECT_POOL], "team": "crew", "agents": [AGENT], "failed": []}, "lead"),
     ("profile ls", "profiles.list", {}, {"profiles": [{"name": "sh", "doc": "", "origin": "built-in", "command": ["sh"], "delivery": "type", "version": "3.2", "error": None}]}, "3.2"),
     ("profile ls", "profiles.list", {}, {"profiles": [{"name": "x", "doc": "", "origin": "/x.toml", "command": [], "delivery": "", "version": "", "error": "/x.toml, line 3: bad"}]}, "not taken: /x.toml, line 3: bad"),
     ("profile show sh", "profiles.get", {"name": "sh"}, {"name": "sh", "command": "sh"}, '"command": "sh"'),

@@ -1,0 +1,105 @@
+"""The projects around directories, and which of their files are trusted: by path and by every byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import anyio.to_thread
+
+from agentd.agents.project import Project, Setup, parse
+from agentd.agents.project_file import NAME, ProjectFile, find, places, read
+from agentd.agents.registry import Registry
+from agentd.agents.text import sanitise
+from agentd.errors import Conflict, InvalidValue, NotFound
+
+SEE = "see it and trust it: agentd project trust"
+
+
+class Standing(StrEnum):
+    """Whether anything in a file is used."""
+
+    TRUSTED = "trusted"
+    CHANGED = "changed"  # since it was trusted; it is not any more
+    NOT_TRUSTED = "not trusted"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A project as one look found it."""
+
+    project: Project
+    standing: Standing
+
+
+class Projects:
+    """Finds files of projects; what was trusted is kept in the registry, never beside the file."""
+
+    def __init__(self, registry: Registry, home: str) -> None:
+        self._registry = registry
+        self._home = home
+
+    async def look(self, cwd: str) -> Seen:
+        """Return the project around a directory; raises NotFound, or InvalidValue for a file that says nothing."""
+        file = await self._file(cwd)
+        if file is None:
+            raise _none(cwd)
+        return Seen(await anyio.to_thread.run_sync(parse, file), await self._standing(file))
+
+    async def trust(self, cwd: str, digest: str) -> Seen:
+        """Trust the file with the content that was shown; raises Conflict when it has another by now."""
+        seen = await self.look(cwd)
+        file = seen.project.file
+        if file.digest != digest:
+            raise Conflict(
+                f"{file.path} is not what was shown any more; nothing was trusted", hint="see it again: agentd project"
+            )
+        await self._registry.trust(file.path, digest)
+        return seen
+
+    async def untrust(self, cwd: str) -> str:
+        """Withdraw the trust in the nearest file that is there or was trusted; return its path."""
+        found = await anyio.to_thread.run_sync(find, cwd, self._home)
+        trusted = await self._registry.trusted()
+        path = next((path for path in places(cwd, self._home) if path == found or path in trusted), None)
+        if path is None:
+            raise _none(cwd)
+        await self._registry.untrust(path)
+        return path
+
+    async def setup(self, cwd: str) -> Setup | None:
+        """Return the setup command that may be run; None when there is none, or its file is not trusted."""
+        try:
+            seen = await self.look(cwd)
+        except (NotFound, InvalidValue):  # told by notice()
+            return None
+        return seen.project.setup if seen.standing is Standing.TRUSTED else None
+
+    async def notice(self, cwd: str) -> str:
+        """Return what who makes worktrees is to be told: that a setup command is not run, and why; or nothing."""
+        try:
+            seen = await self.look(cwd)
+        except NotFound:
+            return ""
+        except InvalidValue as error:
+            return f"{error.message}; {error.hint}"
+        path = sanitise(seen.project.file.path)
+        if seen.project.setup is None or seen.standing is Standing.TRUSTED:
+            return ""
+        if seen.standing is Standing.CHANGED:
+            return f"{path} has changed since it was trusted, its setup command is not run any more; {SEE}"
+        return f"{path} is not trusted, its setup command was not run; {SEE}"
+
+    async def _file(self, cwd: str) -> ProjectFile | None:
+        path = await anyio.to_thread.run_sync(find, cwd, self._home)
+        return await anyio.to_thread.run_sync(read, path) if path else None
+
+    async def _standing(self, file: ProjectFile) -> Standing:
+        kept = (await self._registry.trusted()).get(file.path)
+        if kept is None:
+            return Standing.NOT_TRUSTED
+        return Standing.TRUSTED if kept == file.digest else Standing.CHANGED
+
+
+def _none(cwd: str) -> NotFound:
+    return NotFound(f"there is no {NAME} in {sanitise(cwd)} or above it", hint="docs/projects.md says what one is for")

@@ -1,0 +1,338 @@
+"""Project files with a real daemon and real git: nothing in one is used before it is trusted, and all of it after."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from instance import Instance, instance, wait_until
+
+from agentd.client import Client
+from agentd.errors import AgentdError
+
+WHO = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+# Each run leaves a line outside of the worktree, and a file in it that git ignores.
+SETUP = "[worktree]\nsetup = 'pwd >>{runs}; env >{runs}.env; echo ready >built'\n"
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Instance]:
+    with instance() as one:
+        one.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "AGENTD_MARK": "1", "TMUX": "/nowhere,1,1", "KEPT_MARK": "1"}
+        one.up("pool.load_max=1000")
+        yield one
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    place = tmp_path / "repo"
+    git(tmp_path, "init", "-q", str(place))
+    (place / ".gitignore").write_text("built\nagentd.toml\n")
+    (place / "sub").mkdir()
+    (place / "sub" / "file").write_text("one\n")
+    git(place, "add", ".gitignore", "sub")
+    git(place, "commit", "-qm", "one")
+    return place
+
+
+def git(place: Path, *words: str) -> str:
+    environ = {**os.environ, **WHO, "GIT_CONFIG_GLOBAL": os.devnull}
+    done = subprocess.run(["git", *words], cwd=place, env=environ, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def written(repo: Path, text: str = SETUP) -> Path:
+    """Write the project's file; return where each run of its setup leaves a line."""
+    runs = repo.parent / "runs"
+    (repo / "agentd.toml").write_text(text.format(runs=runs))
+    return runs
+
+
+def lines(runs: Path) -> list[str]:
+    return runs.read_text().splitlines() if runs.exists() else []
+
+
+def spawned(whole: Instance, repo: Path, *words: str) -> list[dict[str, Any]]:
+    return list(whole.json("spawn", "shell", "--cwd", str(repo), "--worktree", "--wait", "idle", *words)["agents"])
+
+
+def trust(whole: Instance, repo: Path) -> None:
+    whole.cli("project", "trust", "--yes", "--cwd", str(repo))
+
+
+def ended(whole: Instance, *agents: dict[str, Any]) -> None:
+    whole.cli("stop", "--force", *(agent["id"] for agent in agents))
+    whole.cli("worktree", "clean", "--force")
+
+
+def test_what_is_not_trusted_is_not_run_and_what_is_runs_once_in_each_worktree(whole: Instance, repo: Path):
+    runs = written(repo)
+    done = whole.cli("spawn", "shell", "--cwd", str(repo / "sub"), "--worktree", "--name", "early", "--wait", "idle")
+    assert done.stderr == (
+        f"agentd: {repo}/agentd.toml is not trusted, its setup command was not run; "
+        "see it and trust it: agentd project trust\n"
+    )
+    assert lines(runs) == []
+    assert not Path(whole.json("show", "early")["cwd"], "built").exists()
+    trust(whole, repo)
+    agents = spawned(whole, repo / "sub", "-n", "2")  # the positive control
+    assert sorted(lines(runs)) == sorted(agent["cwd"] for agent in agents)
+    assert whole.cli("spawn", "shell", "--cwd", str(repo), "--name", "plain").stderr == ""
+    assert len(lines(runs)) == 2, "without a worktree there is nothing to set up"
+    ended(whole, *agents, {"id": "early"}, {"id": "plain"})
+
+
+def test_its_result_is_there_before_the_program_starts(whole: Instance, repo: Path):
+    """The program itself says what it found at its first moment; the setup takes its time."""
+    written(repo, "[worktree]\nsetup = 'sleep 0.5; echo ready >built'\n")
+    trust(whole, repo)
+    profiles = whole.directory / "profiles"
+    profiles.mkdir(exist_ok=True)
+    (profiles / "looks.toml").write_text('command = "/bin/sh"\nargs = ["-c", "cat built >found 2>&1; exec /bin/sh"]\n')
+    wait_until(lambda: "looks" in {row["name"] for row in whole.json("profile", "ls")}, "the profile")
+    (agent,) = whole.json("spawn", "looks", "--cwd", str(repo), "--worktree")["agents"]
+    found = Path(agent["cwd"], "found")
+    assert wait_until(lambda: found.exists() and found.read_text(), "the program to have looked") == "ready\n"
+    ended(whole, agent)
+
+
+def test_its_environment_is_the_daemons_without_what_is_ours(whole: Instance, repo: Path):
+    runs = written(repo)
+    trust(whole, repo)
+    (agent,) = spawned(whole, repo)
+    names = {line.partition("=")[0] for line in Path(f"{runs}.env").read_text().splitlines()}
+    assert "KEPT_MARK" in names
+    assert [name for name in names if name.startswith(("AGENTD_", "TMUX"))] == []
+    ended(whole, agent)
+
+
+def test_one_byte_more_and_it_is_asked_again(whole: Instance, repo: Path):
+    runs = written(repo)
+    trust(whole, repo)
+    with (repo / "agentd.toml").open("a") as file:
+        file.write("\n")
+    answer = whole.json("spawn", "shell", "--cwd", str(repo), "--worktree")
+    assert lines(runs) == []
+    assert "has changed since it was trusted" in answer["notices"][0]
+    assert whole.json("project", "--cwd", str(repo))["state"] == "changed"
+    trust(whole, repo)
+    agents = spawned(whole, repo)
+    assert lines(runs) == [agents[0]["cwd"]]
+    whole.cli("project", "untrust", "--cwd", str(repo))
+    agents += spawned(whole, repo)
+    assert len(lines(runs)) == 1
+    ended(whole, *agents, *answer["agents"])
+
+
+@pytest.mark.parametrize(
+    ("setup", "code", "says"),
+    [
+        ("'echo no such package; exit 3'", 1, "exited with status 3; last: no such package"),
+        ("'echo waiting; sleep 60'\nsetup_timeout_s = 0.3", 6, "did not end within 0.3 s"),
+        ('["/no/such/program"]', 5, "cannot be run"),
+    ],
+)
+def test_one_that_fails_fails_the_spawn_and_leaves_nothing(
+    whole: Instance, repo: Path, setup: str, code: int, says: str
+):
+    written(repo, f"[worktree]\nsetup = {setup}\n")
+    trust(whole, repo)
+    before = whole.json("ls")
+    done = whole.cli("spawn", "shell", "--cwd", str(repo), "--worktree", "topic", check=False)
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert whole.json("ls") == before
+    assert git(repo, "worktree", "list").count("\n") == 1
+    assert git(repo, "branch", "--list", "topic") == ""
+
+
+def pool_of(whole: Instance, repo: Path) -> dict[str, Any]:
+    return next((row for row in whole.json("pool") if row["place"] == str(repo)), {"warm": 0, "why": ""})
+
+
+def test_slots_are_set_up_before_they_are_claimed_and_again_at_a_newer_commit_unless_once(whole: Instance, repo: Path):
+    runs = written(repo)
+    whole.cli("pool", "set", "shell", "1", "--cwd", str(repo), "--worktree")
+    agents = []
+    try:
+        wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "a slot from before the trust")
+        trust(whole, repo)  # that slot is replaced
+        wait_until(lambda: len(lines(runs)) == 1 and pool_of(whole, repo)["warm"] == 1, "a slot that is set up")
+        agents += spawned(whole, repo)
+        assert (agents[0]["warm"], lines(runs)[0]) == (True, agents[0]["cwd"])
+        assert lines(runs).count(agents[0]["cwd"]) == 1, "not again at the claim"
+        for once, times in (("", 2), ("setup_once = true\n", 1)):
+            written(repo, SETUP + once)
+            before = len(lines(runs))
+            trust(whole, repo)
+            if once:
+                wait_until(lambda before=before: len(lines(runs)) > before, "the slot to be replaced")
+            wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot")
+            git(repo, "commit", "-q", "--allow-empty", "-m", "newer")
+            agents += spawned(whole, repo)
+            assert (agents[-1]["warm"], lines(runs).count(agents[-1]["cwd"])) == (True, times)
+    finally:
+        whole.cli("pool", "drain", "shell")
+    ended(whole, *agents)
+    wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "the slots' worktrees to go")
+
+
+def test_a_slot_whose_setup_fails_opens_the_breaker_and_pool_ls_says_why(whole: Instance, repo: Path):
+    written(repo, "[worktree]\nsetup = 'echo no such package; exit 3'\n")
+    trust(whole, repo)
+    whole.cli("pool", "set", "demo", "1", "--cwd", str(repo), "--worktree")
+    try:
+        wait_until(lambda: "no such package" in pool_of(whole, repo)["why"], "the reason")
+    finally:
+        whole.cli("pool", "drain", "demo")
+    wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "the worktrees to go")
+
+
+def test_a_slot_that_is_not_wanted_any_more_while_it_is_set_up_never_starts(whole: Instance, repo: Path):
+    gate = repo.parent / "gate"
+    os.mkfifo(gate)
+    written(repo, f"[worktree]\nsetup = 'echo at >>{{runs}}; cat {gate}'\n")
+    trust(whole, repo)
+    runs = repo.parent / "runs"
+    before = slots_of(whole)  # of another test, and about to end
+    whole.cli("pool", "set", "shell", "1", "--cwd", str(repo), "--worktree")
+    wait_until(lambda: lines(runs) == ["at"], "the setup")
+    whole.cli("pool", "drain", "shell")
+    wait_until(lambda: whole.json("pool") == [], "the place to be given up")
+    gate.write_text("go on\n")
+    wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "its worktree to go")
+    assert slots_of(whole) <= before
+
+
+def test_a_setup_may_take_longer_than_a_boot(repo: Path):
+    runs = written(repo, "[worktree]\nsetup = 'echo at >>{runs}; sleep 4'\n")
+    with instance() as whole:
+        whole.environ |= {"GIT_CONFIG_GLOBAL": os.devnull}
+        whole.up("pool.load_max=1000", "pool.max_boot_s=3")
+        trust(whole, repo)
+        whole.cli("pool", "set", "shell", "1", "--cwd", str(repo), "--worktree")
+        wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot")
+        assert lines(runs) == ["at"]
+
+
+def slots_of(whole: Instance) -> set[str]:
+    names = whole.tmux("list-sessions", "-F", "#{session_name}").splitlines()
+    return {name for name in names if name.startswith("pool-")}
+
+
+def test_two_spawns_at_once_do_not_take_one_name_while_worktrees_are_set_up(whole: Instance, repo: Path):
+    gate = repo.parent / "gate"
+    waits = f"echo at >>{{runs}}; until [ -e {gate} ]; do sleep 0.05; done"
+    runs = written(repo, f"[worktree]\nsetup = '{waits}'\nsetup_timeout_s = 20.0\n")
+    trust(whole, repo)
+    words = ("spawn", "shell", "--cwd", str(repo), "--name", "only", "--worktree")
+    with subprocess.Popen(
+        [sys.executable, "-m", "agentd", *words], env=whole.environ, stdout=subprocess.DEVNULL
+    ) as first:
+        try:
+            wait_until(lambda: lines(runs) == ["at"], "the setup of the first")
+            second = whole.cli(*words, check=False)
+            assert (second.returncode, "`only` exists" in second.stderr) == (1, True), second.stderr
+        finally:
+            gate.touch()
+    assert first.returncode == 0
+    ended(whole, {"id": "only"})
+
+
+BOTH = """
+[[pool]]
+profile = "shell"
+size = 1
+most = 2
+cwd = "sub"
+[team]
+name = "{team}"
+[[agents]]
+name = "{team}-lead"
+profile = "shell"
+"""
+
+
+def test_up_sets_the_pools_and_brings_up_the_team_once_it_is_trusted(whole: Instance, repo: Path):
+    (repo / "agentd.toml").write_text(BOTH.format(team="crew"))
+    refused = whole.cli("project", "up", "--cwd", str(repo), check=False)
+    assert (refused.returncode, "is not trusted; nothing was set or started" in refused.stderr) == (7, True)
+    assert (whole.json("pool"), whole.json("team", "ls")) == ([], [])
+    trust(whole, repo)
+    first = whole.json("project", "up", "--cwd", str(repo / "sub"))
+    assert [(row["name"], row["started"], row["cwd"]) for row in first["agents"]] == [("crew-lead", True, str(repo))]
+    try:
+        (row,) = whole.json("pool")
+        assert (row["place"], row["floor"], row["ceiling"]) == (f"{repo}/sub", 1, 2)
+        again = whole.json("project", "up", "--cwd", str(repo))
+        assert [(row["id"], row["started"]) for row in again["agents"]] == [(first["agents"][0]["id"], False)]
+        assert len(whole.json("pool")) == 1
+        (repo / "agentd.toml").write_text(BOTH.format(team="other"))
+        assert whole.cli("project", "up", "--cwd", str(repo), check=False).returncode == 7
+        assert [team["name"] for team in whole.json("team", "ls")] == ["crew"]
+    finally:
+        whole.cli("pool", "drain", "shell")
+        whole.cli("team", "down", "crew")
+
+
+def test_up_names_what_fails_and_does_the_rest(whole: Instance, repo: Path):
+    (repo / "agentd.toml").write_text('[[pool]]\nprofile = "nothing"\nsize = 1\n' + BOTH.format(team="crew"))
+    trust(whole, repo)
+    done = whole.cli("project", "up", "--cwd", str(repo), check=False)
+    assert (done.returncode, done.stderr.count("\n"), "pool nothing" in done.stderr) == (4, 1, True), done.stderr
+    assert [team["live"] for team in whole.json("team", "ls")] == [1]
+    whole.cli("pool", "drain", "shell")
+    whole.cli("team", "down", "crew")
+    wait_until(lambda: not slots_of(whole), "the slots to end")
+
+
+def test_a_team_whose_worktrees_are_not_set_up_is_told(whole: Instance, repo: Path):
+    runs = written(repo)
+    member = f'[[agents]]\nname = "told"\nprofile = "shell"\ncwd = "{repo}"\nworktree = true\n'
+    (repo.parent / "team.toml").write_text(f'[team]\nname = "crew"\n{member}')
+    done = whole.cli("team", "up", str(repo.parent / "team.toml"))
+    assert ("is not trusted, its setup command was not run" in done.stderr, lines(runs)) == (True, [])
+    whole.cli("team", "down", "crew")
+    whole.cli("worktree", "clean")
+
+
+def test_without_a_terminal_it_is_trusted_only_when_yes_is_said(whole: Instance, repo: Path):
+    written(repo, '[worktree]\nsetup = "npm ci # \\n rm"\n')
+    done = whole.cli("project", "trust", "--cwd", str(repo), check=False, input_="y\n")
+    assert done.returncode == 2
+    assert r"npm ci # \n rm" in done.stdout
+    assert whole.json("project", "--cwd", str(repo))["state"] == "not trusted"
+    assert whole.cli("project", "show", "--cwd", str(repo.parent), check=False).returncode == 5
+
+
+def test_only_what_was_shown_is_trusted_and_no_agent_may(whole: Instance, repo: Path):
+    runs = written(repo)
+    agent = whole.spawn("shell", name="asks")
+    token = (whole.directory / "agents" / agent["id"] / "token").read_text().strip()
+    with whole.client() as client, whole.client(token=token) as agents:
+        shown = client.call("projects.get", {"cwd": str(repo)})["digest"]
+        for verb, more in (("get", {}), ("trust", {"digest": shown}), ("untrust", {}), ("up", {})):
+            assert code_of(agents, f"projects.{verb}", {"cwd": str(repo), **more}) == "denied"
+        (repo / "agentd.toml").write_text(SETUP.format(runs=runs) + "# more\n")
+        assert code_of(client, "projects.trust", {"cwd": str(repo), "digest": shown}) == "conflict"
+        assert client.call("projects.get", {"cwd": str(repo)})["state"] == "not trusted"
+    whole.cli("stop", "--force", agent["id"])
+
+
+def code_of(client: Client, method: str, params: dict[str, Any]) -> str:
+    with pytest.raises(AgentdError) as caught:
+        client.call(method, params)
+    return caught.value.code
+
+
+def test_trust_outlives_the_daemon(whole: Instance, repo: Path):
+    runs = written(repo)
+    trust(whole, repo)
+    whole.cli("restart")
+    (agent,) = spawned(whole, repo)
+    assert lines(runs) == [agent["cwd"]]
+    ended(whole, agent)
