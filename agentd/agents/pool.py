@@ -468,7 +468,8 @@ class Pool:
         return next((slot for slot in self._slots if slot.id == slot_id), None)
 
     async def _end(self, slot_id: str, why: str) -> None:
-        if begun := self._beginning.get(slot_id):  # half a start cannot be ended, and would go on without its slot
+        # Half a start cannot be ended, and would go on without its slot; while its worktree is made there is none yet.
+        if (begun := self._beginning.get(slot_id)) and slot_id not in self._lodging:
             await begun.wait()
         agent = self._parts.directory.get(slot_id)
         try:
