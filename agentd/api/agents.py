@@ -33,6 +33,7 @@ from agentd.errors import (
     InvalidValue,
     NotFound,
     OverLimit,
+    StaleTarget,
 )
 from agentd.records import OPERATOR, Agent, AgentState, Caller, Change, Draft, MessageState, Role
 from agentd.wire import calls
@@ -227,9 +228,16 @@ async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[st
         "env": dict(agent.env) if _caller.role is Role.OPERATOR else {},
         "created_at": agent.created_ns / 1e9,
         "transcript": (await parts.transcripts.glance(agent.id))._asdict(),
-        "attach": parts.tmux.attach_argv(agent.pane) if agent.pane else None,
+        "attach": _attach(parts, agent),
         "messages": {state: counts.get(state, 0) for state in MessageState},
     }
+
+
+def _attach(parts: Parts, agent: Agent) -> list[str] | None:
+    try:
+        return parts.tmux.attach_argv(agent.pane) if agent.pane else None
+    except StaleTarget:  # its server is gone, and it is about to be written down
+        return None
 
 
 def explain(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:

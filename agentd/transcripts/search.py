@@ -32,7 +32,7 @@ PASSAGE_CHARS: Final = 2000  # of lines that are new; about a screen
 RECENT_LINES: Final = 500  # of an agent: a line like one of them was drawn again, and is not taken in again
 COMMIT_S: Final = 2.0
 _REST: Final = 9  # so many seconds of rest after each of work
-_PORTION_BYTES: Final = 4096
+PORTION_BYTES: Final = 4096
 _RETRY_S: Final = 5.0
 _TIDY_S: Final = 600.0
 _MOST_RECENT: Final = 300  # agents whose recent lines are remembered
@@ -128,8 +128,8 @@ def _portions(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes | Missing]]:
         if isinstance(piece, Missing):
             yield piece.at_ns, piece
         else:
-            for n in range(0, len(piece.data), _PORTION_BYTES):
-                yield piece.at_ns, piece.data[n : n + _PORTION_BYTES]
+            for n in range(0, len(piece.data), PORTION_BYTES):
+                yield piece.at_ns, piece.data[n : n + PORTION_BYTES]
 
 
 class TranscriptSearch:

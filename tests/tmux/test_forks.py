@@ -50,6 +50,9 @@ async def test_every_operation_works_without_control_mode(place: Place) -> None:
         with pytest.raises(InvalidValue):
             await spawn(tmux, "no-such-program", name="another")
         await tmux.paste(ref, "pasted; 'text'\n")
+        await screen(
+            tmux, seen, ref, lambda look: look.text.count("pasted") == 2
+        )  # the terminal's echo, and the program's
         await tmux.type_text(ref, "typed #{pid} $HOME ;")
         await tmux.keys(ref, "Enter")
         await screen(tmux, seen, ref, lambda look: look.text.count("typed") == 2)
