@@ -31,6 +31,7 @@ from printing import (
 )
 
 from agentd.errors import AgentGone, Denied, InvalidValue, UnknownTarget
+from agentd.transcripts.search import PASSAGE_CHARS, PORTION_BYTES
 
 HOSTILE = [
     b"\x1b]52;c;c2VjcmV0\x07",
