@@ -40,13 +40,13 @@ class Ends:
             return agent
         with anyio.CancelScope(shield=True):  # a caller who goes away must not leave half an agent
             if live is not None:
-                stopped = await self._stop(live, force=force)
+                stopped = await self._stop(agent, live, force=force)
             else:
                 as_stopped = ended(agent, AgentState.STOPPED, agent.reason, agent.exit_status)
                 stopped = (await self._ledger.keep([as_stopped]))[0]
         return stopped
 
-    async def _stop(self, live: LiveAgent, *, force: bool) -> Agent:
+    async def _stop(self, agent: Agent, live: LiveAgent, *, force: bool) -> Agent:
         timeout_s = 0.0 if force else self._parts.config.agents.stop_timeout_s
         with self._roster.being_stopped([live.id]):
             try:
@@ -57,7 +57,10 @@ class Ends:
             except (AgentGone, StaleTarget):
                 pass  # it ended by itself meanwhile
         if self._roster.live.get(live.id) is not live:  # another stop, or its tmux server's end, was quicker
-            return self._parts.directory.entry(live.id).agent
+            gone = ended(
+                agent, AgentState.STOPPED, "stopped on request", None
+            )  # a slot of the pool is forgotten at once
+            return self._parts.directory.get(live.id) or gone
         self._roster.remove(live.id)
         stopped = ended(self._parts.directory.entry(live.id).agent, AgentState.STOPPED, "stopped on request", None)
         await self._ledger.keep([stopped])

@@ -287,6 +287,17 @@ def test_slots_that_are_drained_while_they_are_started_leave_nothing(idle_instan
     assert "KeyError" not in (idle_instance.directory / "agentd.log").read_text()
 
 
+def test_the_daemon_stops_while_slots_end(idle_instance: Instance):
+    for _ in range(4):
+        idle_instance.up(BUSY, "pool.slot_mb=10", "pool.boots_at_once=8")
+        keep(idle_instance, 6)
+        idle_instance.cli("pool", "drain", "demo")
+        idle_instance.cli("down", "--agents", "stop")
+    log = (idle_instance.directory / "agentd.log").read_text()
+    assert log.count('"daemon stopped"') == 4
+    assert "Traceback" not in log
+
+
 def test_drained_is_drained_also_for_the_next_daemon(busy: Instance):
     before = keep(busy, 2)
     agent = claim(busy)
