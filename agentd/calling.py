@@ -26,7 +26,7 @@ WAITS = frozenset({"agents.wait", "messages.wait"})  # their timeout_s is a para
 READS = frozenset(  # calls that change nothing: made again when the connection broke
     {
         *("daemon.status", "daemon.metrics", "config.show", "schema", "profiles.list", "profiles.get"),
-        *("pool.list", "worktrees.list"),
+        *("pool.list", "worktrees.list", "projects.get"),
         *("agents.list", "agents.get", "agents.explain", "agents.capture", "agents.wait", "agents.whoami"),
         "agents.answer",
         *("messages.get", "messages.wait", "messages.dead", "sessions.list", "sessions.get", "teams.list", "teams.get"),
