@@ -24,7 +24,7 @@ ACQUIRE = ("acquire.before_commit", "acquire.after_commit")
 RELEASE = ("release.before_stop", "release.after_stop")
 TURNS = form((1,), (1, 2, 3))
 SIZE = 2
-CYCLES = form(60, 2000)
+CYCLES = form(30, 2000)
 WARM_UP_CYCLES = form(10, 50)
 
 
