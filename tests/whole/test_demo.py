@@ -24,5 +24,6 @@ def test_a_thousand_of_a_thousand_and_nothing_left_behind(tmp_path: Path):
     assert (report["asked"], report["accepted"], report["answered"]) == (1000, 1000, 1000)
     assert 0 < report["answered_before_kill"] < 1000
     assert report["pids_kept"]
+    assert 0 < report["warm_ms"] < 1000 * report["ready_s"]
     assert report["left_behind"] == []
     assert list(tmp_path.iterdir()) == []
