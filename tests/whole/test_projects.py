@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from instance import Instance, instance, wait_until
+from repos import git
 
 from agentd.client import Client
 from agentd.errors import AgentdError
 
-WHO = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 # Each run leaves a line outside of the worktree, and a file in it that git ignores.
 SETUP = "[worktree]\nsetup = 'pwd >>{runs}; env >{runs}.env; echo ready >built'\n"
 
@@ -38,12 +38,6 @@ def repo(tmp_path: Path) -> Path:
     git(place, "add", ".gitignore", "sub")
     git(place, "commit", "-qm", "one")
     return place
-
-
-def git(place: Path, *words: str) -> str:
-    environ = {**os.environ, **WHO, "GIT_CONFIG_GLOBAL": os.devnull}
-    done = subprocess.run(["git", *words], cwd=place, env=environ, capture_output=True, text=True, check=True)
-    return done.stdout
 
 
 def written(repo: Path, text: str = SETUP) -> Path:

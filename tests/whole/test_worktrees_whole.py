@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from instance import Instance, instance, wait_until
+from repos import git
 
-WHO = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 POOL = "pool.load_max=1000"
 
 
@@ -31,12 +30,6 @@ def repo(tmp_path: Path) -> Path:
     git(place, "add", "file")
     git(place, "commit", "-qm", "one")
     return place
-
-
-def git(place: Path, *words: str) -> str:
-    environ = {**os.environ, **WHO, "GIT_CONFIG_GLOBAL": os.devnull}
-    done = subprocess.run(["git", *words], cwd=place, env=environ, capture_output=True, text=True, check=True)
-    return done.stdout
 
 
 def spawned(whole: Instance, repo: Path, *words: str) -> list[dict[str, Any]]:
