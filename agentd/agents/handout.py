@@ -26,26 +26,22 @@ class HandOut:
         self._parts = parts
         self._roster = roster
         self._ledger = ledger
-        self._tokens: dict[str, str] = {}  # of agents that are prepared
 
-    def prepare(self, slots: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent]:
+    def prepare(self, slots: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Entry]:
         """Return the slots as the agents that were asked for, and let them know who they are; nothing is kept yet."""
         agents = [_somebodys(slot, request) for slot, request in zip(slots, requests, strict=True)]
         for agent in agents:
-            self._tokens[agent.id] = new_token()
             self._parts.places.write_identity(agent)
-            self._parts.places.write_token(agent.id, self._tokens[agent.id])
-        return agents
+        return self._with_tokens(agents)
 
-    async def keep(self, agents: Sequence[Agent]) -> None:
+    async def keep(self, entries: Sequence[Entry]) -> None:
         """Have on disk, in one commit, whose the agents are, and tell of them.
 
         A crash before the commit leaves slots of the pool, whose tokens the next daemon makes anew; one after it
         leaves agents that answer to their names. Raises StorageError, and the slots are nobody's again, but as good as
         lost: their programs have tokens that nobody knows.
         """
-        before = [self._parts.directory.entry(agent.id) for agent in agents]
-        entries = [Entry(agent, digest(self._tokens.pop(agent.id))) for agent in agents]
+        before = [self._parts.directory.entry(entry.agent.id) for entry in entries]
         failpoint("acquire.before_commit")
         with anyio.CancelScope(shield=True):  # a caller who goes away must not leave an agent that is half somebody's
             try:
@@ -54,16 +50,20 @@ class HandOut:
                 self._ledger.put_back(before)
                 raise
         failpoint("acquire.after_commit")
-        for agent in agents:
-            self._ledger.tell("agent.spawned", agent)
-            self._roster.start(show_name, self._parts, agent)
+        for entry in entries:
+            self._ledger.tell("agent.spawned", entry.agent)
+            self._roster.start(show_name, self._parts, entry.agent)
 
     async def renew_tokens(self, slots: Sequence[Agent]) -> None:
         """Give slots new tokens: a hand-out that was cut off may have written down one that was never kept."""
-        tokens = [new_token() for _ in slots]
-        for slot, token in zip(slots, tokens, strict=True):
-            self._parts.places.write_token(slot.id, token)
-        await self._ledger.save_new([Entry(slot, digest(token)) for slot, token in zip(slots, tokens, strict=True)])
+        await self._ledger.save_new(self._with_tokens(slots))
+
+    def _with_tokens(self, agents: Sequence[Agent]) -> list[Entry]:
+        """Write a new token for each; return what is to be kept of it."""
+        tokens = [new_token() for _ in agents]
+        for agent, token in zip(agents, tokens, strict=True):
+            self._parts.places.write_token(agent.id, token)
+        return [Entry(agent, digest(token)) for agent, token in zip(agents, tokens, strict=True)]
 
 
 async def show_name(parts: CrewParts, agent: Agent) -> None:

@@ -21,14 +21,15 @@ from agentd.agents.handout import HandOut
 from agentd.agents.ledger import Ledger
 from agentd.agents.live import LiveAgent
 from agentd.agents.lodging import Wish
+from agentd.agents.pool_limits import check_size, limits_of
 from agentd.agents.roster import Roster
 from agentd.agents.signal import Signal
 from agentd.agents.site import Site, key_of, place_of
 from agentd.agents.sizing import Boot, End, decide
-from agentd.agents.slots import Place, Slot, Slots, SlotState
-from agentd.agents.snapshot import Limits, MachineView, Snapshot
+from agentd.agents.slots import Place, Slot, Slots, SlotState, place_in
+from agentd.agents.snapshot import MachineView, Snapshot
 from agentd.agents.starts import SpawnRequest, Starts, new_agent
-from agentd.errors import AgentdError, InvalidValue, NotFound, OverLimit
+from agentd.errors import AgentdError, InvalidValue, NotFound
 from agentd.failpoint import failpoint
 from agentd.records import Agent, AgentState
 
@@ -38,7 +39,6 @@ CALM_S: Final = 0.15  # after a claim, before a refill: a boot takes the cores f
 LONGEST_CALM_S: Final = 1.0  # however many claims follow each other
 PROVEN_S: Final = 5.0  # a slot that ends sooner after it was ready counts as one that did not boot
 UNFIT_S: Final = 5.0  # a ready slot that is not idle for so long is no longer fit; shorter is a redraw
-_MB: Final = 1_000_000
 
 Greet = Callable[[Sequence[Agent]], Coroutine[Any, Any, None]]
 
@@ -109,7 +109,7 @@ class Pool:
         """Keep so many ready in a place, and up to `most` while more are asked for; `origin` is where to boot them."""
         if most < size:
             raise InvalidValue(f"most is {most} and size is {size}; nothing was changed", hint="most is not below size")
-        self._check_room(size)
+        check_size(self._config, size)
         site = self._sites.get(place)
         kept = (
             replace(site, floor=size, ceiling=most, passing=False, drained="")
@@ -134,42 +134,10 @@ class Pool:
         self._turn(time.monotonic())
         return count
 
-    def _check_room(self, size: int) -> None:
-        most = self._config.max_slots
-        if size > most:
-            raise OverLimit(
-                f"{size} slots are more than pool.max_slots = {most}; nothing was changed", hint="ask for fewer"
-            )
-        total = machine.total_bytes()
-        each, reserve = self._config.slot_mb * _MB, self._config.reserve_mb * _MB
-        if total is not None and size * each > total - reserve:
-            raise OverLimit(
-                f"{size} slots of about {self._config.slot_mb} MB are more than this machine's memory allows "
-                f"({total // _MB} MB, {self._config.reserve_mb} MB reserved); nothing was changed",
-                hint="ask for fewer, or tell how much one takes: pool.slot_mb",
-            )
-
     def rows(self) -> list[dict[str, Any]]:
         """Return each place, with what stands ready there and why it is so many."""
-        return [self._row(site) for site in sorted(self._sites.values(), key=lambda site: key_of(site.place))]
-
-    def _row(self, site: Site) -> dict[str, Any]:
-        states = Counter(slot.state for slot in self._slots.of(site.place))
-        counts = self._slots.counts(site.place)
-        return {
-            "profile": site.place.profile,
-            "place": site.origin,
-            "worktree": bool(site.place.repo),
-            "trusted": site.place.trusted,
-            "floor": site.floor,
-            "ceiling": site.ceiling,
-            "target": site.target,
-            "warm": states[SlotState.READY],
-            "booting": states[SlotState.BOOTING],
-            "hits": counts.hits,
-            "misses": counts.misses,
-            "why": site.why,
-        }
+        sites = sorted(self._sites.values(), key=lambda site: key_of(site.place))
+        return [site.row(self._slots.of(site.place), self._slots.counts(site.place)) for site in sites]
 
     # -- spawning
 
@@ -239,8 +207,7 @@ class Pool:
         """Return where a slot for the request would be; None where only a fresh program will do."""
         if not self._config.enabled or request.cold or request.env:
             return None
-        repo = request.wish.repo
-        place = Place(request.profile.name, "" if repo else request.cwd, repo, request.trusted)
+        place = place_in(request.profile.name, request.cwd, request.wish.repo, trusted=request.trusted)
         if place not in self._sites and self._config.size:
             size = self._config.size
             self._sites[place] = Site(place, size, size, request.cwd, passing=True, asked_s=now_s)
@@ -256,14 +223,15 @@ class Pool:
         numbers = [number for number, each in results.items() if isinstance(each, Agent)]
         slots = [each for each in results.values() if isinstance(each, Agent)]
         try:
-            agents = self._hand_out.prepare(slots, [requests[number] for number in numbers])
+            entries = self._hand_out.prepare(slots, [requests[number] for number in numbers])
         except AgentdError as error:
             return dict.fromkeys(held, error)
+        agents = [entry.agent for entry in entries]
         results.update(zip(numbers, agents, strict=True))
         async with anyio.create_task_group() as group:
             group.start_soon(greet, agents)
             try:
-                await self._hand_out.keep(agents)
+                await self._hand_out.keep(entries)
             except AgentdError as error:
                 results.update(dict.fromkeys(numbers, error))
         return results
@@ -308,7 +276,7 @@ class Pool:
                 del self._sites[place]
 
     def _begin_end(self, slot_id: str, why: str, now_s: float) -> None:
-        slot = self._slot(slot_id)
+        slot = self._slots.get(slot_id)
         if slot and slot.state is SlotState.BOOTING and now_s - slot.since_s > self._config.max_boot_s:
             self._failed(slot, now_s, why)
         if self._slots.ending(slot_id, now_s):
@@ -319,7 +287,7 @@ class Pool:
         boots_left = 0 if self._closing or now_s < self._calm_until_s else int(self._pace.tokens)
         names = self._parts.profiles.names()
         views = [site.view(self._slots.of(place), names, now_s) for place, site in self._sites.items()]
-        return Snapshot(now_s, views, self._breakers, self._machine(), self._limits(), boots_left)
+        return Snapshot(now_s, views, self._breakers, self._machine(), limits_of(self._config), boots_left)
 
     def _machine(self) -> MachineView:
         free = machine.free_bytes()
@@ -335,19 +303,6 @@ class Pool:
             users_booting=len(booting | (self._roster.starting - pooled)),
             agents_live=len(self._roster.live.keys() | self._roster.starting),
             agents_max=self._parts.config.agents.max,
-        )
-
-    def _limits(self) -> Limits:
-        config = self._config
-        return Limits(
-            boots_at_once=config.boots_at_once,
-            max_slots=config.max_slots if config.enabled else 0,
-            max_age_s=config.max_age_s,
-            max_boot_s=config.max_boot_s,
-            grace_s=config.grace_s,
-            memory_per_slot_bytes=config.slot_mb * _MB,
-            memory_reserve_bytes=config.reserve_mb * _MB,
-            load_max=config.load_max,
         )
 
     # -- what became of the slots
@@ -436,7 +391,7 @@ class Pool:
         try:
             profile = self._parts.profiles.get(place.profile)
             agent = await self._lodged(agent, place)
-            slot = self._slot(agent.id)
+            slot = self._slots.get(agent.id)
             if slot is None or slot.state is not SlotState.BOOTING:  # its end came first, and found no program
                 await self._parts.lodging.vacate(agent, force=True)
                 return
@@ -448,7 +403,7 @@ class Pool:
         finally:
             self._roster.starting.discard(agent.id)
             self._beginning.pop(agent.id).set()
-        if isinstance(result, AgentdError) and (slot := self._slot(agent.id)):
+        if isinstance(result, AgentdError) and (slot := self._slots.get(agent.id)):
             self._failed(slot, time.monotonic(), result.message)
         self._wake.set()
 
@@ -463,9 +418,6 @@ class Pool:
             self._slots.restart(agent.id, now_s)
             if place in self._sites:
                 self._sites[place].lodging_s = now_s - begun_s
-
-    def _slot(self, slot_id: str) -> Slot | None:
-        return next((slot for slot in self._slots if slot.id == slot_id), None)
 
     async def _end(self, slot_id: str, why: str) -> None:
         # Half a start cannot be ended, and would go on without its slot; while its worktree is made there is none yet.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from agentd.agents.demand import Demand
-from agentd.agents.slots import Place, Slot
+from agentd.agents.slots import Counts, Place, Slot, SlotState, place_in
 from agentd.agents.snapshot import PlaceView
 from agentd.records import Agent
 
@@ -38,6 +39,24 @@ class Site:
         wanted = self.demand.wanted(now_s)
         return PlaceView(self.place, self.floor, self.ceiling, wanted, slots, closed, self.over_since_s)
 
+    def row(self, slots: Sequence[Slot], counts: Counts) -> dict[str, Any]:
+        """Return what people are shown of it."""
+        states = Counter(slot.state for slot in slots)
+        return {
+            "profile": self.place.profile,
+            "place": self.origin,
+            "worktree": bool(self.place.repo),
+            "trusted": self.place.trusted,
+            "floor": self.floor,
+            "ceiling": self.ceiling,
+            "target": self.target,
+            "warm": states[SlotState.READY],
+            "booting": states[SlotState.BOOTING],
+            "hits": counts.hits,
+            "misses": counts.misses,
+            "why": self.why,
+        }
+
     def _closed(self, now_s: float) -> str:
         if self.drained:
             return self.drained
@@ -62,4 +81,4 @@ def key_of(place: Place) -> str:
 
 def place_of(agent: Agent) -> Place:
     """Return where a slot was booted."""
-    return Place(agent.profile, "" if agent.repo else agent.cwd, agent.repo, agent.trusted)
+    return place_in(agent.profile, agent.cwd, agent.repo, trusted=agent.trusted)

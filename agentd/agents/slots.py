@@ -18,6 +18,11 @@ class Place:
     trusted: bool = False
 
 
+def place_in(profile: str, cwd: str, repo: str, *, trusted: bool) -> Place:
+    """Return the place of a program: all directories of a repository are one where worktrees are made."""
+    return Place(profile, "" if repo else cwd, repo, trusted)
+
+
 class SlotState(StrEnum):
     """What may be done with a slot; one that was held never becomes ready again, for it has heard somebody's words."""
 
@@ -64,6 +69,10 @@ class Slots:
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(tuple(self._slots.values()))
+
+    def get(self, slot_id: str) -> Slot | None:
+        """Return a slot, or None when it is not on the books."""
+        return self._slots.get(slot_id)
 
     def of(self, place: Place) -> list[Slot]:
         """Return the slots of a place, the earliest first."""

@@ -65,8 +65,7 @@ class Starts:
             return await self._spawn_each(agents, requests)
 
     async def _spawn_each(self, fresh: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
-        lodged: list[Agent | AgentdError] = list(fresh)
-        await self._lodge(lodged, requests)
+        lodged = await self._lodged(fresh, requests)
         numbers = [number for number, each in enumerate(lodged) if isinstance(each, Agent)]
         agents = [each for each in lodged if isinstance(each, Agent)]
         started = await self.start(agents, [requests[number].profile for number in numbers])
@@ -74,19 +73,21 @@ class Starts:
             lodged[number] = result
         return lodged
 
-    async def _lodge(self, agents: list[Agent | AgentdError], requests: Sequence[SpawnRequest]) -> None:
-        """Put in the place of each agent the one with its worktree, or why it has none."""
+    async def _lodged(self, agents: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
+        """Return each agent with its worktree, or why it has none."""
+        lodged: list[Agent | AgentdError] = list(agents)
 
-        async def one(number: int, agent: Agent, wish: Wish) -> None:
+        async def one(number: int) -> None:
             try:
-                agents[number] = await self._parts.lodging.lodge(agent, wish)
+                lodged[number] = await self._parts.lodging.lodge(agents[number], requests[number].wish)
             except AgentdError as error:
-                agents[number] = error
+                lodged[number] = error
 
         async with anyio.create_task_group() as group:
-            for number, (agent, request) in enumerate(zip(list(agents), requests, strict=True)):
-                if request.wish.repo and isinstance(agent, Agent):
-                    group.start_soon(one, number, agent, request.wish)
+            for number, request in enumerate(requests):
+                if request.wish.repo:
+                    group.start_soon(one, number)
+        return lodged
 
     async def start(self, agents: Sequence[Agent], profiles: Sequence[Profile]) -> list[Agent | AgentdError]:
         """Start agents that have their ids already; see spawn."""

@@ -22,7 +22,7 @@ from agentd.tmux.fleet import Fleet
 from agentd.tmux.tmux import Look
 
 RELOOK_S = 0.25  # a look without an event: the event stream may be down
-DRAW_S = 0.004
+DRAW_S = 0.004  # what a program takes at most to draw what it was given, unless it is busy
 FIRST_SETTLE_S, SETTLE_S = 0.001, 0.01  # a program draws in several writes: each look waits longer, up to this
 REDRAWN_S = 0.05  # a prompt that is drawn anew is gone for a moment
 SECOND_ENTER_S = 1.0  # agents.md §1, paste rules: an Enter too soon after a paste is swallowed; one more repairs it

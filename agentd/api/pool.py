@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentd.agents.slots import Place
+from agentd.agents.slots import place_in
 from agentd.api.agents import checked_cwd
 from agentd.api.parts import Parts
 from agentd.records import Caller
@@ -21,7 +21,7 @@ async def set_(parts: Parts, _caller: Caller, params: calls.PoolSet) -> dict[str
     profile = parts.profiles.get(params.profile)
     cwd = checked_cwd(params.cwd)
     repo = (await parts.lodging.wish(cwd, None)).repo if params.worktree else ""
-    place = Place(profile.name, "" if repo else cwd, repo, params.trust)
+    place = place_in(profile.name, cwd, repo, trusted=params.trust)
     await parts.pool.set_size(place, cwd, params.size, params.size if params.most is None else params.most)
     return {"pools": [row for row in parts.pool.rows() if row["profile"] == profile.name]}
 
