@@ -163,7 +163,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
             tasks.start_soon(parts.errands.run)
             await tasks.start(parts.transcript_search.run)
             adoption = await parts.crew.adopt(recovered)
-            tasks.start_soon(_profile_watch(parts).run)
+            tasks.start_soon(parts.profile_watch.run)
             tasks.start_soon(parts.pool.run)
             await parts.queries.revive()
             await tasks.start(door.serve)
@@ -180,7 +180,6 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     """Build the parts, lowest floor first; the stack closes them in reverse."""
     paths, settings = given.paths, given.settings
     started_ns = time.time_ns()
-    profiles = Profiles.load(paths.profiles_dir)
     instance = _instance_id(paths)
     events, metrics, waiters = Events(), Metrics(), Waiters()
     on_changes: Relay = [waiters.on_changes]
@@ -195,6 +194,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     places = Places(paths, instance)
     places.write_launcher()
     projects = Projects(registry, os.environ.get("HOME", "/"))
+    profiles = Profiles.load(paths.profiles_dir, (await projects.trusted()).profiles)
     lodging = Lodging(Worktrees(paths.worktrees_dir, given.log, os.environ), projects, os.environ, given.log)
     crew = Crew(
         CrewParts(
@@ -238,6 +238,9 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         transcripts=transcripts,
         transcript_search=transcript_search,
         profiles=profiles,
+        profile_watch=ProfileWatch(
+            profiles, projects, crew.profile_changed, crew.pool.profile_changed, events, given.log
+        ),
         crew=crew,
         pool=crew.pool,
         teams=Teams(registry, directory, await registry.teams()),
@@ -321,10 +324,6 @@ def _door(parts: Parts, path: str) -> RpcDoor:
         hello={"server": f"agentd {__version__}", "pid": os.getpid(), "instance": parts.instance},
         log=parts.log,
     )
-
-
-def _profile_watch(parts: Parts) -> ProfileWatch:
-    return ProfileWatch(parts.profiles, parts.crew.profile_changed, parts.events, parts.log)
 
 
 def _gauges(parts: Parts) -> LoopLag:

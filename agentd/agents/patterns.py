@@ -18,14 +18,22 @@ def compile_pattern(text: str) -> re.Pattern[str]:
         raise ValueError(f"the pattern has {len(text)} characters; {MAX_CHARS} are allowed")
     try:
         pattern = re.compile(text, re.MULTILINE)
-    except re.error as error:
+        why_not = _why_not(_parser.parse(text, re.MULTILINE))
+    except (re.error, OverflowError) as error:
         raise ValueError(f"the pattern {text!r} is not valid: {error}") from None
-    parsed = _parser.parse(text, re.MULTILINE)
-    if _nests(parsed, inside=False):
-        raise ValueError(f"the pattern {text!r} has a repeat within a repeat; some screens would take it hours")
-    if _holds_a_group_fast(parsed):
-        raise ValueError(f"the pattern {text!r} has a group before *+, ++ or ?+, which some Pythons match wrongly")
+    except RecursionError:
+        raise ValueError(f"the pattern {text!r} has too many groups within groups") from None
+    if why_not:
+        raise ValueError(f"the pattern {text!r} {why_not}")
     return pattern
+
+
+def _why_not(parsed: Any) -> str:
+    if _nests(parsed, inside=False):
+        return "has a repeat within a repeat; some screens would take it hours"
+    if _holds_a_group_fast(parsed):
+        return "has a group before *+, ++ or ?+, which some Pythons match wrongly"
+    return ""
 
 
 def _nests(part: Any, *, inside: bool) -> bool:

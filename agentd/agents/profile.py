@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,12 +15,13 @@ from msgspec import Meta
 from agentd.agents.patterns import compile_pattern
 from agentd.agents.profile_files import AGAIN, BUILT_IN, ProfileFile, built_in, users
 from agentd.agents.toml_lines import line_of
+from agentd.agents.toml_tables import tables_of
 from agentd.errors import InvalidValue, NotFound
 
 QUIET_S = 2.0  # agents.md §1: at work no program measured was silent for more than 0.5 s, on a loaded machine
 PYTHON = "{python}"  # in a command's words: the interpreter that runs agentd
 SESSION = "{session}"  # in the words that resume: the id of the program's session
-DAEMONS_OWN = frozenset({"token", "last-screen.txt"})  # in an agent's private directory
+DAEMONS_OWN = frozenset({"token", "identity.json", "last-screen.txt"})  # in an agent's private directory
 
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")  # it becomes a word of a command line: never an option
 
@@ -166,7 +166,8 @@ class SeedFile(_Table, frozen=True):
     text: Annotated[str, Meta(max_length=65_536)]
 
     def __post_init__(self) -> None:
-        if self.name.partition("/")[0] in DAEMONS_OWN:
+        # Some file systems take `Token` for `token`.
+        if self.name.partition("/")[0].casefold() in DAEMONS_OWN:
             raise ValueError(f"`{self.name}` is a file of agentd's own; choose another name")
 
 
@@ -301,6 +302,14 @@ class Shelf:
     refused: Mapping[str, InvalidValue]  # by the file's path
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectProfile:
+    """A profile of a trusted project file; `origin` is that file's path, fit to be shown."""
+
+    profile: Profile
+    origin: str
+
+
 class Profiles:
     """Every profile there is, as its files said when they were last read."""
 
@@ -309,14 +318,17 @@ class Profiles:
         self.shelf = shelf
 
     @classmethod
-    def load(cls, user_dir: str) -> Profiles:
+    def load(cls, user_dir: str, of_projects: Sequence[ProjectProfile] = ()) -> Profiles:
         """Return the profiles we ship and those in the user's directory, which win; a bad file is kept as such."""
         profiles = cls(user_dir, Shelf({}, {}, {}))
-        profiles.shelf = profiles.read()
+        profiles.shelf = profiles.read(of_projects)
         return profiles
 
-    def read(self) -> Shelf:
-        """Return what the files say now; where one is bad, what was in force until now stays so."""
+    def read(self, of_projects: Sequence[ProjectProfile]) -> Shelf:
+        """Return what the files say now; where one is bad, what was in force until now stays so.
+
+        A project's profile comes after ours and the user's, bad ones too, and after those of projects before it.
+        """
         before, refused = self.shelf, dict[str, InvalidValue]()
         profiles: dict[str, Profile] = {}
         origins: dict[str, str] = {}
@@ -329,8 +341,12 @@ class Profiles:
                 if file.origin == BUILT_IN:
                     raise
                 refused[file.origin] = error
-                if file.name in before.profiles:
+                # Not a project's: it is in force for as long as its file is trusted.
+                if file.name in before.profiles and before.origins[file.name] in (file.origin, BUILT_IN):
                     profiles[file.name], origins[file.name] = before.profiles[file.name], before.origins[file.name]
+        for found in of_projects:
+            if found.profile.name not in origins:
+                profiles[found.profile.name], origins[found.profile.name] = found.profile, found.origin
         return Shelf(dict(sorted(profiles.items())), origins, refused)
 
     def names(self) -> list[str]:
@@ -348,6 +364,19 @@ class Profiles:
     def origin(self, name: str) -> str:
         """Return the file a profile came from, or `built-in`."""
         return self.shelf.origins[self.get(name).name]
+
+    def is_users(self, origin: str) -> bool:
+        """Tell whether a profile came from a file in the user's directory."""
+        return Path(origin).parent == Path(self.user_dir)
+
+    def lost_to(self, name: str, origin: str) -> str:
+        """Return in words who has the name of a project's profile; empty when it has it, or can have it."""
+        holder = self.shelf.origins.get(name, origin)
+        if holder == origin:
+            return ""
+        if holder == BUILT_IN:
+            return "the built-in profile has that name"
+        return f"your own has that name: {holder}" if self.is_users(holder) else f"{holder} was trusted first"
 
     def problem(self, name: str) -> InvalidValue | None:
         """Return what is wrong with the user's file of a profile, in force or not."""
@@ -388,16 +417,24 @@ def read_profile(name: str, text: str, origin: str) -> Profile:
     """Return the profile that a TOML text describes; raises InvalidValue naming the origin and the key."""
     where = origin if origin != BUILT_IN else f"built-in profile {name}"
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        table = tables_of(text)
+    except ValueError as error:
         raise InvalidValue(f"{where} is not TOML: {error}", hint=AGAIN) from None
-    if table.setdefault("name", name) != name:
-        raise InvalidValue(f"{where}: `name` is {table['name']!r}", hint=f"leave it out: the file says {name}")
+    return make_profile(name, table, where, text)
+
+
+def make_profile(name: str, table: Mapping[str, Any], where: str, text: str, above: str = "") -> Profile:
+    """Return the profile that a table describes; raises InvalidValue naming the place, its line and the key.
+
+    `above` is what stands before the table's keys in the text that it was read from.
+    """
+    if table.get("name", name) != name:
+        raise InvalidValue(f"{where}: `name` is {table['name']!r:.60}", hint=f"leave it out: it is named {name}")
     try:
-        return msgspec.convert(table, Profile, dec_hook=_pattern)
+        return msgspec.convert({**table, "name": name}, Profile, dec_hook=_pattern)
     except msgspec.ValidationError as error:
         key, sentence = _finding(error)
-        line = line_of(text, key)
+        line = line_of(text, above + key)
         place = f"{where}, line {line}" if line else where
         raise InvalidValue(f"{place}: {sentence}", hint=AGAIN) from None
 

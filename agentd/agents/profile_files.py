@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -38,7 +38,7 @@ def built_in() -> Iterator[ProfileFile]:
 
 def users(directory: str) -> Iterator[ProfileFile]:
     """Yield the user's files, in order of their names."""
-    for path in sorted(stamp(directory)):
+    for path in sorted(_paths(directory)):
         name = Path(path).stem
         try:
             yield ProfileFile(valid_name(name), path, _text(path))
@@ -49,20 +49,25 @@ def users(directory: str) -> Iterator[ProfileFile]:
             yield ProfileFile(name, path, error=why)
 
 
-def stamp(directory: str) -> Stamp:
-    """Return what tells whether a file was changed, by path; nothing when there is no such directory."""
-    found: Stamp = {}
+def stamp(directory: str, more: Iterable[str] = ()) -> Stamp:
+    """Return what tells whether a file of a directory, or one more, was changed, by path."""
+    return {path: _stamp_of(path) for path in (*_paths(directory), *more)}
+
+
+def _paths(directory: str) -> list[str]:
+    """Return the files of a directory; none when there is no such directory."""
     try:
-        entries = [entry for entry in os.scandir(directory) if entry.name.endswith(".toml")]
+        return [entry.path for entry in os.scandir(directory) if entry.name.endswith(".toml")]
     except OSError:
-        return found
-    for entry in entries:
-        try:
-            info = entry.stat()
-            found[entry.path] = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
-        except OSError:  # it went meanwhile, or is a link to nothing
-            found[entry.path] = ()
-    return found
+        return []
+
+
+def _stamp_of(path: str) -> tuple[int, ...]:
+    try:
+        info = Path(path).stat()
+    except OSError:  # it went meanwhile, or is a link to nothing
+        return ()
+    return (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
 
 
 def _text(path: str) -> str:

@@ -1,9 +1,8 @@
-"""What a project asks for in its file: a setup command for worktrees, places of the pool, a team."""
+"""What a project asks for in its file: a setup command for worktrees, profiles, places of the pool, a team."""
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,24 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from agentd.agents.names import valid_name
+from agentd.agents.profile import Profile, make_profile
 from agentd.agents.project_file import ProjectFile
 from agentd.agents.teams import Place, read_team
+from agentd.agents.toml_tables import tables_of
 from agentd.errors import InvalidValue
 
 SHELL: Final = ("/bin/sh", "-c")
 MAX_DOTS: Final = 100  # in one line: the time that a key takes to be read grows with the square of its parts
 MAX_SETUP_S: Final = 3600.0
 MAX_SLOTS: Final = 1000
-_TABLES: Final = {"worktree": dict, "pool": list, "team": dict, "agents": list}
+_HEADERS: Final = {
+    "worktree": "[worktree]",
+    "profiles": "[profiles.NAME]",
+    "pool": "[[pool]]",
+    "team": "[team]",
+    "agents": "[[agents]]",
+}
 
 
 class WorktreeTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -84,6 +92,7 @@ class Project:
 
     file: ProjectFile
     setup: Setup | None
+    profiles: Sequence[Profile]
     pools: Sequence[ProjectPool]
     team: ProjectTeam | None
 
@@ -91,8 +100,9 @@ class Project:
 def parse(file: ProjectFile) -> Project:
     """Return what a file says; raises InvalidValue naming the file, the table and the key that is wrong."""
     try:
-        tables = _tables(file.content)
-        return Project(file, _setup(tables), _pools(tables, file.directory), _team(tables, file.directory))
+        text = _text(file.content)
+        tables, top = _tables(text), file.directory
+        return Project(file, _setup(tables), _profiles(tables, text), _pools(tables, top), _team(tables, top))
     except InvalidValue as error:
         raise InvalidValue(f"{file.path}: {error.message}", hint="correct it; nothing in it is used") from None
 
@@ -102,27 +112,35 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _tables(content: bytes) -> dict[str, Any]:
+def _text(content: bytes) -> str:
     if any(line.count(b".") > MAX_DOTS for line in content.splitlines()):
         raise InvalidValue(f"a line has more than {MAX_DOTS} dots")
     try:
-        tables = tomllib.loads(content.decode())
-    except RecursionError:
-        raise InvalidValue("its values are nested too deeply") from None
-    except ValueError as error:  # of tomllib, of the decoder, and of int() for a number of thousands of digits
+        return content.decode()
+    except UnicodeDecodeError as error:
         raise InvalidValue(f"it is not TOML: {error}") from None
-    unknown = sorted(tables.keys() - _TABLES.keys())
+
+
+def _tables(text: str) -> dict[str, Any]:
+    try:
+        tables = tables_of(text)
+    except ValueError as error:
+        raise InvalidValue(f"it is not TOML: {error}") from None
+    unknown = sorted(tables.keys() - _HEADERS.keys())
     if unknown:
-        raise InvalidValue(f"`{unknown[0]}` is unknown; it has [worktree], [[pool]], [team] and [[agents]]")
+        raise InvalidValue(f"`{unknown[0]}` is unknown; it has {', '.join(_HEADERS.values())}")
     for name, table in tables.items():
-        rows = table if isinstance(table, list) else [table]
-        if not isinstance(table, _TABLES[name]) or not all(isinstance(row, dict) for row in rows):
-            raise InvalidValue(f"`{name}` is no table; write [{name}]" if _TABLES[name] is dict else _no_list(name))
+        header = _HEADERS[name]
+        if not header.startswith("[["):
+            _check_table(name, table, header)
+        elif not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
+            raise InvalidValue(f"`{name}` is no list of tables; write {header}")
     return tables
 
 
-def _no_list(name: str) -> str:
-    return f"`{name}` is no list of tables; write [[{name}]]"
+def _check_table(name: str, table: object, header: str) -> None:
+    if not isinstance(table, dict):
+        raise InvalidValue(f"`{name}` is no table; write {header}")
 
 
 def _setup(tables: Mapping[str, Any]) -> Setup | None:
@@ -133,6 +151,19 @@ def _setup(tables: Mapping[str, Any]) -> Setup | None:
     if not words or not words[0] or not words[-1].strip() or any("\0" in word for word in words):
         raise InvalidValue("[worktree]: `setup` is empty or has a NUL character")
     return Setup(words, table.setup_timeout_s, table.setup_once)
+
+
+def _profiles(tables: Mapping[str, Any], text: str) -> list[Profile]:
+    return [_profile(name, table, text) for name, table in tables.get("profiles", {}).items()]
+
+
+def _profile(name: str, table: Any, text: str) -> Profile:
+    try:
+        where = f"[profiles.{valid_name(name)}]"
+    except InvalidValue as error:
+        raise InvalidValue(f"[profiles]: {error.message}") from None
+    _check_table(f"profiles.{name}", table, where)
+    return make_profile(name, table, where, text, f"profiles.{name}.")
 
 
 def _pools(tables: Mapping[str, Any], directory: str) -> list[ProjectPool]:

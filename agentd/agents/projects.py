@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import anyio.to_thread
 
+from agentd.agents.profile import ProjectProfile
 from agentd.agents.project import Project, Setup, parse
 from agentd.agents.project_file import NAME, ProjectFile, find, places, read
 from agentd.agents.registry import Registry
@@ -30,6 +32,14 @@ class Seen:
 
     project: Project
     standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """The files that are trusted, whether they say that still or not, and the profiles of those that do."""
+
+    paths: Sequence[str]
+    profiles: Sequence[ProjectProfile]
 
 
 class Projects:
@@ -90,6 +100,11 @@ class Projects:
             return f"{path} has changed since it was trusted, its setup command is not run any more; {SEE}"
         return f"{path} is not trusted, its setup command was not run; {SEE}"
 
+    async def trusted(self) -> Trusted:
+        """Return what is trusted now, the first trusted first; nothing of a file that has changed since."""
+        digests = await self._registry.trusted()
+        return Trusted(tuple(digests), await anyio.to_thread.run_sync(_profiles, digests))
+
     async def _file(self, cwd: str) -> ProjectFile | None:
         path = await anyio.to_thread.run_sync(find, cwd, self._home)
         return await anyio.to_thread.run_sync(read, path) if path else None
@@ -99,6 +114,18 @@ class Projects:
         if kept is None:
             return Standing.NOT_TRUSTED
         return Standing.TRUSTED if kept == file.digest else Standing.CHANGED
+
+
+def _profiles(digests: Mapping[str, str]) -> list[ProjectProfile]:
+    found: list[ProjectProfile] = []
+    for path, digest in digests.items():
+        try:
+            file = read(path)
+            profiles = parse(file).profiles if file.digest == digest else ()
+        except InvalidValue:  # `agentd project` says why
+            continue
+        found += [ProjectProfile(profile, sanitise(path)) for profile in profiles]
+    return found
 
 
 def _none(cwd: str) -> NotFound:

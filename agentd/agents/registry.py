@@ -17,7 +17,7 @@ from agentd.errors import StorageError, VersionMismatch
 from agentd.paths import open_private
 from agentd.records import Agent, AgentState, PaneRef
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION_ID = 0x61676472  # "agdr"
 
 # What each format added to the one before; a file is brought up to the newest when it is opened.
@@ -31,6 +31,7 @@ _STEPS = (
     CREATE TABLE pools (place TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE trusted (path BLOB PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
     """,
+    "ALTER TABLE trusted ADD COLUMN number INTEGER NOT NULL DEFAULT 0;",  # the order in which files were trusted
 )
 
 T = TypeVar("T")
@@ -112,13 +113,21 @@ class Registry:
         await self._write("DELETE FROM pools WHERE place=?", [(place,) for place in places])
 
     async def trusted(self) -> dict[str, str]:
-        """Return the digest that each trusted file had when it was trusted, by its path."""
-        rows = await self._run(lambda db: list(db.execute("SELECT path, digest FROM trusted")))
+        """Return the digest that each trusted file had when it was trusted, by its path, the first trusted first."""
+        rows = await self._run(lambda db: list(db.execute("SELECT path, digest FROM trusted ORDER BY number, path")))
         return {os.fsdecode(path): digest for path, digest in rows}
 
     async def trust(self, path: str, digest: str) -> None:
-        """Write down that a file with this content is trusted; of other contents it is not any more."""
-        await self._write("INSERT OR REPLACE INTO trusted VALUES (?,?)", [(os.fsencode(path), digest)])
+        """Write down that a file with this content is trusted, after all others; of other contents it is not any more.
+
+        One that is trusted with it already keeps its turn.
+        """
+        await self._write(
+            "INSERT INTO trusted SELECT ?, ?, coalesce(max(number), 0) + 1 FROM trusted WHERE true "
+            "ON CONFLICT (path) DO UPDATE SET digest=excluded.digest, number=excluded.number "
+            "WHERE digest<>excluded.digest",
+            [(os.fsencode(path), digest)],
+        )
 
     async def untrust(self, path: str) -> None:
         """Remove the trust in a file."""

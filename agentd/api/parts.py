@@ -14,6 +14,7 @@ from agentd.agents.offspring import Offspring
 from agentd.agents.places import Places
 from agentd.agents.pool import Pool
 from agentd.agents.profile import Profiles
+from agentd.agents.profile_watch import ProfileWatch
 from agentd.agents.projects import Projects
 from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
@@ -57,6 +58,7 @@ class Parts:
     transcripts: Transcripts
     transcript_search: TranscriptSearch
     profiles: Profiles
+    profile_watch: ProfileWatch
     crew: Crew
     pool: Pool
     teams: Teams

@@ -6,7 +6,7 @@ import os
 import sys
 
 from agentd.cli.agents import print_agents
-from agentd.cli.output import emit, facts, note, say
+from agentd.cli.output import emit, facts, note, say, tell_notices
 from agentd.cli.session import ask, report_failed
 from agentd.client import connect
 from agentd.errors import EXIT_FAILED, EXIT_OK, UsageError
@@ -32,6 +32,7 @@ def show(values: Values) -> int:
     if values["json"]:
         emit(seen)
         return EXIT_OK
+    tell_notices(seen)
     facts([("file", seen["file"]), ("state", _MEANINGS[seen["state"]]), ("sha256", seen["digest"])])
     _tell(seen, say)
     if seen["state"] != "trusted":
@@ -45,6 +46,7 @@ def trust(values: Values) -> int:
     if not values["json"]:
         say(seen["file"])
     _tell(seen, note if values["json"] else say)
+    tell_notices(seen)
     if not values["yes"] and not _wanted(seen["file"]):
         note("agentd: nothing was trusted")
         return EXIT_FAILED
@@ -70,6 +72,7 @@ def up(values: Values) -> int:
     """Set the pools and bring the team up."""
     with connect() as client:
         answer = client.call("projects.up", _where(values), timeout_s=UP_TIMEOUT_S)
+    tell_notices(answer)
     if values["json"]:
         emit(answer)
     else:

@@ -90,10 +90,12 @@ def test_nothing_is_written_through_a_link(places: Places, root: Path, tmp_path:
 
 
 def test_names_of_files_stay_below_the_directory_and_off_our_own():
-    assert {module.TOKEN, module.LAST_SCREEN} == DAEMONS_OWN
+    assert {module.TOKEN, module.IDENTITY, module.LAST_SCREEN} == DAEMONS_OWN
     for name in (
         "token",
         "token/x",
+        "Token",
+        "identity.json",
         "last-screen.txt",
         "../x",
         "/x",

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agentd.agents.profile import Profiles, read_profile
+from agentd.agents.profile import Profiles, ProjectProfile, read_profile
 from agentd.agents.toml_lines import line_of
 from agentd.errors import InvalidValue, NotFound
 
@@ -215,15 +215,15 @@ def test_reading_again_keeps_what_a_bad_file_said_before(tmp_path: Path) -> None
     profiles = Profiles.load(str(tmp_path))
     path.write_text("command = 3")
     (tmp_path / "shell.toml").write_text("nonsense")
-    profiles.shelf = profiles.read()
+    profiles.shelf = profiles.read(())
     assert profiles.get("mine").command == "x"
     assert profiles.problem("mine") is not None
     assert profiles.origin("shell") == "built-in"  # it was in force until now
     path.write_text('command = "y"')
-    profiles.shelf = profiles.read()
+    profiles.shelf = profiles.read(())
     assert (profiles.get("mine").command, profiles.problem("mine")) == ("y", None)
     path.unlink()
-    profiles.shelf = profiles.read()
+    profiles.shelf = profiles.read(())
     with pytest.raises(NotFound):
         profiles.get("mine")
 
@@ -236,3 +236,52 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     os.truncate(tmp_path / "huge.toml", 1 << 40)
     profiles = Profiles.load(str(tmp_path))
     assert {Path(row["origin"]).stem for row in profiles.rows() if row["error"]} == {"pipe", "dir", "nothing", "huge"}
+
+
+def of_project(name: str, origin: str = "/p/agentd.toml", command: str = "theirs") -> ProjectProfile:
+    return ProjectProfile(read_profile(name, f'command = "{command}"', origin), origin)
+
+
+def test_a_projects_profile_comes_after_ours_the_users_and_those_of_projects_before_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(HEAD)
+    (tmp_path / "bad.toml").write_text("nonsense")
+    found = [of_project(name) for name in ("shell", "mine", "bad", "extra")]
+    profiles = Profiles.load(str(tmp_path), [*found, of_project("extra", "/q/agentd.toml", "later")])
+    assert profiles.get("extra").command == "theirs"
+    assert profiles.origin("extra") == "/p/agentd.toml"
+    assert "extra" in {row["name"] for row in profiles.rows()}
+    assert (profiles.origin("shell"), profiles.origin("mine")) == ("built-in", str(tmp_path / "mine.toml"))
+    with pytest.raises(InvalidValue, match="is not TOML"):  # what the user meant by that name is not known
+        profiles.get("bad")
+    assert [profiles.lost_to(name, "/p/agentd.toml") for name in ("shell", "mine", "bad", "extra", "free")] == [
+        "the built-in profile has that name",
+        f"your own has that name: {tmp_path}/mine.toml",
+        f"your own has that name: {tmp_path}/bad.toml",
+        "",
+        "",
+    ]
+    assert profiles.lost_to("extra", "/q/agentd.toml") == "/p/agentd.toml was trusted first"
+    assert Profiles.load(str(tmp_path)).names() == [
+        *OURS[: OURS.index("opencode")],
+        "mine",
+        *OURS[OURS.index("opencode") :],
+    ]
+
+
+def test_a_bad_file_of_the_user_keeps_no_projects_profile_in_force(tmp_path: Path) -> None:
+    profiles = Profiles.load(str(tmp_path), [of_project("extra")])
+    (tmp_path / "extra.toml").write_text("nonsense")
+    profiles.shelf = profiles.read([of_project("extra")])
+    assert "extra" not in profiles.names()
+    profiles.shelf = profiles.read([])
+    assert "extra" not in profiles.names()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 5000, "a = " + "9" * 5000, 'command = "x"\n[[rules]]\nstate="idle"\nscreen="a{99999999999}"'],
+)
+def test_what_python_itself_cannot_read_is_one_sentence_too(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        read_profile("mine", text, "mine.toml")
+    assert caught.value.message.isprintable()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from agentd.agents.profile import Profile, read_profile
 from agentd.agents.project import MAX_SETUP_S, Project, one_line, parse
 from agentd.agents.project_file import MAX_BYTES, ProjectFile, find, read
 from agentd.agents.projects import Projects, Standing
@@ -22,6 +23,14 @@ FULL = """
 setup = "npm ci && make"
 setup_timeout_s = 60
 setup_once = true
+[profiles.reviewer]
+command = "claude"
+args = ["--model", "small"]
+[profiles.reviewer.env]
+MODE = "review"
+[[profiles.reviewer.rules]]
+state = "idle"
+screen = '^> $'
 [[pool]]
 profile = "claude"
 size = 2
@@ -38,6 +47,8 @@ name = "lead"
 profile = "demo"
 cwd = "sub"
 """
+_RULE = "[profiles.x]\ncommand = 'x'\n[[profiles.x.rules]]\nstate = 'idle'\nscreen = '{}'"
+_FILE = "[profiles.x]\ncommand = 'x'\n[[profiles.x.files]]\nname = '{}'\ntext = ''"
 
 
 @pytest.fixture
@@ -50,6 +61,12 @@ def top(tmp_path: Path) -> Path:
 def project(top: Path, text: str) -> Project:
     (top / "agentd.toml").write_text(text)
     return parse(read(str(top / "agentd.toml")))
+
+
+def toml_of(text: str, name: str) -> str:
+    """Return the lines of a profile in a project's file as they would stand in a file of its own."""
+    lines = text[text.index(f"[profiles.{name}]") :].partition("\n[[pool]]")[0]
+    return lines.partition("\n")[2].replace(f"profiles.{name}.", "")
 
 
 def refused(top: Path, text: str) -> str:
@@ -76,6 +93,13 @@ def test_everything_that_may_stand_in_it(top: Path):
         ("claude", str(top), 2, 4, True),
         ("shell", str(top / "sub"), 1, None, False),
     ]
+    (reviewer,) = found.profiles
+    assert (reviewer.name, reviewer.argv(), dict(reviewer.env)) == (
+        "reviewer",
+        ["claude", "--model", "small"],
+        {"MODE": "review"},
+    )
+    assert reviewer == read_profile("reviewer", toml_of(FULL, "reviewer"), "its own file")
     assert found.team is not None
     assert [(place.name, place.cwd) for place in found.team.places] == [("lead", str(top / "sub"))]
 
@@ -84,14 +108,33 @@ def test_a_list_of_words_is_run_without_a_shell_and_nothing_is_nothing(top: Path
     listed = project(top, '[worktree]\nsetup = ["npm", "ci"]').setup
     assert listed is not None
     assert (listed.words, listed.timeout_s, listed.once) == (("npm", "ci"), 600.0, False)
-    assert project(top, "") == Project(ProjectFile(f"{top}/agentd.toml", b""), None, [], None)
+    assert project(top, "") == Project(ProjectFile(f"{top}/agentd.toml", b""), None, [], [], None)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("[worktree", "not TOML"),
-        ("[profiles.x]", "`profiles` is unknown"),
+        ("[profile.x]", "`profile` is unknown; it has [worktree], [profiles.NAME], [[pool]], [team], [[agents]]"),
+        ("profiles = 3", "`profiles` is no table; write [profiles.NAME]"),
+        ("[[profiles]]\ncommand = 'x'", "`profiles` is no table; write [profiles.NAME]"),
+        ("[profiles]\nx = 3", "`profiles.x` is no table; write [profiles.x]"),
+        ("[profiles.x]", "[profiles.x], line 1: missing required field `command`"),
+        ("[profiles.X]\ncommand = 'x'", "[profiles]: 'X' is not a valid name"),
+        ('[profiles."a\\nb"]\ncommand = "x"', "[profiles]: 'a\\nb' is not a valid name"),
+        ("[profiles.all]\ncommand = 'x'", "[profiles]: 'all' is not a valid name: it is reserved"),
+        ("[profiles.x]\ncommand = 3", "[profiles.x], line 2: command: Expected `str`, got `int`"),
+        ("[profiles.x]\ncommand = 'x'\nname = 'y'", "[profiles.x]: `name` is 'y'"),
+        ("[profiles.x]\ncommand = 'x'\nhooks = 1", "[profiles.x], line 3: there is no key `hooks`"),
+        ("[profiles.x]\ncommand = 'x'\n[profiles.x.boot]\nsettle_ms = -1", "[profiles.x], line 4: boot.settle_ms"),
+        (_RULE.format("("), "[profiles.x], line 5: rules[1].screen: the pattern '(' is not valid"),
+        (_RULE.format("a{99999999999}"), "the pattern 'a{99999999999}' is not valid"),
+        (_RULE.format("(" * 480 + ")" * 480), "has too many groups within groups"),
+        (_FILE.format("../token"), "[profiles.x], line 4: files[1].name"),
+        (_FILE.format("/etc/passwd"), "files[1].name"),
+        (_FILE.format("a/../../b"), "files[1].name"),
+        (_FILE.format("Token"), "`Token` is a file of agentd's own"),
+        (_FILE.format("identity.json"), "`identity.json` is a file of agentd's own"),
         ("worktree = 3", "`worktree` is no table"),
         ("[pool]\nsize = 1", "`pool` is no list of tables"),
         ("pool = [1]", "`pool` is no list of tables"),
@@ -151,7 +194,18 @@ _keys = st.sampled_from(
     ["setup", "setup_timeout_s", "setup_once", "profile", "size", "most", "worktree", "cwd", "name", "role", "env", "x"]
 )
 _heads = st.sampled_from(
-    ["[worktree]", "[[pool]]", "[team]", "[[agents]]", "[x]", "[worktree.y]", "[pool]", "[[team]]"]
+    [
+        "[worktree]",
+        "[profiles]",
+        "[[profiles]]",
+        "[[pool]]",
+        "[team]",
+        "[[agents]]",
+        "[x]",
+        "[worktree.y]",
+        "[pool]",
+        "[[team]]",
+    ]
 )
 
 
@@ -198,6 +252,48 @@ def test_any_bytes_are_a_project_or_one_sentence(content: bytes):
 def test_what_is_shown_hides_nothing(text: str):
     assert one_line(text).isprintable()
     assert one_line(text) == text or not text.isprintable()
+
+
+_INNER = ("name", "text", "screen", "state", "composer", "policy", "keys", "events", "args", "env")
+# Keys and values that are near to what a profile may say: most are refused, by one sentence each.
+_texts = st.text(max_size=12) | st.sampled_from(
+    ["(", "a{2}", "(?P<text>.*)", "(a+)+", "x" * 5000, "../x", "token", "C-c"]
+)
+_near = st.recursive(
+    _values | _texts | st.sampled_from(["idle", "type", "header", "never", "allow"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*Profile.__struct_fields__, *_INNER]) | st.text(max_size=5), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+_profiles = st.dictionaries(st.sampled_from([*Profile.__struct_fields__, "x"]), _near, max_size=5).map(
+    lambda table: {"command": "x"} | table
+)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_inline(inner)}" for key, inner in value.items()) + "}"
+    return "[" + ", ".join(map(_inline, value)) + "]" if isinstance(value, list) else _toml(value)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of re, about patterns whose meaning may change
+@settings(deadline=None, max_examples=150)
+@given(st.dictionaries(st.sampled_from(["a", "b-1"]) | st.text(max_size=6), _profiles | _near, max_size=3))
+@example({"a": {"command": "x", "files": [{"name": "identity.json", "text": ""}]}})
+@example({"a": {"command": "x", "rules": [{"state": "idle", "screen": "((" * 240 + "))" * 240}]}})
+def test_any_table_is_a_profile_or_one_sentence(profiles: dict[str, Any]):
+    found = outcome(f"profiles = {_inline(profiles)}".encode(errors="surrogatepass"))
+    if isinstance(found, InvalidValue):
+        assert found.message.startswith("/p/agentd.toml: ")
+        assert found.message.isprintable()
+        return
+    assert [profile.name for profile in found.profiles] == list(profiles)
+    for file in (file for profile in found.profiles for file in profile.files):
+        assert Path(os.path.normpath(Path("/private", file.name))).is_relative_to("/private")
 
 
 # -- where it is
@@ -323,4 +419,42 @@ async def test_a_file_that_says_nothing_is_told_and_one_without_a_setup_is_not(t
     (top / "agentd.toml").write_text("[nonsense]")
     assert "`nonsense` is unknown" in await projects.notice(str(top))
     assert await projects.setup(str(top)) is None
+    await registry.close()
+
+
+PROFILES = '[profiles.extra]\ncommand = "x"\nargs = ["{}"]\n'
+
+
+@pytest.mark.anyio
+async def test_profiles_are_those_of_trusted_files_that_have_not_changed_the_first_trusted_first(
+    top: Path, tmp_path: Path
+):
+    registry = await Registry.open(str(tmp_path / "registry.db"))
+    projects, other = Projects(registry, str(tmp_path / "home")), top.parent / "other"
+    other.mkdir()
+    for place in (top, other):
+        (place / "agentd.toml").write_text(PROFILES.format(place.name))
+
+    async def trust(place: Path) -> None:
+        await projects.trust(str(place), (await projects.look(str(place))).project.file.digest)
+
+    async def found() -> list[tuple[str, str]]:
+        return [(each.profile.args[0], each.origin) for each in (await projects.trusted()).profiles]
+
+    mine, theirs = ("project", f"{top}/agentd.toml"), ("other", f"{other}/agentd.toml")
+    assert await found() == []
+    await trust(top)
+    await trust(other)
+    assert await found() == [mine, theirs]
+    await trust(top)  # again, as it is
+    assert await found() == [mine, theirs]
+    (top / "agentd.toml").write_text(PROFILES.format("changed"))
+    assert await found() == [theirs]
+    assert (await projects.trusted()).paths == (mine[1], theirs[1]), "it may be as it was again"
+    await trust(top)
+    assert await found() == [theirs, ("changed", mine[1])]
+    (other / "agentd.toml").unlink()
+    assert await found() == [("changed", mine[1])]
+    await projects.untrust(str(top))
+    assert await found() == []
     await registry.close()

@@ -52,6 +52,21 @@ async def test_a_file_of_the_first_format_is_brought_up_with_all_it_holds(tmp_pa
     await registry.close()
 
 
+async def test_what_was_trusted_in_the_second_format_is_so_still(tmp_path: Path):
+    path = str(tmp_path / "registry.db")
+    registry = await Registry.open(path)
+    await registry.trust("/b", "1")
+    await registry.trust("/a", "2")
+    await registry.close()
+    with apsw.Connection(path) as db:
+        db.execute("ALTER TABLE trusted DROP COLUMN number; PRAGMA user_version=2")
+    db.close()
+    registry = await Registry.open(path)
+    await registry.trust("/0", "3")
+    assert list((await registry.trusted()).items()) == [("/a", "2"), ("/b", "1"), ("/0", "3")]
+    await registry.close()
+
+
 async def test_a_newer_format_is_refused_untouched(tmp_path: Path):
     path = tmp_path / "registry.db"
     with apsw.Connection(str(path)) as db:
