@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from instance import Instance, instance, wait_until
 from repos import git
 
 from agentd.client import Client
-from agentd.errors import AgentdError
+from agentd.errors import AgentdError, Denied
 
 # Each run leaves a line outside of the worktree, and a file in it that git ignores.
 SETUP = "[worktree]\nsetup = 'pwd >>{runs}; env >{runs}.env; echo ready >built'\n"
@@ -330,3 +331,218 @@ def test_trust_outlives_the_daemon(whole: Instance, repo: Path):
     (agent,) = spawned(whole, repo)
     assert lines(runs) == [agent["cwd"]]
     ended(whole, agent)
+
+
+# -- profiles
+
+DEMO = (Path(__file__).parents[2] / "agentd/agents/profiles/demo.toml").read_text()
+
+
+def as_project(name: str, text: str = DEMO) -> str:
+    """Return a profile's own file as it stands in a project's."""
+    keyed = re.sub(r"^(\[\[?)", rf"\1profiles.{name}.", text, flags=re.MULTILINE)
+    return f"[profiles.{name}]\n{keyed}"
+
+
+def profiles(whole: Instance) -> dict[str, str]:
+    return {row["name"]: row["origin"] for row in whole.json("profile", "ls")}
+
+
+def without(whole: Instance, name: str) -> None:
+    wait_until(lambda: name not in profiles(whole), f"{name} to vanish")
+
+
+def test_a_profile_is_there_when_its_file_is_trusted_and_not_before(whole: Instance, repo: Path):
+    """The positive control is the same spawn, right after the trust."""
+    log = repo.parent / "log"
+    (repo / "agentd.toml").write_text(
+        as_project("early-bird", DEMO.replace("[env]", f"[env]\nAGENTD_DEMO_LOG = '{log}'"))
+    )
+    spawn = ("spawn", "early-bird", "--cwd", str(repo), "--wait", "idle", "--name", "bird")
+    whole.json("project", "--cwd", str(repo))
+    refused = whole.cli(*spawn, check=False)
+    assert (refused.returncode, "no profile is named 'early-bird'" in refused.stderr) == (5, True), refused.stderr
+    assert "early-bird" not in profiles(whole)
+    trust(whole, repo)
+    whole.cli(*spawn)
+    assert profiles(whole)["early-bird"] == f"{repo}/agentd.toml"
+    assert whole.json("profile", "show", "early-bird")["origin"] == f"{repo}/agentd.toml"
+    whole.cli("send", "bird", "hello", "--wait", "acked", "--timeout", "20")
+    ended(whole, {"id": "bird"})
+    whole.cli("project", "untrust", "--cwd", str(repo))
+
+
+@pytest.mark.parametrize("how", ["untrust", "change", "remove"])
+def test_who_runs_goes_on_and_nobody_new_starts_once_it_is_not_trusted(whole: Instance, repo: Path, how: str):
+    place = repo / "agentd.toml"
+    place.write_text(as_project("passing"))
+    trust(whole, repo)
+    whole.spawn("passing", name="stays")
+    if how == "untrust":
+        whole.cli("project", "untrust", "--cwd", str(repo))
+        assert "passing" not in profiles(whole), "at once"
+    elif how == "change":
+        place.write_text(place.read_text() + "\n")
+    else:
+        place.unlink()
+    without(whole, "passing")
+    assert whole.cli("spawn", "passing", check=False).returncode == 5
+    assert whole.cli("respawn", "stays", check=False).returncode != 0
+    whole.cli("send", "stays", "hello", "--wait", "acked", "--timeout", "20")
+    place.write_text(as_project("passing"))
+    if how == "untrust":
+        trust(whole, repo)
+    wait_until(lambda: "passing" in profiles(whole), "it to be as it was trusted again")
+    ended(whole, {"id": "stays"})
+    whole.cli("project", "untrust", "--cwd", str(repo))
+
+
+def test_a_changed_profile_counts_once_it_is_trusted_again(whole: Instance, repo: Path):
+    """What is idle by the old rules waits by the new ones, in an agent that runs on."""
+    place = repo / "agentd.toml"
+    place.write_text(as_project("strict"))
+    trust(whole, repo)
+    agent = whole.spawn("strict", name="strict-one")
+    place.write_text(as_project("strict", DEMO.replace('state = "idle"', 'state = "waiting"\nwaits_for = "question"')))
+    without(whole, "strict")
+    assert whole.json("ls", "strict-one")[0]["state"] == "idle"
+    trust(whole, repo)
+    with whole.client() as client:
+        now = client.call("agents.wait", target="strict-one", until="waiting", timeout_s=20.0)["agent"]
+    assert (now["pid"], now["waits_for"]) == (agent["pid"], "question")
+    ended(whole, agent)
+    whole.cli("project", "untrust", "--cwd", str(repo))
+
+
+def test_a_new_daemon_loads_what_is_trusted_and_nothing_that_has_changed_meanwhile(repo: Path):
+    other = repo.parent / "other"
+    other.mkdir()
+    (repo / "agentd.toml").write_text(as_project("kept"))
+    (other / "agentd.toml").write_text(as_project("edited"))
+    with instance() as whole:
+        whole.up()
+        for place in (repo, other):
+            trust(whole, place)
+        agents = [whole.spawn("kept", name="a"), whole.spawn("edited", name="b")]
+        whole.kill()
+        (other / "agentd.toml").write_text(as_project("edited") + "# more\n")
+        whole.up()
+        assert profiles(whole)["kept"] == f"{repo}/agentd.toml"
+        assert "edited" not in profiles(whole)
+        whole.cli("send", "a", "hello", "--wait", "acked", "--timeout", "20")
+        whole.spawn("kept", name="c")
+        row = wait_until(lambda: (r := whole.json("ls", "b")[0])["state"] == "waiting" and r, "it to be unreadable")
+        assert "no profile is named 'edited'" in row["reason"]
+        trust(whole, other)
+        with whole.client() as client:
+            now = client.call("agents.wait", target="b", until="idle", timeout_s=20.0)["agent"]
+        assert now["pid"] == agents[1]["pid"]
+
+
+def notices(whole: Instance, place: Path) -> list[str]:
+    return list(whole.json("project", "--cwd", str(place))["notices"])
+
+
+def test_the_name_is_ours_then_the_users_then_that_of_who_was_trusted_first(whole: Instance, repo: Path):
+    other = repo.parent / "other"
+    other.mkdir()
+    (repo / "agentd.toml").write_text(as_project("demo") + as_project("shared") + as_project("mine"))
+    (other / "agentd.toml").write_text(as_project("shared"))
+    assert notices(whole, repo) == [
+        f"{repo}/agentd.toml: its profile demo is not used, because the built-in profile has that name"
+    ]
+    trust(whole, repo)
+    assert notices(whole, other) == [
+        f"{other}/agentd.toml: its profile shared is not used, because {repo}/agentd.toml was trusted first"
+    ]
+    told = whole.cli("project", "trust", "--yes", "--cwd", str(other)).stderr
+    assert told == f"agentd: {notices(whole, other)[0]}\n"
+    first, second = f"{repo}/agentd.toml", f"{other}/agentd.toml"
+    found = profiles(whole)
+    assert (found["demo"], found["shared"], found["mine"]) == ("built-in", first, first)
+    whole.spawn("mine", name="stays")
+    mine = whole.directory / "profiles" / "mine.toml"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text(DEMO)
+    try:
+        wait_until(lambda: profiles(whole)["mine"] == str(mine), "the user's own")
+        assert notices(whole, repo)[1:] == [
+            f"{first}: its profile mine is not used, because your own has that name: {mine}"
+        ]
+    finally:
+        mine.unlink()
+    wait_until(lambda: profiles(whole).get("mine") == first, "the project's again")
+    whole.cli("project", "untrust", "--cwd", str(repo))
+    assert (profiles(whole)["shared"], "mine" in profiles(whole)) == (second, False)
+    whole.cli("send", "stays", "hello", "--wait", "acked", "--timeout", "20")
+    trust(whole, repo)
+    assert profiles(whole)["shared"] == second, "who was trusted first by now"
+    ended(whole, {"id": "stays"})
+    for place in (repo, other):
+        whole.cli("project", "untrust", "--cwd", str(place))
+
+
+def test_pools_and_the_team_of_the_file_use_its_profiles(whole: Instance, repo: Path):
+    asked = '[[pool]]\nprofile = "reviewer"\nsize = 1\n[team]\nname = "crew"\n'
+    asked += '[[agents]]\nname = "crew-lead"\nprofile = "reviewer"\n'
+    (repo / "agentd.toml").write_text(as_project("reviewer") + asked)
+    trust(whole, repo)
+    answer = whole.json("project", "up", "--cwd", str(repo))
+    assert (answer["failed"], [agent["profile"] for agent in answer["agents"]]) == ([], ["reviewer"])
+    try:
+        wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot")
+        whole.cli("send", "crew-lead", "hello", "--wait", "acked", "--timeout", "20")
+        whole.cli("project", "untrust", "--cwd", str(repo))
+        wait_until(lambda: not slots_of(whole), "the slot of a profile that is gone to end")
+        trust(whole, repo)
+        wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot of one that is back")
+    finally:
+        whole.cli("pool", "drain", "reviewer")
+        whole.cli("team", "down", "crew")
+        whole.cli("project", "untrust", "--cwd", str(repo))
+    wait_until(lambda: not slots_of(whole), "the slots to end")
+
+
+HIDING = """
+[profiles.sly]
+command = "claude"
+args = ["-p", "a\\u202eb\\u3164", "\\u001b[2K\\n; rm -rf x"]
+env = {{ PATH = "./bin\\u200b" }}
+trust = {{ args = ["--trusted"] }}
+answers = {{ policy = "allow", allow = [".*"], approve_keys = ["y"] }}
+[[profiles.sly.files]]
+name = "hooks.json"
+text = "run {runs}\\u0000"
+[[profiles.sly.rules]]
+state = "idle"
+"""
+
+
+def test_all_that_a_profile_can_have_done_is_shown_and_nothing_hides(whole: Instance, repo: Path):
+    runs = written(repo, HIDING)
+    shown = whole.cli("project", "--cwd", str(repo)).stdout
+    lines_of_it = [line.removeprefix("  would ") for line in shown.splitlines() if line.startswith("  would ")]
+    assert lines_of_it == [
+        (
+            r"have a profile sly, whose agents run 'claude' '-p' 'a\u202eb\u3164' '\x1b[2K\n; rm -rf x'"
+            r", with PATH='./bin\u200b'"
+        ),
+        rf'set for the profile sly: files = [{{"name": "hooks.json", "text": "run {runs}\u0000"}}]',
+        'set for the profile sly: trust = {"args": ["--trusted"]}',
+        'set for the profile sly: answers = {"approve_keys": ["y"], "policy": "allow", "allow": [".*"]}',
+    ]
+    assert shown.isascii()
+
+
+def test_no_agent_gets_a_profile_by_it_that_the_operator_does_not_let_agents_start(repo: Path):
+    (repo / "agentd.toml").write_text(as_project("extra"))
+    with instance() as whole:
+        whole.up('agents.spawnable=["shell"]')
+        trust(whole, repo)
+        agent = whole.spawn("shell", name="asks")
+        token = (whole.directory / "agents" / agent["id"] / "token").read_text().strip()
+        with whole.client(token=token) as asks:
+            with pytest.raises(Denied, match="agents may not start `extra` here"):
+                asks.call("agents.spawn", {"profile": "extra"})
+            assert asks.call("agents.spawn", {"profile": "shell"})["agents"]
+        whole.spawn("extra", cwd=str(repo))
