@@ -503,6 +503,33 @@ def test_pools_and_the_team_of_the_file_use_its_profiles(whole: Instance, repo: 
     wait_until(lambda: not slots_of(whole), "the slots to end")
 
 
+def test_another_projects_profile_of_the_name_comes_over_no_agent_but_replaces_the_slots(whole: Instance, repo: Path):
+    other = repo.parent / "other"
+    other.mkdir()
+    (repo / "agentd.toml").write_text(as_project("shared"))
+    (other / "agentd.toml").write_text(as_project("shared", DEMO.replace("the composer is empty", "theirs")))
+    trust(whole, repo)
+    trust(whole, other)
+    whole.spawn("shared", name="stays")
+    whole.cli("pool", "set", "shared", "1", "--cwd", str(repo))
+    try:
+        wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot")
+        before = slots_of(whole)
+        whole.cli("project", "untrust", "--cwd", str(repo))
+        wait_until(lambda: slots_of(whole) and not slots_of(whole) & before, "the slot to be replaced")
+        wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot of the other profile")
+        whole.cli("send", "stays", "hello", "--wait", "acked", "--timeout", "20")
+        with whole.client() as client:
+            client.call("agents.wait", target="stays", until="idle", timeout_s=20.0)
+        reasons = [whole.json("ls", name)[0]["reason"] for name in ("stays", whole.spawn("shared", name="new")["name"])]
+        assert ["theirs" in reason for reason in reasons] == [False, True], reasons
+    finally:
+        whole.cli("pool", "drain", "shared")
+        whole.cli("project", "untrust", "--cwd", str(other))
+    ended(whole, {"id": "stays"}, {"id": "new"})
+    wait_until(lambda: not slots_of(whole), "the slots to end")
+
+
 HIDING = """
 [profiles.sly]
 command = "claude"
@@ -537,7 +564,7 @@ def test_all_that_a_profile_can_have_done_is_shown_and_nothing_hides(whole: Inst
 def test_no_agent_gets_a_profile_by_it_that_the_operator_does_not_let_agents_start(repo: Path):
     (repo / "agentd.toml").write_text(as_project("extra"))
     with instance() as whole:
-        whole.up('agents.spawnable=["shell"]')
+        whole.up("agents.spawnable=shell")
         trust(whole, repo)
         agent = whole.spawn("shell", name="asks")
         token = (whole.directory / "agents" / agent["id"] / "token").read_text().strip()
