@@ -436,7 +436,10 @@ def test_a_new_daemon_loads_what_is_trusted_and_nothing_that_has_changed_meanwhi
         trust(whole, other)
         with whole.client() as client:
             now = client.call("agents.wait", target="b", until="idle", timeout_s=20.0)["agent"]
+            loaded = client.call("events.list", types=["profile.loaded"])["events"]
         assert now["pid"] == agents[1]["pid"]
+        # The other one was in force before anything was adopted, and so was not told of.
+        assert [(e["data"]["profile"], e["data"]["what"]) for e in loaded] == [("edited", "new")]
 
 
 def notices(whole: Instance, place: Path) -> list[str]:
