@@ -14,7 +14,7 @@ from instance import Instance
 
 KILLS = form(5, 30)
 AGENTS = 6
-BACK_S = 2.0  # the promise; a machine that does other things too is given MOST_S now and then
+BACK_S = form(4.0, 2.0)  # 2 s is the promise; the short form runs beside other tests on shared cores
 MOST_S = 6.0
 
 
