@@ -12,7 +12,7 @@ from instance import Instance, alive, wait_until
 
 SHELLS = form(32, 160)
 DEMOS = form(8, 40)
-BACK_S = 2.0
+BACK_S = form(4.0, 2.0)  # 2 s is the promise; the short form runs beside other tests on shared cores
 
 
 @pytest.mark.slow
