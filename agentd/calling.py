@@ -23,12 +23,13 @@ WAIT_S = 300.0
 LONGEST_WAIT_S = 31_536_000
 WAIT_MARGIN_S = 5.0  # how much longer we wait for the answer of a call that itself waits
 WAITS = frozenset({"agents.wait", "messages.wait"})  # their timeout_s is a parameter
+STARTS = frozenset({"agents.spawn", "agents.respawn", "teams.up", "projects.up"})  # are told how long they have
 READS = frozenset(  # calls that change nothing: made again when the connection broke
     {
         *("daemon.status", "daemon.metrics", "config.show", "schema", "profiles.list", "profiles.get"),
         *("pool.list", "worktrees.list", "projects.get"),
         *("agents.list", "agents.get", "agents.explain", "agents.capture", "agents.wait", "agents.whoami"),
-        "agents.answer",
+        *("agents.answer", "agents.starting"),
         *("messages.get", "messages.wait", "messages.dead", "sessions.list", "sessions.get", "teams.list", "teams.get"),
         *(
             "events.list",
@@ -67,11 +68,12 @@ def arguments(
         params["timeout_s"] = wait_s
         known = isinstance(wait_s, int | float) and 0 <= wait_s <= LONGEST_WAIT_S  # the daemon refuses any other
         return params, None, wait_s + WAIT_MARGIN_S if known else default_s
-    if timeout_s is None:
+    if timeout_s is None and method not in STARTS:
         wait_s = params.get("wait_s", 0)  # of a call that may wait, as messages.inbox does
         known = isinstance(wait_s, int | float) and 0 <= wait_s <= LONGEST_WAIT_S
         return params, None, default_s + wait_s if known else default_s
-    return params, {"deadline_ms": max(1, round(timeout_s * 1000))}, timeout_s
+    allowed_s = default_s if timeout_s is None else timeout_s
+    return params, {"deadline_ms": max(1, round(allowed_s * 1000))}, allowed_s
 
 
 def may_repeat(method: str, params: Mapping[str, Any]) -> bool:

@@ -46,6 +46,12 @@ class AgentsConfig:
     spawn_depth: int = _setting(3, "generations of agents that agents may start", low=1, high=100)
     spawns_per_min: int = _setting(10, "agents that one agent may start in a minute", low=1, high=10_000)
     family_max: int = _setting(20, "most agents alive at once that come of one, through others too", low=1, high=4000)
+    boots_cores: float = _setting(
+        0.0, "cores that agents may keep busy together while they boot; 0: all of this machine's", low=0, high=1024
+    )
+    boots_reserve_mb: int = _setting(
+        300, "free memory below which no agent is booted beside another", low=0, high=1_000_000
+    )
     stop_timeout_s: float = _setting(5.0, "time from asking an agent to end until it is killed", low=0.1, high=300)
 
 

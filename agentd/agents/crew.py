@@ -9,16 +9,19 @@ import anyio
 from anyio.abc import TaskStatus
 
 from agentd.agents.adoption import Adoption, Homecoming
+from agentd.agents.boots import Boots
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
 from agentd.agents.handout import HandOut
 from agentd.agents.ledger import Ledger
+from agentd.agents.line import Party
 from agentd.agents.live import LiveAgent
-from agentd.agents.pool import Greet, Pool
+from agentd.agents.parties import Parties
+from agentd.agents.pool import Pool
 from agentd.agents.revival import Revival
 from agentd.agents.roster import Roster
 from agentd.agents.spawn_keys import SpawnKeys
-from agentd.agents.starts import SpawnRequest, Starts
+from agentd.agents.starts import Greet, SpawnRequest, Starts
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError
 from agentd.records import Agent, Change, Delivery, MessageState
@@ -35,11 +38,15 @@ class Crew:
         ledger = Ledger(parts, self._roster)
         self._ends = Ends(parts, self._roster, ledger)
         self._watch = Watch(parts, self._roster, ledger, self._ends)
-        self._starts = Starts(parts, self._roster, ledger, self._watch)
+        self._boots = boots = Boots(parts.config.agents)
+        ledger.on_booted.append(boots.ended)
+        self._roster.on_gone.append(boots.ended)
+        self._starts = Starts(parts, self._roster, ledger, self._watch, boots)
         self._homecoming = Homecoming(parts, self._roster, ledger, self._watch, self._ends)
         hand_out = HandOut(parts, self._roster, ledger)
-        self.pool = Pool(parts, self._roster, ledger, self._starts, self._ends, hand_out, random.random)
+        self.pool = Pool(parts, self._roster, ledger, self._starts, self._ends, hand_out, boots, random.random)
         self.spawn_keys = SpawnKeys()
+        self.parties = Parties()
         self._revival = Revival(parts, self._roster, ledger, self._starts)
         self._ends.on_crash.append(self._revival.crashed)
 
@@ -68,17 +75,28 @@ class Crew:
         """Begin no delivery any more, and let those under way come to their end."""
         await self._watch.quiesce(timeout_s)
 
-    async def spawn(self, requests: Sequence[SpawnRequest], greet: Greet) -> list[Agent | AgentdError]:
+    async def spawn(self, requests: Sequence[SpawnRequest], party: Party, greet: Greet) -> list[Agent | AgentdError]:
         """Start agents or take them from the pool, in order of the requests; a failed one leaves nothing behind."""
-        return await self.pool.spawn(requests, greet)
+        return await self.pool.spawn(requests, party, greet)
 
-    async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
+    def waiting(self, party: Party) -> int:
+        """Return how many of a party wait for their turn to boot."""
+        return self._boots.waiting(party)
+
+    def hindrance(self) -> str:
+        """Return what keeps the next agent from booting; empty when none waits."""
+        return self._boots.hindrance()
+
+    async def respawn(self, agent: Agent, party: Party, *, fresh: bool = False) -> Agent:
         """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
-        return await self._starts.respawn(agent, fresh=fresh)
+        return await self._starts.respawn(agent, party, fresh=fresh)
 
     async def adopt(self, recovered: Sequence[Delivery]) -> Adoption:
         """Take over the agents that outlived the last daemon; say which are lost and end what nobody knows."""
         adoption = await self._homecoming.adopt(recovered)
+        for live in self._roster.live.values():
+            if not live.status.started:
+                self._boots.count(live.id, live.profile)
         self._revival.revive(adoption.crashed)
         await self.pool.take_over()
         directory = self._parts.directory

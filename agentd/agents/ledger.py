@@ -29,6 +29,7 @@ class Ledger:
         self._events = parts.events
         self._log = parts.log
         self._roster = roster
+        self.on_booted: list[Callable[[str], None]] = []  # told when an agent is no longer starting
         self.on_slot: list[Callable[[], None]] = []  # told when something happens to a slot of the pool
 
     def put(self, agent: Agent) -> None:
@@ -98,6 +99,8 @@ class Ledger:
             self.tell("agent.state", agent, rule=opinion.rule)
             if before.state is AgentState.STARTING:
                 self._roster.start(self._registry.save, [self._directory.entry(agent_id)])
+                for told in self.on_booted:
+                    told(agent_id)
 
     def on_asked(self, agent_id: str) -> None:
         """Tell that an agent that waits asks something else now."""

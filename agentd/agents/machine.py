@@ -20,6 +20,11 @@ def total_bytes() -> int | None:
     return _told(rb"^MemTotal:\s+(\d+) kB")
 
 
+def cores() -> int:
+    """Return how many cores we and what we start may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def load_per_core() -> float:
     """Return how many programs want to run on each core, over the last minute."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,22 +13,25 @@ from typing import Any, Final
 import anyio
 
 from agentd.agents import machine
+from agentd.agents.boots import Boots
 from agentd.agents.breaker import Breaker
 from agentd.agents.bucket import Bucket
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
 from agentd.agents.handout import HandOut
 from agentd.agents.ledger import Ledger
+from agentd.agents.line import Party
 from agentd.agents.live import LiveAgent
 from agentd.agents.lodging import Wish
 from agentd.agents.pool_limits import check_size, limits_of
+from agentd.agents.profile import Profile
 from agentd.agents.roster import Roster
 from agentd.agents.signal import Signal
 from agentd.agents.site import Site, key_of, place_of
 from agentd.agents.sizing import Boot, End, decide
 from agentd.agents.slots import Place, Slot, Slots, SlotState, place_in
 from agentd.agents.snapshot import MachineView, Snapshot
-from agentd.agents.starts import SpawnRequest, Starts, new_agent
+from agentd.agents.starts import Greet, SpawnRequest, Starts, new_agent
 from agentd.errors import AgentdError, InvalidValue, NotFound
 from agentd.failpoint import failpoint
 from agentd.records import Agent, AgentState
@@ -39,8 +42,6 @@ CALM_S: Final = 0.15  # after a claim, before a refill: a boot takes the cores f
 LONGEST_CALM_S: Final = 1.0  # however many claims follow each other
 PROVEN_S: Final = 5.0  # a slot that ends sooner after it was ready counts as one that did not boot
 UNFIT_S: Final = 5.0  # a ready slot that is not idle for so long is no longer fit; shorter is a redraw
-
-Greet = Callable[[Sequence[Agent]], Coroutine[Any, Any, None]]
 
 
 class Pool:
@@ -54,6 +55,7 @@ class Pool:
         starts: Starts,
         ends: Ends,
         hand_out: HandOut,
+        boots: Boots,
         chance: Callable[[], float],
     ) -> None:
         self._parts = parts
@@ -63,8 +65,9 @@ class Pool:
         self._starts = starts
         self._ends = ends
         self._hand_out = hand_out
+        self._boots = boots
         self._chance = chance
-        self._lodging: set[str] = set()  # whose worktree is being made and set up, which has time limits of its own
+        self._waiting: set[str] = set()  # for their worktrees, which have time limits of their own, or for their turn
         self._adopted: set[str] = set()  # booted under the last daemon: how long that took is not known
         self._sites: dict[Place, Site] = {}
         self._slots = Slots()
@@ -141,29 +144,28 @@ class Pool:
 
     # -- spawning
 
-    async def spawn(self, requests: Sequence[SpawnRequest], greet: Greet) -> list[Agent | AgentdError]:
-        """Give ready slots to who asks, start what is missing; in order of the requests.
+    async def spawn(self, requests: Sequence[SpawnRequest], party: Party, greet: Greet) -> list[Agent | AgentdError]:
+        """Give ready slots to who asks, start what is missing when it is its turn; in order of the requests.
 
         `greet` puts first messages into inboxes: beside the hand-out of what is ready, after the start of the others.
         Raises AlreadyExists when somebody else was quicker to take a name.
         """
         self._starts.check_room(len(requests))
         with self._parts.directory.reserving([request.name for request in requests]):
-            return await self._spawn(requests, greet)
+            return await self._spawn(requests, party, greet)
 
-    async def _spawn(self, requests: Sequence[SpawnRequest], greet: Greet) -> list[Agent | AgentdError]:
+    async def _spawn(self, requests: Sequence[SpawnRequest], party: Party, greet: Greet) -> list[Agent | AgentdError]:
         held = self._claim(requests)
         results: dict[int, Agent | AgentdError] = {}
         cold = [number for number in range(len(requests)) if number not in held]
 
         async def start(numbers: Sequence[int]) -> None:
             try:
-                started = await self._starts.spawn([requests[number] for number in numbers])
+                started = await self._starts.spawn([requests[number] for number in numbers], party, greet)
             except AgentdError as error:
                 results.update(dict.fromkeys(numbers, error))
                 return
             results.update(zip(numbers, started, strict=True))
-            await greet([agent for agent in started if isinstance(agent, Agent)])
 
         async def hand_out() -> None:
             results.update(await self._given(held, requests, greet))
@@ -317,7 +319,7 @@ class Pool:
                 self._look_at_ready(slot, live, now_s)
 
     def _look_at_booting(self, slot: Slot, live: LiveAgent | None, now_s: float) -> None:
-        if slot.id in self._lodging:
+        if slot.id in self._waiting:
             self._slots.restart(slot.id, now_s)
             return
         if live is None:
@@ -391,8 +393,10 @@ class Pool:
         try:
             profile = self._parts.profiles.get(place.profile)
             agent = await self._lodged(agent, place)
+            await self._turn_of(agent, profile)
             slot = self._slots.get(agent.id)
             if slot is None or slot.state is not SlotState.BOOTING:  # its end came first, and found no program
+                self._boots.give_up([agent.id])
                 await self._parts.lodging.vacate(agent, force=True)
                 return
             failpoint("refill.before_tmux")
@@ -409,19 +413,30 @@ class Pool:
 
     async def _lodged(self, agent: Agent, place: Place) -> Agent:
         begun_s = time.monotonic()
-        self._lodging.add(agent.id)
+        self._waiting.add(agent.id)
         try:
             return await self._parts.lodging.lodge(agent, Wish(place.repo))
         finally:
-            self._lodging.discard(agent.id)
+            self._waiting.discard(agent.id)
             now_s = time.monotonic()
             self._slots.restart(agent.id, now_s)
             if place in self._sites:
                 self._sites[place].lodging_s = now_s - begun_s
 
+    async def _turn_of(self, agent: Agent, profile: Profile) -> None:
+        """Wait until nobody who asked for an agent waits, and there is room for one more boot."""
+        self._waiting.add(agent.id)
+        try:
+            with self._boots.turns(Party(), {agent.id: profile}, refill=True) as turns:
+                await turns.next()
+        finally:
+            self._waiting.discard(agent.id)
+            self._slots.restart(agent.id, time.monotonic())
+
     async def _end(self, slot_id: str, why: str) -> None:
-        # Half a start cannot be ended, and would go on without its slot; while its worktree is made there is none yet.
-        if (begun := self._beginning.get(slot_id)) and slot_id not in self._lodging:
+        self._boots.give_up([slot_id])
+        # Half a start cannot be ended, and would go on without its slot; while it waits for that there is none yet.
+        if (begun := self._beginning.get(slot_id)) and slot_id not in self._waiting:
             await begun.wait()
         agent = self._parts.directory.get(slot_id)
         try:

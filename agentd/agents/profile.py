@@ -86,10 +86,12 @@ class Rule(_Table, frozen=True, rename={"unless": "not"}):
 
 
 class Boot(_Table, frozen=True):
-    """When the program counts as ready."""
+    """When the program counts as ready, and what it takes of the machine until then."""
 
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     settle_ms: Millis = 300  # it must look idle this long
+    cores: Annotated[float, Meta(ge=0, le=1024)] = 1.0  # that it keeps busy until then; 0 with no memory: never waits
+    memory_mb: Annotated[int, Meta(ge=0, le=1_000_000)] = 200  # that it has taken by then
 
 
 class Preface(_Table, frozen=True):

@@ -10,6 +10,7 @@ import anyio
 
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ledger import Ledger
+from agentd.agents.line import Party
 from agentd.agents.profile import Profile
 from agentd.agents.roster import Roster
 from agentd.agents.starts import Starts
@@ -60,7 +61,7 @@ class Revival:
                     return
                 self._tried_s.setdefault(lost.id, deque(maxlen=ATTEMPTS)).append(anyio.current_time())
                 try:
-                    await self._starts.respawn(lost)
+                    await self._starts.respawn(lost, Party())
                 except AgentdError as error:
                     why = error.message
                     if not error.retryable:

@@ -27,6 +27,7 @@ class Roster:
         self._log = log
         self._early = Early()
         self._tasks: TaskGroup | None = None
+        self.on_gone: list[Callable[[str], None]] = []
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Keep the agents' tasks until cancelled."""
@@ -80,6 +81,8 @@ class Roster:
         self._by_pane.pop((live.terminal.ref.server, live.terminal.ref.pane_id), None)
         live.died()
         live.recording.close()
+        for tell in self.on_gone:
+            tell(agent_id)
 
     @contextmanager
     def being_started(self, ids: Collection[str]) -> Iterator[None]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 
+from agentd.agents.boots import Boots
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ids import new_agent_id, new_token, session_name
 from agentd.agents.ledger import Ledger
+from agentd.agents.line import Party
 from agentd.agents.lodging import NO_WISH, Wish
 from agentd.agents.offspring import OPERATORS_OWN, Descent
 from agentd.agents.profile import Profile
@@ -19,12 +22,15 @@ from agentd.agents.registry import Entry, digest
 from agentd.agents.roster import Roster
 from agentd.agents.shimmed import shimmed
 from agentd.agents.watch import Watch
-from agentd.errors import AgentdError, Conflict, InvalidValue, NotFound, OverLimit
+from agentd.errors import AgentdError, AgentGone, Conflict, InvalidValue, NotFound, OverLimit
 from agentd.failpoint import failpoint
 from agentd.records import Agent, AgentState
 from agentd.tmux.input import check_place
 
 SPAWNS_AT_ONCE = 64  # in flight; measured by bench/spawn.py: more buys nothing
+
+
+Greet = Callable[[Sequence[Agent]], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +53,71 @@ class SpawnRequest:
 class Starts:
     """Starts programs; each is on disk, with its token, before tmux is asked."""
 
-    def __init__(self, parts: CrewParts, roster: Roster, ledger: Ledger, watch: Watch) -> None:
+    def __init__(self, parts: CrewParts, roster: Roster, ledger: Ledger, watch: Watch, boots: Boots) -> None:
         self._parts = parts
         self._roster = roster
         self._ledger = ledger
         self._watch = watch
+        self._boots = boots
         self._spawns = anyio.CapacityLimiter(SPAWNS_AT_ONCE)
 
-    async def spawn(self, requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
-        """Start agents, in order of the requests; a failed one leaves nothing behind.
+    async def spawn(self, requests: Sequence[SpawnRequest], party: Party, greet: Greet) -> list[Agent | AgentdError]:
+        """Start agents when it is their turn, in order of the requests; a failed one leaves nothing behind.
 
-        Whatever a crash leaves is adopted or removed.
+        Whose turn does not come while its caller waits is not begun. Whatever a crash leaves is adopted or removed.
         """
         self.check_room(len(requests))
         agents = [new_agent(request) for request in requests]
         with self._roster.being_started([agent.id for agent in agents]):  # they count before anything is waited for
-            return await self._spawn_each(agents, requests)
+            return await self._spawn_each(agents, requests, party, greet)
 
-    async def _spawn_each(self, fresh: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
+    async def _spawn_each(
+        self, fresh: Sequence[Agent], requests: Sequence[SpawnRequest], party: Party, greet: Greet
+    ) -> list[Agent | AgentdError]:
         lodged = await self._lodged(fresh, requests)
-        numbers = [number for number, each in enumerate(lodged) if isinstance(each, Agent)]
         agents = [each for each in lodged if isinstance(each, Agent)]
-        started = await self.start(agents, [requests[number].profile for number in numbers])
-        for number, result in zip(numbers, started, strict=True):
-            lodged[number] = result
-        return lodged
+        profiles = {agent.id: request.profile for agent, request in zip(fresh, requests, strict=True)}
+        started = await self._start_in_turn(agents, profiles, party, greet)
+        return [started[each.id] if isinstance(each, Agent) else each for each in lodged]
+
+    async def _start_in_turn(
+        self, agents: Sequence[Agent], profiles: Mapping[str, Profile], party: Party, greet: Greet
+    ) -> dict[str, Agent | AgentdError]:
+        by_id = {agent.id: agent for agent in agents}
+        results: dict[str, Agent | AgentdError] = {}
+
+        async def begin(ids: Sequence[str]) -> None:
+            # Shielded with its greeting: what runs has its first message, also when its caller is gone by now.
+            with anyio.CancelScope(shield=True):
+                started = await self._started([by_id[id_] for id_ in ids], [profiles[id_] for id_ in ids])
+                results.update(zip(ids, started, strict=True))
+                await greet([each for each in started if isinstance(each, Agent)])
+
+        with self._boots.turns(party, {id_: profiles[id_] for id_ in by_id}) as turns:
+            try:
+                async with anyio.create_task_group() as group:
+                    while ids := await turns.next():
+                        group.start_soon(begin, ids)
+            finally:
+                self._leave_out([by_id[id_] for id_ in turns.left])
+            return results | dict.fromkeys(turns.left, turns.too_late())
+
+    async def _started(self, agents: Sequence[Agent], profiles: Sequence[Profile]) -> Sequence[Agent | AgentdError]:
+        try:
+            return await self.start(agents, profiles)
+        except AgentdError as error:
+            return [error] * len(agents)
+
+    def _leave_out(self, agents: Sequence[Agent]) -> None:
+        """Take back what was made for agents whose turn did not come."""
+        if agents:
+            self._parts.log.info("agents were not started", agents=[agent.name for agent in agents])
+        for agent in agents:
+            if agent.repo:
+                self._roster.start(self._vacate, agent)
+
+    async def _vacate(self, agent: Agent) -> None:
+        await self._parts.lodging.vacate(agent, force=True)  # nobody has worked in it
 
     async def _lodged(self, agents: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
         """Return each agent with its worktree, or why it has none."""
@@ -90,13 +136,17 @@ class Starts:
         return lodged
 
     async def start(self, agents: Sequence[Agent], profiles: Sequence[Profile]) -> list[Agent | AgentdError]:
-        """Start agents that have their ids already; see spawn."""
+        """Start agents that have their ids already, and whose turn it is; see spawn."""
         tokens = [new_token() for _ in agents]
         entries = [Entry(agent, digest(token)) for agent, token in zip(agents, tokens, strict=True)]
         # Shielded: each step has its own deadline, and a caller who goes away must not leave half of them behind.
         with anyio.CancelScope(shield=True), self._roster.being_started([entry.agent.id for entry in entries]):
-            results = await self._spawn(entries, profiles, tokens)
-        return results  # noqa: RET504  mypy knows that a cancel scope may swallow an exception
+            try:
+                results = await self._spawn(entries, profiles, tokens)
+            except AgentdError:
+                self._boots.give_up([entry.agent.id for entry in entries])
+                raise
+        return results
 
     async def _spawn(
         self, entries: Sequence[Entry], profiles: Sequence[Profile], tokens: Sequence[str]
@@ -117,15 +167,34 @@ class Starts:
         entry_of = self._parts.directory.entry
         await self._ledger.keep([entry_of(r.id).agent for r in results if isinstance(r, Agent)])
         failed = [e.agent.id for e, r in zip(entries, results, strict=True) if isinstance(r, AgentdError)]
+        self._boots.give_up(failed)
         await self._ledger.discard(failed)  # with the worktrees that were made for them
         return results
 
-    async def respawn(self, agent: Agent, *, fresh: bool = False) -> Agent:
+    async def respawn(self, agent: Agent, party: Party, *, fresh: bool = False) -> Agent:
         """Start an ended agent again: same id, same inbox, a new token, and unless `fresh` its program's session."""
-        if self._roster.known(agent.id):
-            raise Conflict(f"{agent.name} is running ({agent.state})", hint=f"stop it first: agentd stop {agent.name}")
-        self.check_room(1)
+        self._check_ended(agent)
         profile = self._parts.profiles.get(agent.profile)
+        with self._boots.turns(party, {agent.id: profile}) as turns:
+            if not await turns.next():
+                raise turns.too_late()
+        try:
+            return await self._respawn(self._check_ended(agent), profile, fresh=fresh)
+        except BaseException:
+            self._boots.give_up([agent.id])
+            raise
+
+    def _check_ended(self, agent: Agent) -> Agent:
+        """Return the agent as it is now; raises what keeps it from being started again."""
+        now = self._parts.directory.get(agent.id)
+        if now is None:
+            raise AgentGone(f"{agent.name} was removed meanwhile", hint="spawn another")
+        if self._roster.known(agent.id):
+            raise Conflict(f"{agent.name} is running ({now.state})", hint=f"stop it first: agentd stop {agent.name}")
+        self.check_room(1)
+        return now
+
+    async def _respawn(self, agent: Agent, profile: Profile, *, fresh: bool) -> Agent:
         before, token = self._parts.directory.entry(agent.id), new_token()
         entry = Entry(_again(agent, fresh=fresh), digest(token))
         with anyio.CancelScope(shield=True), self._roster.being_started([agent.id]):

@@ -53,7 +53,8 @@ async def _spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str,
     requests = await _requests(parts, caller, params)
     notices = await worktree_notices(parts, requests)
     greeting = Greeting(parts, caller, {request.name: params.prompt or "" for request in requests})
-    results = await parts.crew.spawn(requests, greeting.greet)
+    with parts.crew.parties.open([request.name for request in requests], caller.pid) as party:
+        results = await parts.crew.spawn(requests, party, greeting.greet)
     parts.queries.changed()  # our own writes are seen at once, before tmux tells of them
     started = [result for result in results if isinstance(result, Agent)]
     if not started:
@@ -65,6 +66,22 @@ async def _spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str,
         if isinstance(result, AgentdError)
     ]
     return {"agents": [agent_row(parts, agent) for agent in started], "failed": failed, "notices": notices}
+
+
+def starting(parts: Parts, caller: Caller, _params: calls.Nothing) -> dict[str, Any]:
+    """Say how far the calls of the caller's process are that start agents."""
+    parties = parts.crew.parties.of(caller.pid)
+    names = [name for party in parties for name in party.names]
+    known = [agent for name in names if (agent := parts.directory.by_name(name))]
+    started = [agent for agent in known if parts.crew.live(agent.id)]
+    waiting = sum(parts.crew.waiting(party) for party in parties)
+    return {
+        "asked": len(names),
+        "started": len(started),
+        "ready": sum(agent.state not in (AgentState.STARTING, AgentState.FAILED) for agent in started),
+        "waiting": waiting,
+        "why": parts.crew.hindrance() if waiting else "",
+    }
 
 
 def _started_before(parts: Parts, caller: Caller, key: str) -> list[Agent]:
@@ -299,13 +316,14 @@ async def stop(parts: Parts, caller: Caller, params: calls.Stop) -> dict[str, An
     return {"stopped": stopped, "failed": failed}
 
 
-async def respawn(parts: Parts, _caller: Caller, params: calls.Respawn) -> dict[str, Any]:
+async def respawn(parts: Parts, caller: Caller, params: calls.Respawn) -> dict[str, Any]:
     """Start an ended agent again under its identity."""
     agent = parts.directory.one(params.target)
     holder = parts.directory.by_name(agent.name)
     if holder is not None and holder.id != agent.id and holder.state is not AgentState.STOPPED:
         raise Conflict(f"the name `{agent.name}` belongs to {holder.id} now", hint=f"stop it first: {holder.id}")
-    again = await parts.crew.respawn(agent, fresh=params.fresh)
+    with parts.crew.parties.open([agent.name], caller.pid) as party:
+        again = await parts.crew.respawn(agent, party, fresh=params.fresh)
     parts.queries.changed()
     return {"agent": agent_row(parts, again)}
 

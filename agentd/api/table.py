@@ -35,6 +35,7 @@ FUNCTIONS: dict[str, Function] = {
     "config.show": daemon.config_show,
     "notify.test": daemon.notify_test,
     "agents.spawn": agents.spawn,
+    "agents.starting": agents.starting,
     "agents.list": agents.list_,
     "agents.get": agents.get,
     "agents.explain": agents.explain,

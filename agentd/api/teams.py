@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agentd.agents.line import Party
 from agentd.agents.lodging import NO_WISH
 from agentd.agents.names import valid_name
 from agentd.agents.registry import Team
@@ -32,6 +33,7 @@ async def bring_up(
     members = {agent.name: agent for agent in parts.teams.members(name)}
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
+    ended: list[Agent] = []
     missing: list[tuple[SpawnRequest, str]] = []
     taken = parts.directory.taken_names()
     for place in places:
@@ -42,13 +44,16 @@ async def bring_up(
             elif parts.crew.known(member.id):
                 rows.append({**agent_row(parts, member), "started": False})
             else:
-                rows.append({**agent_row(parts, await parts.crew.respawn(member)), "started": True})
+                ended.append(member)
         except AgentdError as error:
             failed.append({"name": place.name, **error_row(error)})
     notices = await agent_calls.worktree_notices(parts, [request for request, _ in missing])
-    started, refused = await _start(parts, caller, missing)
-    rows += [{**agent_row(parts, agent), "started": True} for agent in started]
-    return {"team": name, "agents": rows, "failed": failed + refused, "notices": notices}
+    names = [agent.name for agent in ended] + [request.name for request, _ in missing]
+    with parts.crew.parties.open(names, caller.pid) as party:
+        again, lost = await _start_again(parts, party, ended)
+        started, refused = await _start(parts, caller, party, missing)
+    rows += [{**agent_row(parts, agent), "started": True} for agent in again + started]
+    return {"team": name, "agents": rows, "failed": failed + lost + refused, "notices": notices}
 
 
 async def _request(parts: Parts, team: str, place: Place, taken: set[str]) -> SpawnRequest:
@@ -64,13 +69,24 @@ async def _request(parts: Parts, team: str, place: Place, taken: set[str]) -> Sp
     return SpawnRequest(profile, name, team, place.role, cwd, place.env, place.trust, wish=wish)
 
 
+async def _start_again(parts: Parts, party: Party, ended: Sequence[Agent]) -> tuple[list[Agent], list[dict[str, Any]]]:
+    started: list[Agent] = []
+    failed: list[dict[str, Any]] = []
+    for agent in ended:
+        try:
+            started.append(await parts.crew.respawn(agent, party))
+        except AgentdError as error:
+            failed.append({"name": agent.name, **error_row(error)})
+    return started, failed
+
+
 async def _start(
-    parts: Parts, caller: Caller, missing: list[tuple[SpawnRequest, str]]
+    parts: Parts, caller: Caller, party: Party, missing: list[tuple[SpawnRequest, str]]
 ) -> tuple[list[Agent], list[dict[str, Any]]]:
     if not missing:
         return [], []
     greeting = agent_calls.Greeting(parts, caller, {request.name: prompt for request, prompt in missing})
-    results = await parts.crew.spawn([request for request, _ in missing], greeting.greet)
+    results = await parts.crew.spawn([request for request, _ in missing], party, greeting.greet)
     parts.queries.changed()
     started = [result for result in results if isinstance(result, Agent)]
     failed = [

@@ -6,6 +6,7 @@ import os
 import sys
 
 from agentd.cli.agents import print_agents
+from agentd.cli.onlooker import starting, watched
 from agentd.cli.output import emit, facts, note, say, tell_notices
 from agentd.cli.session import ask, report_failed
 from agentd.client import connect
@@ -70,7 +71,7 @@ def untrust(values: Values) -> int:
 
 def up(values: Values) -> int:
     """Set the pools and bring the team up."""
-    with connect() as client:
+    with connect() as client, watched(starting, quiet=values["json"]):
         answer = client.call("projects.up", _where(values), timeout_s=UP_TIMEOUT_S)
     tell_notices(answer)
     if values["json"]:

@@ -6,6 +6,7 @@ import os
 import time
 
 from agentd.cli.agents import print_agents
+from agentd.cli.onlooker import reaching, starting, watched
 from agentd.cli.output import emit, tell_notices
 from agentd.cli.session import given, report_failed
 from agentd.client import connect
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from agentd.client import Client
 
 WAIT_S = 300.0
-SPAWN_TIMEOUT_S = 120.0
+SPAWN_TIMEOUT_S = 900.0  # a hundred agents that boot two at a time take some minutes
 SETUP_TIMEOUT_S = 4200.0  # a project's setup command may take an hour
 
 
@@ -26,11 +27,14 @@ def spawn(values: Values) -> int:
     """Start agents, and wait for them when asked to."""
     with connect() as client:
         timeout_s = SETUP_TIMEOUT_S if values["worktree"] else SPAWN_TIMEOUT_S
-        answer = client.call("agents.spawn", _params(values), timeout_s=timeout_s)
+        with watched(starting, quiet=values["json"]):
+            answer = client.call("agents.spawn", _params(values), timeout_s=timeout_s)
         tell_notices(answer)
         if values["wait"]:
             waited_s = WAIT_S if values["timeout"] is None else values["timeout"]
-            answer["agents"] = _wait(client, answer["agents"], values["wait"], waited_s)
+            ids = {agent["id"] for agent in answer["agents"]}
+            with watched(reaching(ids, values["wait"]), quiet=values["json"]):
+                answer["agents"] = _wait(client, answer["agents"], values["wait"], waited_s)
     if values["json"]:
         emit(answer)
     else:

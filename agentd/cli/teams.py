@@ -7,6 +7,7 @@ import tomllib
 from typing import Any
 
 from agentd.cli.agents import print_agents, print_stopped
+from agentd.cli.onlooker import starting, watched
 from agentd.cli.output import emit, say, table, tell_notices
 from agentd.cli.session import ask, report_failed
 from agentd.client import connect
@@ -24,7 +25,7 @@ def up(values: Values) -> int:
     """Bring a team up from its file."""
     team, agents = read_file(values["file"])
     params = {"team": team, "agents": agents, "cwd": os.path.dirname(os.path.abspath(values["file"]))}
-    with connect() as client:
+    with connect() as client, watched(starting, quiet=values["json"]):
         answer = client.call("teams.up", params, timeout_s=UP_TIMEOUT_S)
     tell_notices(answer)
     if values["json"]:

@@ -53,6 +53,8 @@ class Shutdown(Params):
 class Spawn(Params):
     """Start n agents of a profile; the answer comes when tmux has them, readiness follows as events.
 
+    They wait for their turn where the machine has no room for more boots; those it does not come for within the call's
+    deadline are not started, and named as failed.
     trust: the programs are told that you trust cwd and what stands in it, instead of asking.
     worktree: each in a fresh git worktree of the repository around cwd, on a branch of its own or on `branch`.
     key: the same caller's same key again starts nothing and answers what it started first, while those are kept.
@@ -450,6 +452,13 @@ _TABLE = (
     Call("config.show", Nothing, "Return each setting, its value and where it came from.", writes=False),
     Call("notify.test", Nothing, "Run the commands of the configuration's [hooks] once, with an example."),
     Call("agents.spawn", Spawn, "Start agents.", own=True),
+    Call(
+        "agents.starting",
+        Nothing,
+        "Say how far the calls of the caller's own process are that start agents.",
+        agent_may=True,
+        writes=False,
+    ),
     Call("agents.list", AgentsList, "List agents.", agent_may=True, writes=False),
     Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
     Call("agents.explain", OneTarget, "Say why an agent is thought to be in its state.", agent_may=True, writes=False),

@@ -22,7 +22,7 @@ LEAST: dict[str, dict[str, Any]] = {
         f"{noun}.list": {}
         for noun in ("agents", "sessions", "teams", "pool", "worktrees", "profiles", "events", "loops")
     },
-    **{name: {} for name in ("config.show", "schema", "agents.whoami", "events.follow")},
+    **{name: {} for name in ("config.show", "schema", "agents.whoami", "agents.starting", "events.follow")},
     **{f"messages.{verb}": {} for verb in ("inbox", "take", "dead", "follow")},
     **{f"messages.{verb}": IDS for verb in ("ack", "nack", "extend", "retry", "drop")},
     **{
