@@ -6,14 +6,21 @@ Every way starts the same number of `sleep` on a fresh server of its own and is 
 sessions are counted: those that are missing are its failures. The bare client writes all its `new-session` at once and
 does nothing else (no names, no launcher, no window in a hub): it is the floor. Medians of the rounds; the ways take
 turns within each. Ending all of ours again is timed as well.
+
+And does `agentd ls` stay quick meanwhile? The same number of shells is spawned by one call to a whole daemon, while
+another process lists the agents through the socket: while nothing happens, until the call is answered, until all are
+ready. Asked for is a p99 of 100 ms at most during both.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -22,6 +29,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import libtmux
 import structlog
 
@@ -33,6 +41,9 @@ from agentd.records import PaneRef
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.tmux import SpawnOrder, Tmux
 from bench._bare import bare_client, plain_server
+from bench._boxes import quantile_ms
+from bench.load import settle
+from bench.main_job import instance
 
 WIDTH, HEIGHT = 200, 50
 PROGRAM = ["sleep", "100000"]
@@ -44,6 +55,10 @@ OURS, FLEET, SERIAL, BARE, LIBTMUX, KILL = (
     "libtmux one by one",
     "kill all",
 )
+
+IDLE, SPAWNING, BOOTING = "nothing happens", "until the call is answered", "until all are ready"
+IDLE_S = 2.0
+MOST_LS_MS = 100.0
 
 Round = dict[str, tuple[float, int]]  # by way: seconds, failures
 
@@ -144,6 +159,39 @@ async def one_round(count: int) -> Round:
     return found
 
 
+def listing(count: int) -> dict[str, list[float]]:
+    """Return how long each list took in each part of a burst, asked by another process."""
+    with instance() as (client, socket):
+        environ = {**os.environ, "AGENTD_DIR": os.path.dirname(socket)}
+        argv = [sys.executable, "-m", "bench._lister"]
+        with subprocess.Popen(argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as lister:
+            assert lister.stdout
+            lister.stdout.readline()
+            time.sleep(IDLE_S)
+            begun_s = time.monotonic()
+            client.call("agents.spawn", {"profile": "sh", "n": count, "cwd": "/"}, timeout_s=300.0)
+            answered_s = time.monotonic()
+            settle(client, count)
+            ready_s = time.monotonic()
+            asked = json.loads(lister.communicate(timeout=60)[0])
+    parts = {IDLE: (0.0, begun_s), SPAWNING: (begun_s, answered_s), BOOTING: (answered_s, ready_s)}
+    return {part: [took for at_s, took in asked if a <= at_s + took and at_s < b] for part, (a, b) in parts.items()}
+
+
+def show_listing(count: int, bursts: list[dict[str, list[float]]]) -> None:
+    """Print one line per part of the bursts."""
+    print(f"\n`ls` by another process while {count} shells are spawned, {len(bursts)} bursts; ms")
+    print(f"{'while':<28}{'lists':>8}{'p50':>8}{'p99':>8}{'max':>8}{'asked for':>11}")
+    for part in (IDLE, SPAWNING, BOOTING):
+        all_s = [took for burst in bursts for took in burst[part]]
+        if not all_s:
+            print(f"{part:<28}{0:>8}")
+            continue
+        p50, p99, most = (quantile_ms(all_s, q) for q in (0.5, 0.99, 1.0))
+        wanted = "" if part == IDLE else f"{'yes' if p99 <= MOST_LS_MS else 'NO':>11}"
+        print(f"{part:<28}{len(all_s):>8}{p50:>8.1f}{p99:>8.1f}{most:>8.1f}{wanted}")
+
+
 def show(count: int, rounds: list[Round]) -> None:
     """Print one line per way."""
     times_s: dict[str, list[float]] = defaultdict(list)
@@ -165,6 +213,7 @@ def show(count: int, rounds: list[Round]) -> None:
 async def main(count: int, rounds: int) -> None:
     """Run the rounds and show them."""
     show(count, [await one_round(count) for _ in range(rounds)])
+    show_listing(count, [await anyio.to_thread.run_sync(listing, count) for _ in range(rounds)])
 
 
 if __name__ == "__main__":
