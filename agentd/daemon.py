@@ -195,7 +195,8 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     places.write_launcher()
     projects = Projects(registry, os.environ.get("HOME", "/"))
     profiles = Profiles.load(paths.profiles_dir, (await projects.trusted()).profiles)
-    lodging = Lodging(Worktrees(paths.worktrees_dir, given.log, os.environ), projects, os.environ, given.log)
+    worktrees = Worktrees(paths.worktrees_dir, given.log, os.environ, given.umask)
+    lodging = Lodging(worktrees, projects, os.environ, given.log)
     crew = Crew(
         CrewParts(
             tmux=tmux,

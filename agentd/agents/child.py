@@ -7,16 +7,18 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import Final
 
 import anyio
 
 Take = Callable[[bytes], object]
 
-_GRACE_S = 5.0  # between asking a group to end and ending it
-_LAST_WORDS_S = 2.0  # for what was printed just before the end; what a program left running may hold the pipe for long
+GRACE_S: Final = 5.0  # between asking a group to end and ending it
+LAST_WORDS_S: Final = 2.0  # for what was printed just before the end; what a program left running may hold the pipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +34,39 @@ async def run(
     *,
     cwd: str,
     env: Mapping[str, str],
+    umask: int,
     timeout_s: float,
     out: Take,
     err: Take | None = None,
+    given: bytes = b"",
     held: Sequence[int] = (),
+    grace_s: float = GRACE_S,
+    last_words_s: float = LAST_WORDS_S,
 ) -> Ended:
     """Run a program to its end or to the end of its time; raises OSError or ValueError when it cannot be started.
 
-    Without `err` both outputs go to `out`. The descriptors `held` stay open as long as anything of it lives.
+    It reads `given`. Without `err` both outputs go to `out`. The descriptors `held` stay open as long as anything of
+    it lives. What it leaves running when it ends by itself is its user's.
     """
     async with AsyncExitStack() as stack:
+        stdin = stack.enter_context(_holding(given))
         pipes = [await stack.enter_async_context(_pipe(take)) for take in (out, err) if take]
         with anyio.CancelScope(shield=True):  # cancelled in the middle, nobody would know of the child
             process = await asyncio.create_subprocess_exec(
                 *argv,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=pipes[0].writing,
                 stderr=pipes[1].writing if err else subprocess.STDOUT,
                 cwd=cwd,
                 env=env,
+                umask=umask,
                 start_new_session=True,
                 pass_fds=tuple(held),
             )
         for pipe in pipes:
             pipe.close_writing()
-        status = await _end_of(process, timeout_s)
-        with anyio.move_on_after(_LAST_WORDS_S):
+        status = await _end_of(process, timeout_s, grace_s)
+        with anyio.move_on_after(last_words_s):
             for pipe in pipes:
                 await pipe.ended.wait()
         return Ended(status, all(pipe.ended.is_set() for pipe in pipes))
@@ -99,21 +108,34 @@ async def _pipe(take: Take) -> AsyncIterator[_Pipe]:
             transport.close()
 
 
-async def _end_of(process: asyncio.subprocess.Process, timeout_s: float) -> int | None:
+@contextlib.contextmanager
+def _holding(given: bytes) -> Iterator[int]:
+    """Give a descriptor from which this can be read."""
+    if not given:
+        yield subprocess.DEVNULL
+        return
+    with TemporaryFile() as file:
+        file.write(given)
+        file.seek(0)
+        yield file.fileno()
+
+
+async def _end_of(process: asyncio.subprocess.Process, timeout_s: float, grace_s: float) -> int | None:
     with anyio.move_on_after(timeout_s):
         try:
             return await process.wait()
         finally:
             if process.returncode is None:
                 with anyio.CancelScope(shield=True):
-                    await _end(process)
+                    await _end(process, grace_s)
     return None
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    _signal_group(process, signal.SIGTERM)
-    with anyio.move_on_after(_GRACE_S):
-        await process.wait()
+async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
+    if grace_s:
+        _signal_group(process, signal.SIGTERM)
+        with anyio.move_on_after(grace_s):
+            await process.wait()
     _signal_group(process, signal.SIGKILL)  # also when its leader obeyed: others of the group may not have
     await process.wait()
 

@@ -55,10 +55,11 @@ class Said:
 class Git:
     """Runs git commands; `at` are the options that say in which repository, see `inside`, `of` and `tree`."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], umask: int) -> None:
         ours = {name: value for name, value in environ.items() if not name.startswith("GIT_")}
         # Without optional locks a look at a worktree never makes a git of the agent's fail.
         self._environ = {**ours, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+        self._umask = umask
         self._checked = False
 
     async def read(self, at: Sequence[str], *words: str, index: str | None = None) -> str:
@@ -95,7 +96,14 @@ class Git:
         env = {**self._environ, **more}
         try:
             ended = await run(
-                ["git", *words], cwd="/", env=env, timeout_s=timeout_s, out=out.extend, err=err.extend, held=held
+                ["git", *words],
+                cwd="/",
+                env=env,
+                umask=self._umask,
+                timeout_s=timeout_s,
+                out=out.extend,
+                err=err.extend,
+                held=held,
             )
         except FileNotFoundError:
             raise NotFound("git is not installed, or not on the daemon's PATH", hint="install git") from None

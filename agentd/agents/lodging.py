@@ -9,7 +9,8 @@ from typing import Final
 
 import anyio
 
-from agentd.agents.projects import Projects
+from agentd.agents.project import Setup
+from agentd.agents.projects import UNFITTED, Fitting, Projects
 from agentd.agents.worktree_state import WorktreeState
 from agentd.agents.worktrees import Cleaned, Worktree, Worktrees
 from agentd.errors import AgentdError, NotFound
@@ -23,6 +24,7 @@ class Wish:
 
     repo: str  # the repository's common git directory
     branch: str | None = None  # None: a fresh one
+    fitting: Fitting = UNFITTED
 
 
 NO_WISH: Final = Wish("")
@@ -42,7 +44,7 @@ class Lodging:
 
     async def wish(self, cwd: str, branch: str | None) -> Wish:
         """Return the wish for a worktree of the repository around a directory; raises what is wrong with that."""
-        return Wish(await self._worktrees.repository(cwd), branch)
+        return Wish(await self._worktrees.repository(cwd), branch, await self._projects.fitting(cwd))
 
     async def lodge(self, agent: Agent, wish: Wish) -> Agent:
         """Return the agent with the directory its program is to start in; a worktree is made and set up on the way.
@@ -56,7 +58,7 @@ class Lodging:
         if submodules:
             self._log.info("submodules are not checked out", path=worktree.path, submodules=submodules)
         try:
-            await self._set_up(worktree, agent.cwd)
+            await self._set_up(worktree, wish.fitting.setup)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await self._give_up(worktree)
@@ -65,10 +67,8 @@ class Lodging:
             raise
         return replace(agent, cwd=worktree.path, repo=worktree.repo, branch=worktree.branch)
 
-    async def _set_up(self, worktree: Worktree, origin: str, *, again: bool = False) -> None:
-        """Run the setup command of the project around a directory, when there is one and it is trusted."""
-        setup = await self._projects.setup(origin)
-        if setup is None or (again and setup.once):
+    async def _set_up(self, worktree: Worktree, setup: Setup | None) -> None:
+        if setup is None:
             return
         async with self._setups:
             await self._worktrees.setup(worktree, setup.words, setup.timeout_s, self._environ)
@@ -91,7 +91,8 @@ class Lodging:
         if await self._worktrees.head(worktree.repo) != worktree.base:
             renewed = await self._worktrees.renew(worktree)
             if renewed is not None:
-                await self._set_up(renewed, origin, again=True)
+                setup = (await self._projects.fitting(origin)).setup
+                await self._set_up(renewed, None if setup and setup.once else setup)
                 worktree = renewed
         if branch is not None:
             worktree = await self._worktrees.rename_branch(worktree, branch)

@@ -22,7 +22,7 @@ from agentd.agents.handout import HandOut
 from agentd.agents.ledger import Ledger
 from agentd.agents.line import Party
 from agentd.agents.live import LiveAgent
-from agentd.agents.lodging import Wish
+from agentd.agents.lodging import NO_WISH
 from agentd.agents.pool_limits import check_size, limits_of
 from agentd.agents.profile import Profile
 from agentd.agents.roster import Roster
@@ -147,7 +147,7 @@ class Pool:
     async def spawn(self, requests: Sequence[SpawnRequest], party: Party, greet: Greet) -> list[Agent | AgentdError]:
         """Give ready slots to who asks, start what is missing when it is its turn; in order of the requests.
 
-        `greet` puts first messages into inboxes: beside the hand-out of what is ready, after the start of the others.
+        `greet` puts first messages into inboxes, once it is on disk whose they are.
         Raises AlreadyExists when somebody else was quicker to take a name.
         """
         self._starts.check_room(len(requests))
@@ -228,15 +228,13 @@ class Pool:
             entries = self._hand_out.prepare(slots, [requests[number] for number in numbers])
         except AgentdError as error:
             return dict.fromkeys(held, error)
+        try:
+            await self._hand_out.keep(entries)
+        except AgentdError as error:
+            return {**results, **dict.fromkeys(numbers, error)}
         agents = [entry.agent for entry in entries]
-        results.update(zip(numbers, agents, strict=True))
-        async with anyio.create_task_group() as group:
-            group.start_soon(greet, agents)
-            try:
-                await self._hand_out.keep(entries)
-            except AgentdError as error:
-                results.update(dict.fromkeys(numbers, error))
-        return results
+        await greet(agents)  # not before: a slot that stayed one would be given what was meant for its holder
+        return {**results, **dict(zip(numbers, agents, strict=True))}
 
     async def _refreshed(self, slot: Slot, request: SpawnRequest) -> Agent | AgentdError:
         """Return a slot as it is given away: with the fence, and its worktree as it is asked for."""
@@ -415,7 +413,8 @@ class Pool:
         begun_s = time.monotonic()
         self._waiting.add(agent.id)
         try:
-            return await self._parts.lodging.lodge(agent, Wish(place.repo))
+            wish = await self._parts.lodging.wish(agent.cwd, None) if place.repo else NO_WISH
+            return await self._parts.lodging.lodge(agent, wish)
         finally:
             self._waiting.discard(agent.id)
             now_s = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import anyio.to_thread
 
@@ -42,6 +43,17 @@ class Trusted:
     profiles: Sequence[ProjectProfile]
 
 
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The setup command that may be run in fresh worktrees; or what is to be told of one that is not."""
+
+    setup: Setup | None = None
+    notice: str = ""
+
+
+UNFITTED: Final = Fitting()
+
+
 class Projects:
     """Finds files of projects; what was trusted is kept in the registry, never beside the file."""
 
@@ -77,28 +89,22 @@ class Projects:
         await self._registry.untrust(path)
         return path
 
-    async def setup(self, cwd: str) -> Setup | None:
-        """Return the setup command that may be run; None when there is none, or its file is not trusted."""
-        try:
-            seen = await self.look(cwd)
-        except (NotFound, InvalidValue):  # told by notice()
-            return None
-        return seen.project.setup if seen.standing is Standing.TRUSTED else None
-
-    async def notice(self, cwd: str) -> str:
-        """Return what who makes worktrees is to be told: that a setup command is not run, and why; or nothing."""
+    async def fitting(self, cwd: str) -> Fitting:
+        """Return how worktrees that are made from a directory are made ready."""
         try:
             seen = await self.look(cwd)
         except NotFound:
-            return ""
+            return UNFITTED
         except InvalidValue as error:
-            return f"{error.message}; {error.hint}"
-        path = sanitise(seen.project.file.path)
-        if seen.project.setup is None or seen.standing is Standing.TRUSTED:
-            return ""
+            return Fitting(None, f"{error.message}; {error.hint}")
+        setup, path = seen.project.setup, sanitise(seen.project.file.path)
+        if setup is None or seen.standing is Standing.TRUSTED:
+            return Fitting(setup)
         if seen.standing is Standing.CHANGED:
-            return f"{path} has changed since it was trusted, its setup command is not run any more; {SEE}"
-        return f"{path} is not trusted, its setup command was not run; {SEE}"
+            return Fitting(
+                None, f"{path} has changed since it was trusted, its setup command is not run any more; {SEE}"
+            )
+        return Fitting(None, f"{path} is not trusted, its setup command is not run; {SEE}")
 
     async def trusted(self) -> Trusted:
         """Return what is trusted now, the first trusted first; nothing of a file that has changed since."""

@@ -17,14 +17,14 @@ _LINE_CHARS: Final = 200
 
 
 async def run_setup(
-    command: Sequence[str], path: str, log_path: str, timeout_s: float, environ: Mapping[str, str]
+    command: Sequence[str], path: str, log_path: str, timeout_s: float, environ: Mapping[str, str], umask: int
 ) -> None:
     """Run a command in a directory; raises what went wrong, with the last line that was printed."""
     if not command or not command[0] or any("\0" in word for word in command):
         raise InvalidValue("the setup command is empty or has a NUL character; nothing was run", field="setup")
     log = SetupLog(log_path)
     try:
-        ended = await run(command, cwd=path, env=environ, timeout_s=timeout_s, out=log.add)
+        ended = await run(command, cwd=path, env=environ, umask=umask, timeout_s=timeout_s, out=log.add)
     except OSError as error:
         raise NotFound(f"`{command[0]}` cannot be run: {error.strerror}", hint="is it on the daemon's PATH?") from error
     finally:

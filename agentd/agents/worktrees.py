@@ -49,12 +49,13 @@ class Cleaned:
 
 
 class Worktrees:
-    """The worktrees below one private directory."""
+    """The worktrees below one private directory; what is in them is their user's business, and has their umask."""
 
-    def __init__(self, root: str, log: Log, environ: Mapping[str, str]) -> None:
+    def __init__(self, root: str, log: Log, environ: Mapping[str, str], umask: int) -> None:
         self._root = root
         self._log = log
-        self._git = Git(environ)
+        self._umask = umask
+        self._git = Git(environ, umask)
         self._turns = Turns()
 
     async def repository(self, place: str) -> str:
@@ -192,7 +193,7 @@ class Worktrees:
         slot = self._slot(worktree)
         if not slot.is_there:
             raise NotFound(f"{slot.path} is gone; nothing was run", hint="clean this worktree and create another")
-        await run_setup(command, slot.path, slot.log, timeout_s, environ)
+        await run_setup(command, slot.path, slot.log, timeout_s, environ, self._umask)
 
     def _home(self) -> str:
         return _real(private_dir(self._root))  # git knows directories by their real paths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,10 @@ async def spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, 
 
 async def _spawn(parts: Parts, caller: Caller, params: calls.Spawn) -> dict[str, Any]:
     if params.key is not None and (before := _started_before(parts, caller, params.key)):
+        await _greet_again(parts, caller, params.prompt or "", before)
         return {"agents": [agent_row(parts, agent) for agent in before], "failed": [], "notices": [], "duplicate": True}
     requests = await _requests(parts, caller, params)
-    notices = await worktree_notices(parts, requests)
+    notices = worktree_notices(request.wish for request in requests)
     greeting = Greeting(parts, caller, {request.name: params.prompt or "" for request in requests})
     with parts.crew.parties.open([request.name for request in requests], caller.pid) as party:
         results = await parts.crew.spawn(requests, party, greeting.greet)
@@ -89,11 +90,17 @@ def _started_before(parts: Parts, caller: Caller, key: str) -> list[Agent]:
     return [agent for agent in parts.directory if agent.spawn_key == key and agent.started_by == caller.agent_id]
 
 
-async def worktree_notices(parts: Parts, requests: Sequence[SpawnRequest]) -> list[str]:
+async def _greet_again(parts: Parts, caller: Caller, prompt: str, before: Sequence[Agent]) -> None:
+    """Put first messages that a crash, or the caller's own end, came before; what was put is not put twice."""
+    oldest_ns = time.time_ns() - int(parts.config.mailbox.key_window_s * 1e9)  # beyond it nobody knows what was put
+    greeting = Greeting(parts, caller, {agent.name: prompt for agent in before})
+    await greeting.greet([agent for agent in before if agent.created_ns > oldest_ns])
+    greeting.check()
+
+
+def worktree_notices(wishes: Iterable[Wish]) -> list[str]:
     """Return what is to be told of the setup commands that are not run in the worktrees that are made."""
-    places = sorted({request.cwd for request in requests if request.wish.repo})
-    found = [await parts.projects.notice(place) for place in places]
-    return [notice for notice in dict.fromkeys(found) if notice]
+    return [notice for notice in dict.fromkeys(wish.fitting.notice for wish in wishes) if notice]
 
 
 async def _requests(parts: Parts, caller: Caller, params: calls.Spawn) -> list[SpawnRequest]:

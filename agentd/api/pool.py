@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentd.agents.lodging import NO_WISH
 from agentd.agents.slots import place_in
-from agentd.api.agents import checked_cwd
+from agentd.api.agents import checked_cwd, worktree_notices
 from agentd.api.parts import Parts
 from agentd.records import Caller
 from agentd.wire import calls
@@ -20,10 +21,11 @@ async def set_(parts: Parts, _caller: Caller, params: calls.PoolSet) -> dict[str
     """Keep agents of a profile booted in a place; they are booted behind this answer."""
     profile = parts.profiles.get(params.profile)
     cwd = checked_cwd(params.cwd)
-    repo = (await parts.lodging.wish(cwd, None)).repo if params.worktree else ""
-    place = place_in(profile.name, cwd, repo, trusted=params.trust)
+    wish = await parts.lodging.wish(cwd, None) if params.worktree else NO_WISH
+    place = place_in(profile.name, cwd, wish.repo, trusted=params.trust)
     await parts.pool.set_size(place, cwd, params.size, params.size if params.most is None else params.most)
-    return {"pools": [row for row in parts.pool.rows() if row["profile"] == profile.name]}
+    rows = [row for row in parts.pool.rows() if row["profile"] == profile.name]
+    return {"pools": rows, "notices": worktree_notices([wish])}
 
 
 async def drain(parts: Parts, _caller: Caller, params: calls.PoolDrain) -> dict[str, Any]:

@@ -54,22 +54,25 @@ async def up(parts: Parts, caller: Caller, params: calls.OneProject) -> dict[str
     if project.profiles:
         await parts.profile_watch.look_now()  # the file may be as it was trusted since this very moment
     failed: list[dict[str, Any]] = []
+    notices: list[str] = []
     for pool in project.pools:
         try:
-            await _set(parts, caller, pool)
+            notices += await _set(parts, caller, pool)
         except AgentdError as error:
             failed.append({"name": f"pool {pool.profile}", **error_row(error)})
     team: dict[str, Any] = {"team": None, "agents": [], "failed": [], "notices": []}
     if project.team is not None:
         read = project.team
         team = await team_calls.bring_up(parts, caller, read.name, read.cwd, read.places, read.agents)
-    said = {"notices": _lost_names(parts, project) + team["notices"], "failed": failed + team["failed"]}
-    return {"file": file, "pools": _pool_rows(project), **team, **said}
+    told = list(dict.fromkeys([*_lost_names(parts, project), *notices, *team["notices"]]))
+    return {"file": file, "pools": _pool_rows(project), **team, "failed": failed + team["failed"], "notices": told}
 
 
-async def _set(parts: Parts, caller: Caller, pool: ProjectPool) -> None:
+async def _set(parts: Parts, caller: Caller, pool: ProjectPool) -> list[str]:
+    """Set a pool; return what is to be told of it."""
     given = calls.PoolSet(profile=pool.profile, size=pool.size, most=pool.most, cwd=pool.cwd, worktree=pool.worktree)
-    await pool_calls.set_(parts, caller, given)
+    answer = await pool_calls.set_(parts, caller, given)
+    return list(answer["notices"])
 
 
 def _lost_names(parts: Parts, project: Project) -> list[str]:

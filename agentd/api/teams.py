@@ -47,7 +47,7 @@ async def bring_up(
                 ended.append(member)
         except AgentdError as error:
             failed.append({"name": place.name, **error_row(error)})
-    notices = await agent_calls.worktree_notices(parts, [request for request, _ in missing])
+    notices = agent_calls.worktree_notices(request.wish for request, _ in missing)
     names = [agent.name for agent in ended] + [request.name for request, _ in missing]
     with parts.crew.parties.open(names, caller.pid) as party:
         again, lost = await _start_again(parts, party, ended)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from agentd.cli.output import emit, say, table
+from agentd.cli.output import emit, say, table, tell_notices
 from agentd.cli.session import ask, given
 from agentd.errors import EXIT_OK, UsageError
 
@@ -28,7 +28,9 @@ def set_(values: Values) -> int:
     params = {"profile": values["profile"], "size": _size(values["size"]), "most": values["most"]}
     flags = {name: values[name] or None for name in ("worktree", "trust")}
     where = {"cwd": os.path.abspath(values["cwd"] or "."), **flags}
-    return _show(values, ask("pool.set", given({**params, **where})))
+    answer = ask("pool.set", given({**params, **where}))
+    tell_notices(answer)
+    return _show(values, answer)
 
 
 def drain(values: Values) -> int:

@@ -14,6 +14,9 @@ from agentd.agents.worktrees import Worktree, Worktrees
 WHO = {f"GIT_{role}_{what}": f"{role}@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
+UMASK = 0o027  # neither ours nor the usual one
+
+
 class Scene:
     """A directory with a repository, and the worktrees below another."""
 
@@ -38,7 +41,7 @@ class Scene:
 
     def again(self, **environ: str) -> Worktrees:
         """Return what a new daemon would have."""
-        return Worktrees(str(self.root), structlog.get_logger(), {**self.environ, **environ})
+        return Worktrees(str(self.root), structlog.get_logger(), {**self.environ, **environ}, UMASK)
 
     def new(self, name: str) -> Path:
         """Make a repository with two files and one commit."""

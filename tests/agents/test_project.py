@@ -365,23 +365,23 @@ async def test_it_is_trusted_by_path_and_by_every_byte_across_a_restart(top: Pat
     place.write_text("[worktree]\nsetup = 'true'\n")
     seen = await projects.look(str(top / "sub"))
     assert seen.standing is Standing.NOT_TRUSTED
-    assert await projects.setup(str(top)) is None
-    assert "is not trusted, its setup command was not run" in await projects.notice(str(top))
+    assert (await projects.fitting(str(top))).setup is None
+    assert "is not trusted, its setup command is not run" in (await projects.fitting(str(top))).notice
     await projects.trust(str(top), seen.project.file.digest)
     await registry.close()
 
     registry = await Registry.open(path)
     projects = Projects(registry, str(tmp_path / "home"))
-    assert await projects.setup(str(top / "sub")) == seen.project.setup
-    assert await projects.notice(str(top)) == ""
+    assert (await projects.fitting(str(top / "sub"))).setup == seen.project.setup
+    assert (await projects.fitting(str(top))).notice == ""
     (top / "sub" / "agentd.toml").write_bytes(place.read_bytes())  # the same bytes elsewhere
-    assert await projects.setup(str(top / "sub")) is None
+    assert (await projects.fitting(str(top / "sub"))).setup is None
     place.write_text("[worktree]\nsetup = 'true'\n\n")
     assert (await projects.look(str(top))).standing is Standing.CHANGED
-    assert await projects.setup(str(top)) is None
-    assert "has changed since it was trusted" in await projects.notice(str(top))
+    assert (await projects.fitting(str(top))).setup is None
+    assert "has changed since it was trusted" in (await projects.fitting(str(top))).notice
     place.write_text("[worktree]\nsetup = 'true'\n")
-    assert await projects.setup(str(top)) == seen.project.setup
+    assert (await projects.fitting(str(top))).setup == seen.project.setup
     await registry.close()
 
 
@@ -413,12 +413,12 @@ async def test_only_what_was_shown_is_trusted_and_trust_is_withdrawn_also_of_a_f
 async def test_a_file_that_says_nothing_is_told_and_one_without_a_setup_is_not(top: Path, tmp_path: Path):
     registry = await Registry.open(str(tmp_path / "registry.db"))
     projects = Projects(registry, str(tmp_path / "home"))
-    assert await projects.notice(str(top)) == ""
+    assert (await projects.fitting(str(top))).notice == ""
     (top / "agentd.toml").write_text("[[pool]]\nprofile = 'a'\nsize = 1\n")
-    assert await projects.notice(str(top)) == ""
+    assert (await projects.fitting(str(top))).notice == ""
     (top / "agentd.toml").write_text("[nonsense]")
-    assert "`nonsense` is unknown" in await projects.notice(str(top))
-    assert await projects.setup(str(top)) is None
+    assert "`nonsense` is unknown" in (await projects.fitting(str(top))).notice
+    assert (await projects.fitting(str(top))).setup is None
     await registry.close()
 
 

@@ -31,7 +31,7 @@ import anyio, structlog
 from agentd.agents.worktrees import Worktree, Worktrees
 
 async def main():
-    worktrees = Worktrees(sys.argv[1], structlog.get_logger(), os.environ)
+    worktrees = Worktrees(sys.argv[1], structlog.get_logger(), os.environ, 0o022)
     what, *words = sys.argv[2:]
     if what == "create":
         await worktrees.create(*words)

@@ -69,7 +69,7 @@ def test_what_is_not_trusted_is_not_run_and_what_is_runs_once_in_each_worktree(w
     runs = written(repo)
     done = whole.cli("spawn", "shell", "--cwd", str(repo / "sub"), "--worktree", "--name", "early", "--wait", "idle")
     assert done.stderr == (
-        f"agentd: {repo}/agentd.toml is not trusted, its setup command was not run; "
+        f"agentd: {repo}/agentd.toml is not trusted, its setup command is not run; "
         "see it and trust it: agentd project trust\n"
     )
     assert lines(runs) == []
@@ -290,7 +290,7 @@ def test_a_team_whose_worktrees_are_not_set_up_is_told(whole: Instance, repo: Pa
     member = f'[[agents]]\nname = "told"\nprofile = "shell"\ncwd = "{repo}"\nworktree = true\n'
     (repo.parent / "team.toml").write_text(f'[team]\nname = "crew"\n{member}')
     done = whole.cli("team", "up", str(repo.parent / "team.toml"))
-    assert ("is not trusted, its setup command was not run" in done.stderr, lines(runs)) == (True, [])
+    assert ("is not trusted, its setup command is not run" in done.stderr, lines(runs)) == (True, [])
     whole.cli("team", "down", "crew")
     whole.cli("worktree", "clean")
 
