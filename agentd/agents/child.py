@@ -15,6 +15,8 @@ from typing import Final
 
 import anyio
 
+from agentd.tmux.processes import is_alive, start_of
+
 Take = Callable[[bytes], object]
 
 GRACE_S: Final = 5.0  # between asking a group to end and ending it
@@ -121,13 +123,16 @@ def _holding(given: bytes) -> Iterator[int]:
 
 
 async def _end_of(process: asyncio.subprocess.Process, timeout_s: float, grace_s: float) -> int | None:
+    started = start_of(process.pid)
     with anyio.move_on_after(timeout_s):
         try:
             return await process.wait()
         finally:
             if process.returncode is None:
                 with anyio.CancelScope(shield=True):
-                    await _end(process, grace_s)
+                    if is_alive(started):  # else its pid may be another's by now
+                        await _end(process, grace_s)
+                    await process.wait()
     return None
 
 

@@ -78,7 +78,7 @@ class Ledger:
         await self._registry.forget(agent_ids)
 
     async def _vacate(self, agent: Agent) -> None:
-        await self._lodging.vacate(agent)
+        await self._lodging.vacate(agent, force=agent.pooled)  # nobody ever worked in a slot's
 
     def keep_screen(self, agent_id: str, screen: str) -> None:
         """Write down what an ending agent's screen shows."""

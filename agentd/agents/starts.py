@@ -129,11 +129,24 @@ class Starts:
             except AgentdError as error:
                 lodged[number] = error
 
-        async with anyio.create_task_group() as group:
-            for number, request in enumerate(requests):
-                if request.wish.repo:
-                    group.start_soon(one, number)
+        try:
+            async with anyio.create_task_group() as group:
+                for number, request in enumerate(requests):
+                    if request.wish.repo:
+                        group.start_soon(one, number)
+        except BaseException:
+            await self._vacate([each for each in lodged if isinstance(each, Agent)])
+            raise
         return lodged
+
+    async def _vacate(self, agents: Sequence[Agent]) -> None:
+        """Remove the worktrees of agents whose programs are not started after all."""
+        with anyio.CancelScope(shield=True):
+            for agent in agents:
+                try:
+                    await self._parts.lodging.vacate(agent, force=True)
+                except AgentdError as error:
+                    self._parts.log.warning("a worktree of nobody is left", path=agent.cwd, error=error.message)
 
     async def start(self, agents: Sequence[Agent], profiles: Sequence[Profile]) -> list[Agent | AgentdError]:
         """Start agents that have their ids already, and whose turn it is; see spawn."""
@@ -156,6 +169,7 @@ class Starts:
             await self._ledger.save_new(entries)
         except AgentdError:
             self._ledger.drop([entry.agent.id for entry in entries])
+            await self._vacate([entry.agent for entry in entries])
             raise
         failpoint("spawn.before_tmux")
         await self._parts.tmux.prepare(len(entries))
@@ -166,9 +180,10 @@ class Starts:
         # As they are by now: the first ones may be idle already while the last ones are being started.
         entry_of = self._parts.directory.entry
         await self._ledger.keep([entry_of(r.id).agent for r in results if isinstance(r, Agent)])
-        failed = [e.agent.id for e, r in zip(entries, results, strict=True) if isinstance(r, AgentdError)]
-        self._boots.give_up(failed)
-        await self._ledger.discard(failed)  # with the worktrees that were made for them
+        failed = [e.agent for e, r in zip(entries, results, strict=True) if isinstance(r, AgentdError)]
+        self._boots.give_up([agent.id for agent in failed])
+        await self._vacate(failed)
+        await self._ledger.discard([agent.id for agent in failed])
         return results
 
     async def respawn(self, agent: Agent, party: Party, *, fresh: bool = False) -> Agent:

@@ -44,8 +44,7 @@ def down(values: Values) -> int:
         _tell(values, {"stopped": False, "pid": None}, "not running")
         return EXIT_OK
     _shut_down(running["pid"], agents)
-    kept = running["agents"].get("live", 0) if agents == "keep" else 0
-    alive = f"; {kept} agents stay alive" if kept else ""
+    alive = _alive(running) if agents == "keep" else ""
     _tell(values, {"stopped": True, "pid": running["pid"], "agents": agents}, f"stopped (pid {running['pid']}){alive}")
     return EXIT_OK
 
@@ -61,6 +60,17 @@ def restart(values: Values) -> int:
         _check_settings(overrides)
         _shut_down(running["pid"], "keep")
     return _start(values, overrides)
+
+
+def _alive(running: dict[str, Any]) -> str:
+    """Return in words what goes on without the daemon; slots of the pool are no agents yet."""
+    live, slots = running["agents"].get("live", 0), _slots(running.get("pool", []))
+    kept = [f"{live} agent{'s' * (live != 1)}"] * (live > 0) + [f"{slots} of the pool"] * (slots > 0)
+    return f"; {' and '.join(kept)} stay{'s' * (live + slots == 1)} alive" if kept else ""
+
+
+def _slots(pool: list[dict[str, Any]]) -> int:
+    return sum(row["warm"] + row["booting"] for row in pool)
 
 
 def _check_settings(overrides: list[str]) -> None:
@@ -91,11 +101,20 @@ def status(values: Values) -> int:
             ("tmux", _tmux(answer["tmux"])),
             ("cache", _cache(answer["cache"])),
             ("switches", _switches(answer["switches"])),
-            ("pool", f"{len(answer['pool'])} rows" if answer["pool"] else "none"),
+            ("pool", _pool(answer["pool"])),
             ("settings", " ".join(answer.get("overrides", ()))),
         ]
     )
     return EXIT_OK
+
+
+def _pool(pool: list[dict[str, Any]]) -> str:
+    if not pool:
+        return "none"
+    warm, target = sum(row["warm"] for row in pool), sum(row["target"] for row in pool)
+    booting = sum(row["booting"] for row in pool)
+    more = f", {booting} booting" if booting else ""
+    return f"{warm} of {target} ready{more}, in {len(pool)} place{'s' * (len(pool) != 1)}"
 
 
 def _mailbox(mailbox: dict[str, Any]) -> str:
@@ -122,7 +141,7 @@ def _tmux(tmux: dict[str, Any]) -> str:
     each = " + ".join(str(server["agents"]) for server in servers)
     silent = [str(server["index"]) for server in servers if server.get("breaker", {}).get("state") == "open"]
     trouble = f"; no answer from server {', '.join(silent)}" if silent else ""
-    return f"{tmux['version']}, {len(servers)} server{'s' * (len(servers) != 1)} with {each or 0} agents{trouble}"
+    return f"{tmux['version']}, {len(servers)} server{'s' * (len(servers) != 1)} with {each or 0} panes{trouble}"
 
 
 def _cache(cache: dict[str, Any]) -> str:
