@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
-from faults import back_in_s, form, say
+from fault_rows import row
+from faults import back_in_s, form, rows, say
 from instance import Instance, alive, wait_until
-from pooling import BUSY, agents, answered, claim, filled, keep, panes, pool, slots, written_slots
+from pooling import BUSY, DEMO, agents, answered, claim, filled, keep, panes, pool, put_profile, slots, written_slots
 from test_faults_crash_points import SPAWN
-from test_soak import settled
+from test_soak import rss_kb, settled
 
 from agentd.client import connect
 from agentd.errors import AgentdError, StorageError, Unavailable
@@ -26,6 +28,7 @@ TURNS = form((1,), (1, 2, 3))
 SIZE = 2
 CYCLES = form(30, 2000)
 WARM_UP_CYCLES = form(10, 50)
+RSS_SLOPE_KB = 4.0  # a cycle is an agent's life: its rows, its messages, its transcript
 
 
 def up_to_die(whole: Instance, point: str, turn: int) -> int:
@@ -206,6 +209,56 @@ def test_a_spawn_that_cannot_be_kept_leaves_nothing(idle_instance: Instance, roo
     check_whole(idle_instance)
 
 
+def test_a_hand_out_that_cannot_be_kept_gives_its_first_prompt_to_nobody(idle_instance: Instance):
+    """The registry alone cannot be written: no message is left, and no slot has read one."""
+    log = idle_instance.directory / "log"
+    put_profile(idle_instance, "demo", f'{DEMO}\n[env]\nAGENTD_DEMO_LOG = "{log}"\n')
+    idle_instance.up(BUSY)
+    keep(idle_instance, SIZE)
+    with closing(sqlite3.connect(idle_instance.directory / "registry.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError):
+            claim(idle_instance, name="ann", prompt="once")
+        assert messages_of(idle_instance) == 0
+        other.rollback()
+    filled(idle_instance, SIZE)
+    assert rows(log) == []
+    agent = claim(idle_instance, name="ann", prompt="once")  # the positive control
+    assert agent["warm"] is True
+    wait_until(lambda: rows(log), "it to be read")
+    assert [line["body"] for line in rows(log)] == ["once"]
+
+
+def messages_of(whole: Instance) -> int:
+    """Return how many messages there are, whoever's they are."""
+    found = 0
+    for file in (whole.directory / "mailbox").glob("shard-*.db"):
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+            found += int(db.execute("SELECT count(*) FROM m").fetchone()[0])
+    return found
+
+
+@pytest.mark.parametrize("size", [0, SIZE], ids=["cold", "warm"])
+def test_a_first_prompt_that_a_crash_came_before_is_put_by_who_asks_again(idle_instance: Instance, size: int):
+    """F02, G4: whose the agent is was on disk and its prompt was not; the same key puts it, once."""
+    log = idle_instance.directory / "log"
+    put_profile(idle_instance, "demo", f'{DEMO}\n[env]\nAGENTD_DEMO_LOG = "{log}"\n')
+    idle_instance.up(BUSY)
+    keep(idle_instance, size)
+    idle_instance.cli("down")
+    daemon = up_to_die(idle_instance, "acquire.after_commit" if size else "spawn.after_tmux", 1)
+    if size:
+        filled(idle_instance, size)
+    with pytest.raises(Unavailable):
+        claim(idle_instance, name="ann", prompt="once", key="k")
+    wait_until(lambda: not alive(daemon), "the daemon to die")
+    back_in_s(idle_instance)
+    answers = [claim(idle_instance, name="ann", prompt="once", key="k") for _ in range(3)]
+    assert len({answer["id"] for answer in answers}) == 1
+    answered(idle_instance, "ann")  # behind it
+    assert [line["body"] for line in rows(log)] == ["once", "are you ann?"]
+
+
 @pytest.mark.parametrize("size", [0, SIZE], ids=["cold", "warm"])
 def test_one_key_asked_for_side_by_side_is_one_agent(idle_instance: Instance, size: int):
     """A program that was cut off asks again before the first asking has come to its end."""
@@ -255,26 +308,29 @@ def side_by_side(whole: Instance, count: int, **params: Any) -> list[dict[str, A
 @pytest.mark.timeout(form(120, 3000))
 def test_what_the_daemon_holds_stays_flat_over_many_hand_outs(idle_instance: Instance):
     """P8, L4: descriptors, tmux clients, sessions and children after many cycles are those after a few."""
-    idle_instance.up(BUSY, "pool.boots_per_min=100000")
+    idle_instance.up(BUSY, "pool.boots_per_min=100000", "agents.keep_stopped=10")
     keep(idle_instance, 2 * SIZE)
     cycle(idle_instance, WARM_UP_CYCLES)
-    before = at_rest(idle_instance)
+    before, before_kb = at_rest(idle_instance), rss_kb(idle_instance.pid())
     cycle(idle_instance, CYCLES)
-    after = at_rest(idle_instance)
-    row = pool(idle_instance)
-    say(f"{CYCLES} cycles: {before}, then {after}; {row['hits']} hits, {row['misses']} misses")
+    after, slope_kb = at_rest(idle_instance), (rss_kb(idle_instance.pid()) - before_kb) / CYCLES
+    found = pool(idle_instance)
+    say(f"{CYCLES} cycles: {before}, then {after}; {slope_kb:.1f} KB a cycle; {found['hits']} hits")
     before.pop("threads"), after.pop("threads")  # those that wait for work end by themselves
     assert after == before
-    assert (row["hits"], row["misses"]) == (WARM_UP_CYCLES + CYCLES, 0)
+    assert (found["hits"], found["misses"]) == (WARM_UP_CYCLES + CYCLES, 0)
+    if CYCLES >= 1000:  # of fewer, the first allocations are most of it
+        assert slope_kb <= RSS_SLOPE_KB
+    row("L4", 0, cycles=CYCLES, reconnects=CYCLES, kb_a_cycle=round(slope_kb, 1))
     kept = {path.name for path in (idle_instance.directory / "agents").iterdir()}
     known = {agent["id"] for agent in idle_instance.json("ls", "--state", "stopped")}
     assert kept == known | slots(idle_instance).keys()
 
 
 def cycle(whole: Instance, count: int) -> None:
-    with whole.client() as client:
-        for _ in range(count):
-            wait_until(lambda: client.call("pool.list")["pools"][0]["warm"], "a slot to be ready")
+    for _ in range(count):
+        with whole.client() as client:
+            wait_until(lambda client=client: client.call("pool.list")["pools"][0]["warm"], "a slot to be ready")
             agent = client.call("agents.spawn", profile="demo", cwd=str(whole.directory))["agents"][0]
             client.call("agents.stop", targets=[agent["id"]], force=True)
 

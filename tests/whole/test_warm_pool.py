@@ -6,10 +6,8 @@ import json
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from instance import Instance, alive, instance, wait_until
@@ -76,30 +74,6 @@ def test_more_than_are_ready_are_asked_for_and_each_is_an_agent_of_its_own(busy:
     assert {agent["id"] for agent in started if agent["warm"]} == before.keys()
     answered(busy, *(agent["name"] for agent in started))
     assert (pool(busy)["hits"], pool(busy)["misses"]) == (2, 2)
-
-
-@pytest.mark.slow
-def test_twenty_at_once_for_five_slots_get_twenty_agents(busy: Instance):
-    before = keep(busy, 5)
-    got: list[dict[str, Any]] = []
-    begin = threading.Barrier(20)
-
-    def ask() -> None:
-        begin.wait(20)
-        got.append(claim(busy))
-
-    threads = [threading.Thread(target=ask) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(got) == 20
-    assert len({agent["id"] for agent in got}) == len({agent["name"] for agent in got}) == 20
-    assert len({agent["pid"] for agent in got}) == 20
-    assert {agent["id"] for agent in got if agent["warm"]} >= before.keys()
-    answered(busy, *(agent["name"] for agent in got))
-    row = pool(busy)
-    assert (row["hits"], row["hits"] + row["misses"]) == (sum(agent["warm"] for agent in got), 20)
 
 
 def test_what_a_slot_is_not_started_for_gets_a_fresh_program(busy: Instance):
