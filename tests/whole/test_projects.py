@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from instance import Instance, instance, wait_until
+from instance import DEADLINE_S, Instance, instance, wait_until
 from repos import git
 
 from agentd.client import Client
@@ -293,6 +295,97 @@ def test_a_team_whose_worktrees_are_not_set_up_is_told(whole: Instance, repo: Pa
     assert ("is not trusted, its setup command is not run" in done.stderr, lines(runs)) == (True, [])
     whole.cli("team", "down", "crew")
     whole.cli("worktree", "clean")
+
+
+def test_who_keeps_slots_whose_worktrees_are_not_set_up_is_told(whole: Instance, repo: Path):
+    runs = written(repo)
+    says = f"agentd: {repo}/agentd.toml is not trusted, its setup command is not run; see it and trust it"
+    try:
+        for words in ((), ("--json",)):
+            done = whole.cli("pool", "set", "shell", "0", "--cwd", str(repo), "--worktree", *words)
+            assert (done.stderr.startswith(says), done.stderr.count("\n")) == (True, 1), done.stderr
+        assert whole.cli("pool", "set", "shell", "0", "--cwd", str(repo)).stderr == "", "nothing is set up there"
+        trust(whole, repo)
+        assert whole.cli("pool", "set", "shell", "0", "--cwd", str(repo), "--worktree").stderr == ""
+    finally:
+        whole.cli("pool", "drain", "shell")
+    assert lines(runs) == []
+
+
+def test_up_tells_what_it_does_not_run(whole: Instance, repo: Path):
+    """A directory of the project may have a file of its own, which nobody trusted."""
+    (repo / "agentd.toml").write_text('[[pool]]\nprofile = "shell"\nsize = 0\nworktree = true\ncwd = "sub"\n')
+    (repo / "sub" / "agentd.toml").write_text('[worktree]\nsetup = "true"\n')
+    trust(whole, repo)
+    try:
+        done = whole.cli("project", "up", "--cwd", str(repo))
+        assert f"agentd: {repo}/sub/agentd.toml is not trusted, its setup command is not run" in done.stderr
+        assert done.stderr.count("\n") == 1
+    finally:
+        whole.cli("pool", "drain", "shell")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_what_is_set_up_has_the_users_own_umask(repo: Path, umask: int):
+    """And so have the files that git checks out; what is agentd's own is private all the same."""
+    written(repo, "[worktree]\nsetup = 'umask >built; mkdir made'\n")
+    before = os.umask(umask)
+    try:
+        with instance() as whole:
+            whole.environ |= {"GIT_CONFIG_GLOBAL": os.devnull}
+            whole.up("pool.load_max=1000")
+            trust(whole, repo)
+            (agent,) = spawned(whole, repo)
+            place = Path(agent["cwd"])
+            assert (place / "built").read_text() == f"{umask:04o}\n"
+            assert (place / "made").stat().st_mode & 0o777 == 0o777 & ~umask
+            assert (place / "sub" / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+            assert place.parent.stat().st_mode & 0o077 == 0
+            beside = [path for path in place.parent.iterdir() if path != place]
+            assert [path for path in beside if path.stat().st_mode & 0o077] == []
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(("says", "trusted"), [("y", True), ("yes", True), ("Y", True), ("", False), ("n", False)])
+def test_on_a_terminal_it_asks_after_it_has_shown_what_it_would_do(
+    whole: Instance, repo: Path, says: str, *, trusted: bool
+):
+    written(repo, '[worktree]\nsetup = "npm ci"\n')
+    said, code = on_terminal(whole, ("project", "trust", "--cwd", str(repo)), "[y/N] ", says)
+    shown, question = said.find("npm ci"), said.find(f"trust {repo}/agentd.toml until it changes? [y/N] ")
+    assert 0 < shown < question, said
+    assert ("is trusted until it changes" in said, "nothing was trusted" in said) == (trusted, not trusted)
+    assert code == (0 if trusted else 1)
+    assert whole.json("project", "--cwd", str(repo))["state"] == ("trusted" if trusted else "not trusted")
+
+
+def on_terminal(whole: Instance, words: tuple[str, ...], question: str, answer: str) -> tuple[str, int]:
+    """Run a command on a terminal and answer its question; return what stood there and the exit code."""
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "agentd", *words]
+    said = b""
+    with (
+        os.fdopen(master, "r+b", buffering=0) as screen,
+        subprocess.Popen(command, env=whole.environ, stdin=slave, stdout=slave, stderr=slave) as running,
+    ):
+        os.close(slave)
+        asked = False
+        while piece := piece_of(screen):
+            said += piece
+            if not asked and question.encode() in said:
+                asked = True
+                screen.write(answer.encode() + b"\n")
+        return said.decode().replace("\r\n", "\n"), running.wait(30)
+
+
+def piece_of(screen: FileIO) -> bytes:
+    """Return what a terminal shows next; nothing once nobody has it open any more."""
+    ready, _, _ = select.select([screen], [], [], DEADLINE_S)
+    try:
+        return screen.read(4096) or b"" if ready else b""
+    except OSError:  # Linux says so in this way
+        return b""
 
 
 def test_without_a_terminal_it_is_trusted_only_when_yes_is_said(whole: Instance, repo: Path):
