@@ -60,3 +60,6 @@ class Breaker:
         after = f"after {self.failures} boots that failed: {self.why}"
         left_s = self.left_s(now_s)
         return f"quarantined for another {left_s:.0f} s {after}" if left_s else f"tries one boot {after}"
+
+
+WORKING: Final = Breaker()

@@ -46,6 +46,12 @@ class Lodging:
         """Return the wish for a worktree of the repository around a directory; raises what is wrong with that."""
         return Wish(await self._worktrees.repository(cwd), branch, await self._projects.fitting(cwd))
 
+    async def fresh_wish(self, cwd: str) -> Wish:
+        """Return the wish for worktrees to come; raises also when there is no commit to begin them at."""
+        wish = await self.wish(cwd, None)
+        await self._worktrees.check_start(cwd)
+        return wish
+
     async def lodge(self, agent: Agent, wish: Wish) -> Agent:
         """Return the agent with the directory its program is to start in; a worktree is made and set up on the way.
 

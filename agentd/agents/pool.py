@@ -14,7 +14,7 @@ import anyio
 
 from agentd.agents import machine
 from agentd.agents.boots import Boots
-from agentd.agents.breaker import Breaker
+from agentd.agents.breaker import WORKING, Breaker
 from agentd.agents.bucket import Bucket
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
@@ -115,7 +115,7 @@ class Pool:
         check_size(self._config, size)
         site = self._sites.get(place)
         kept = (
-            replace(site, floor=size, ceiling=most, passing=False, drained="")
+            replace(site, floor=size, ceiling=most, passing=False, drained="", breaker=WORKING)
             if site
             else Site(place, size, most, origin)
         )
@@ -353,6 +353,14 @@ class Pool:
         self._slots.unhealthy(slot.id, now_s, why)
         self._parts.log.warning("a slot of the pool did not boot", profile=slot.place.profile, why=why)
 
+    def _unlodged(self, slot_id: str, place: Place, why: str) -> None:
+        now_s = time.monotonic()
+        if site := self._sites.get(place):
+            site.breaker = site.breaker.failed(now_s, self._chance(), why)
+        self._slots.unhealthy(slot_id, now_s, why)
+        self._parts.log.warning("a slot of the pool has no worktree", profile=place.profile, why=why)
+        self._wake.set()
+
     def _breaker(self, place: Place) -> Breaker:
         return self._breakers.get(place.profile) or Breaker()
 
@@ -372,6 +380,8 @@ class Pool:
             site = self._sites.get(slot.place)
             if slot.place.repo and site and Path(os.path.realpath(site.origin)).is_relative_to(directory):
                 self._slots.unhealthy(slot.id, now_s, "the trust in its project has changed")
+        for site in self._sites.values():
+            site.breaker = WORKING
         self._wake.set()
 
     # -- acting
@@ -390,7 +400,11 @@ class Pool:
     async def _boot(self, agent: Agent, place: Place) -> None:
         try:
             profile = self._parts.profiles.get(place.profile)
-            agent = await self._lodged(agent, place)
+            try:
+                agent = await self._lodged(agent, place)
+            except AgentdError as error:
+                self._unlodged(agent.id, place, error.message)
+                return
             await self._turn_of(agent, profile)
             slot = self._slots.get(agent.id)
             if slot is None or slot.state is not SlotState.BOOTING:  # its end came first, and found no program
@@ -414,7 +428,10 @@ class Pool:
         self._waiting.add(agent.id)
         try:
             wish = await self._parts.lodging.wish(agent.cwd, None) if place.repo else NO_WISH
-            return await self._parts.lodging.lodge(agent, wish)
+            lodged = await self._parts.lodging.lodge(agent, wish)
+            if place in self._sites:
+                self._sites[place].breaker = WORKING
+            return lodged
         finally:
             self._waiting.discard(agent.id)
             now_s = time.monotonic()

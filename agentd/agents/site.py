@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from agentd.agents.breaker import WORKING, Breaker
 from agentd.agents.demand import Demand
 from agentd.agents.slots import Counts, Place, Slot, SlotState, place_in
 from agentd.agents.snapshot import PlaceView
@@ -29,6 +30,7 @@ class Site:
     asked_s: float = 0.0
     lodging_s: float = 0.0  # how long it took, last, until there was a worktree for a program to start in
     demand: Demand = field(default_factory=Demand)
+    breaker: Breaker = WORKING  # a worktree that cannot be made ready is no fault of the profile elsewhere
     over_since_s: float | None = None
     target: int = 0
     why: str = ""
@@ -37,7 +39,7 @@ class Site:
         """Return what is decided from."""
         closed = self._closed(now_s) if self.place.profile in profiles else "its profile is gone"
         wanted = self.demand.wanted(now_s)
-        return PlaceView(self.place, self.floor, self.ceiling, wanted, slots, closed, self.over_since_s)
+        return PlaceView(self.place, self.floor, self.ceiling, wanted, slots, closed, self.over_since_s, self.breaker)
 
     def row(self, slots: Sequence[Slot], counts: Counts) -> dict[str, Any]:
         """Return what people are shown of it."""

@@ -160,8 +160,7 @@ class _Round:
         breaker = self._breaker(lot)
         if breaker.closed:
             return True
-        profile = lot.view.place.profile
-        trying = any(other.booting_count for other in self.lots if other.view.place.profile == profile)
+        trying = any(other.booting_count for other in self.lots if self._breaker(other) is breaker)
         return breaker.left_s(self._snapshot.now_s) == 0 and not trying
 
     def _seats(self) -> Most:
@@ -222,7 +221,8 @@ class _Round:
         return self._snapshot.now_s - slot.since_s
 
     def _breaker(self, lot: Lot) -> Breaker:
-        return self._snapshot.breakers.get(lot.view.place.profile) or Breaker()
+        own = lot.view.breaker
+        return own if not own.closed else self._snapshot.breakers.get(lot.view.place.profile, own)
 
 
 def _lots(snapshot: Snapshot) -> list[Lot]:

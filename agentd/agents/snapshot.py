@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agentd.agents.breaker import Breaker
+from agentd.agents.breaker import WORKING, Breaker
 from agentd.agents.demand import Wanted
 from agentd.agents.slots import Place, Slot
 
@@ -21,6 +21,7 @@ class PlaceView:
     slots: Sequence[Slot] = ()
     closed: str = ""  # why it is to have no slots: it was drained, its directory is gone
     over_since_s: float | None = None  # as the last decision had it
+    breaker: Breaker = WORKING  # of the place itself: no worktree could be made ready there
 
 
 @dataclass(frozen=True, slots=True)

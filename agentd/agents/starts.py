@@ -112,12 +112,7 @@ class Starts:
         """Take back what was made for agents whose turn did not come."""
         if agents:
             self._parts.log.info("agents were not started", agents=[agent.name for agent in agents])
-        for agent in agents:
-            if agent.repo:
-                self._roster.start(self._vacate, agent)
-
-    async def _vacate(self, agent: Agent) -> None:
-        await self._parts.lodging.vacate(agent, force=True)  # nobody has worked in it
+            self._roster.start(self._vacate, agents)
 
     async def _lodged(self, agents: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Agent | AgentdError]:
         """Return each agent with its worktree, or why it has none."""

@@ -54,14 +54,19 @@ async def own_commits(git: Git, repo: str, branch: str) -> int:
     return int(await git.read(of(repo), *words))
 
 
+async def head_at(git: Git, place: str) -> str:
+    """Return the commit that new branches begin at; raises InvalidValue when there is none."""
+    head = (await git.say(inside(place), "rev-parse", "--verify", "-q", "HEAD^{commit}")).out.strip()
+    if not head:
+        raise InvalidValue(f"the repository at {place} has no commits yet; nothing was made", hint="make one there")
+    return head
+
+
 async def planned(git: Git, place: str, repo: str, branch: str) -> Record:
     """Return what a worktree on a branch will be; raises when there is nothing to begin at, or the branch is in use."""
     tip = await tip_of(git, repo, branch)
     if not tip:
-        head = (await git.say(inside(place), "rev-parse", "--verify", "-q", "HEAD^{commit}")).out.strip()
-        if not head:
-            raise InvalidValue(f"the repository at {place} has no commits yet; nothing was made", hint="make one there")
-        return Record(repo, branch, head, made=(branch,))
+        return Record(repo, branch, await head_at(git, place), made=(branch,))
     elsewhere = await used_at(git, repo, branch)
     if elsewhere:
         why = f"the branch {branch} is checked out at {elsewhere}; nothing was made"

@@ -11,7 +11,16 @@ from typing import Final
 import anyio
 
 from agentd.agents.git import Git, checked, inside, of
-from agentd.agents.worktree_branches import checked_name, commit_of, current_branch, drop, own_commits, planned, tip_of
+from agentd.agents.worktree_branches import (
+    checked_name,
+    commit_of,
+    current_branch,
+    drop,
+    head_at,
+    own_commits,
+    planned,
+    tip_of,
+)
 from agentd.agents.worktree_record import Record, Slot, is_id, slot_of, slots_below
 from agentd.agents.worktree_removal import entry_of, remove
 from agentd.agents.worktree_setup import run_setup
@@ -72,6 +81,10 @@ class Worktrees:
     async def head(self, repo: str) -> str:
         """Return the commit that a repository's HEAD is at; empty when it has none."""
         return await commit_of(self._git, repo, "HEAD")
+
+    async def check_start(self, place: str) -> None:
+        """Raise InvalidValue when the repository around a directory has no commit that a worktree could begin at."""
+        await head_at(self._git, place)
 
     async def create(self, place: str, id_: str, branch: str | None = None) -> Worktree:
         """Make a worktree of the repository around a directory, on a new branch or on one that is not in use.

@@ -21,7 +21,7 @@ async def set_(parts: Parts, _caller: Caller, params: calls.PoolSet) -> dict[str
     """Keep agents of a profile booted in a place; they are booted behind this answer."""
     profile = parts.profiles.get(params.profile)
     cwd = checked_cwd(params.cwd)
-    wish = await parts.lodging.wish(cwd, None) if params.worktree else NO_WISH
+    wish = await parts.lodging.fresh_wish(cwd) if params.worktree else NO_WISH
     place = place_in(profile.name, cwd, wish.repo, trusted=params.trust)
     await parts.pool.set_size(place, cwd, params.size, params.size if params.most is None else params.most)
     rows = [row for row in parts.pool.rows() if row["profile"] == profile.name]

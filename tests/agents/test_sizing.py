@@ -220,6 +220,17 @@ def test_the_last_room_is_given_once():
     assert list(ended(decision)) == [slots(1, place=THERE)[0].id]
 
 
+def test_a_place_without_worktrees_does_not_stop_its_profile_elsewhere():
+    """What is wrong there is the repository or its setup command; it is tried by itself, too."""
+    places = (replace(view(want=2), breaker=broken()), view(THERE, want=2))
+    decision = decide(snapshot(*places))
+    assert booted(decision) == [THERE, THERE]
+    assert "quarantined" in decision.places[0].why
+    assert "quarantined" not in decision.places[1].why
+    later = decide(snapshot(*places, now_s=105.0))
+    assert sorted(booted(later), key=str) == sorted([HERE, THERE], key=str), "one to try, and the seats that are left"
+
+
 @pytest.mark.parametrize("changes", [{"machine": LOADED}, {"breakers": {HERE.profile: broken(now_s=OLD_S)}}])
 def test_an_old_one_is_kept_while_nothing_can_replace_it(changes: dict[str, object]):
     full = view(floor=2, ceiling=2, has=slots(2))

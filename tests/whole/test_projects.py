@@ -189,6 +189,26 @@ def test_a_slot_whose_setup_fails_opens_the_breaker_and_pool_ls_says_why(whole: 
     wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "the worktrees to go")
 
 
+def test_a_project_whose_setup_fails_does_not_keep_others_from_their_slots(whole: Instance, repo: Path):
+    """And once it is corrected and trusted it is tried at once, however long it was left alone for."""
+    written(repo, "[worktree]\nsetup = 'exit 3'\n")
+    trust(whole, repo)
+    other = repo.parent / "other"
+    other.mkdir()
+    whole.cli("pool", "set", "demo", "1", "--cwd", str(repo), "--worktree")
+    try:
+        wait_until(lambda: "quarantined" in pool_of(whole, repo)["why"], "it to be left alone")
+        whole.cli("pool", "set", "demo", "1", "--cwd", str(other))
+        wait_until(lambda: pool_of(whole, other)["warm"] == 1, "a slot elsewhere")
+        assert "quarantined" not in pool_of(whole, other)["why"]
+        written(repo, "[worktree]\nsetup = 'true'\n")
+        trust(whole, repo)
+        wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "a slot here")
+    finally:
+        whole.cli("pool", "drain", "demo")
+    wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "the worktrees to go")
+
+
 def test_a_slot_that_is_not_wanted_any_more_while_it_is_set_up_never_starts(whole: Instance, repo: Path):
     gate = repo.parent / "gate"
     os.mkfifo(gate)

@@ -129,8 +129,6 @@ def test_where_none_can_be_made_one_sentence_says_why_and_nothing_starts(whole: 
     if kind == "no commits":
         git(tmp_path, "init", "-q", ".")
     for words in (("spawn", "shell"), ("pool", "set", "shell", "1")):
-        if kind == "no commits" and words[0] == "pool":
-            continue
         done = whole.cli(*words, "--cwd", str(tmp_path), "--worktree", check=False)
         assert done.returncode in (2, 5), done.stderr
         assert done.stderr.count("\n") == 1
