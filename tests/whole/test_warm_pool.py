@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -120,6 +121,23 @@ def test_an_agent_in_the_pool_has_its_name_to_itself(busy: Instance):
     assert busy.json("show", f"pool-{id_}")["id"] == named["id"] != id_
     busy.cli("stop", f"pool-{id_}")
     assert slots(busy).keys() == {id_}
+
+
+def test_slots_are_counted_apart_from_agents(busy: Instance):
+    keep(busy, 2)
+    busy.spawn(name="ann", cold=True)
+    said = busy.cli("status").stdout
+    assert re.search(r"^pool +2 of 2 ready, in 1 place$", said, re.MULTILINE), said
+    assert re.search(r"^agents +1 live, 1 idle$", said, re.MULTILINE), said
+    assert busy.cli("down").stdout.endswith("; 1 agent and 2 of the pool stay alive\n")
+    busy.up(BUSY)
+    filled(busy, 2)
+    busy.cli("stop", "ann")
+    assert busy.cli("down").stdout.endswith("; 2 of the pool stay alive\n")
+    busy.up(BUSY)
+    busy.cli("pool", "drain", "demo")
+    wait_until(lambda: slots(busy) == {}, "the slots to end")
+    assert "alive" not in busy.cli("down").stdout
 
 
 # -- whose it becomes

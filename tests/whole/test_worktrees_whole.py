@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,47 @@ def test_where_none_can_be_made_one_sentence_says_why_and_nothing_starts(whole: 
         assert done.stderr.count("\n") == 1
     assert whole.json("ls") == []
     assert whole.json("pool") == []
+
+
+@pytest.fixture
+def left_behind(repo: Path) -> Iterator[Instance]:
+    """Give an instance where the setup of a worktree leaves a file that would look like work."""
+    (repo / "agentd.toml").write_text("[worktree]\nsetup = 'echo made >left'\n")
+    with instance() as one:
+        one.environ |= {"GIT_CONFIG_GLOBAL": os.devnull}
+        (one.directory / "profiles").mkdir(mode=0o700)
+        (one.directory / "profiles" / "gone.toml").write_text('command = "/no/such/program"\n')
+        one.up(POOL)
+        one.cli("project", "trust", "--yes", "--cwd", str(repo))
+        yield one
+
+
+def none_left(repo: Path) -> None:
+    wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "its worktree to go")
+    wait_until(lambda: git(repo, "branch", "--list", "agentd/*") == "", "its branch to go")
+
+
+@pytest.mark.parametrize("profile", ["shell", "gone"])
+def test_an_agent_that_is_not_started_after_all_leaves_no_worktree(left_behind: Instance, repo: Path, profile: str):
+    """It could not be written down, or its program is not there; nobody worked in it."""
+    with closing(sqlite3.connect(left_behind.directory / "registry.db")) as other:
+        if profile == "shell":
+            other.execute("BEGIN IMMEDIATE")
+        done = left_behind.cli("spawn", profile, "--cwd", str(repo), "--worktree", check=False)
+        assert (done.returncode != 0, done.stderr.count("\n")) == (True, 1), done.stderr
+        other.rollback()
+    none_left(repo)
+
+
+@pytest.mark.parametrize("profile", ["shell", "gone"])
+def test_a_slot_that_was_nobodys_leaves_no_worktree(left_behind: Instance, repo: Path, profile: str):
+    left_behind.cli("pool", "set", profile, "1", "--cwd", str(repo), "--worktree")
+    if profile == "shell":
+        wait_until(lambda: pool_of(left_behind, repo)["warm"] == 1, "a slot")
+    else:
+        wait_until(lambda: "/no/such/program" in pool_of(left_behind, repo)["why"], "it to be tried")
+    left_behind.cli("pool", "drain", profile)
+    none_left(repo)
 
 
 def test_a_worktree_that_nobody_knows_goes_at_the_next_start_unless_there_is_work_in_it(whole: Instance, repo: Path):
