@@ -449,6 +449,12 @@ class Pool:
             self._waiting.discard(agent.id)
             self._slots.restart(agent.id, time.monotonic())
 
+    async def _stopped(self, slot: Agent) -> None:
+        try:
+            await self._ends.stop(slot, force=False)
+        except AgentdError as error:  # the disk is full, say: what it has goes all the same
+            self._parts.log.warning("the end of a slot could not be written down", agent=slot.id, error=error.message)
+
     async def _end(self, slot_id: str, why: str) -> None:
         self._boots.give_up([slot_id])
         # Half a start cannot be ended, and would go on without its slot; while it waits for that there is none yet.
@@ -459,9 +465,11 @@ class Pool:
             if agent is not None:
                 failpoint("release.before_stop")
                 self._parts.log.info("a slot of the pool is ended", agent=slot_id, profile=agent.profile, why=why)
-                await self._ends.stop(agent, force=False)
+                await self._stopped(agent)
                 failpoint("release.after_stop")
                 await self._ledger.discard([slot_id])
+        except AgentdError as error:
+            self._parts.log.warning("a slot's row stays until the next start", agent=slot_id, error=error.message)
         finally:
             self._slots.remove(slot_id)
             self._wake.set()
