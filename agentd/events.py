@@ -39,7 +39,7 @@ class Events:
 
     def since(self, after: int, types: Sequence[str] = (), limit: int = 1000) -> list[Event]:
         """Return the kept events with a larger id, oldest first."""
-        found = (event for event in self._newer(after) if _wanted(event.type, types))
+        found = (event for event in self._newer(after) if is_wanted(event.type, types))
         return list(islice(found, limit))
 
     async def follow(self, after: int | None = None, types: Sequence[str] = ()) -> AsyncIterator[Event]:
@@ -54,7 +54,7 @@ class Events:
             batch = self._newer(cursor)
             for event in batch:
                 cursor = event.id
-                if _wanted(event.type, types):
+                if is_wanted(event.type, types):
                     yield event
             if not batch:
                 await changed.wait()
@@ -66,7 +66,8 @@ class Events:
         return list(islice(self._ring, skip, None))
 
 
-def _wanted(type_: str, types: Sequence[str]) -> bool:
+def is_wanted(type_: str, types: Sequence[str]) -> bool:
+    """Tell whether an event of this type is one of those that are asked for; none named are all."""
     return not types or any(
         type_ == wanted or (wanted.endswith(".*") and type_.startswith(wanted[:-1])) for wanted in types
     )

@@ -200,6 +200,15 @@ class Change(NamedTuple):
     detail: str = ""
 
 
+EVENT_TYPES: Final = (
+    *("agent.spawned", "agent.respawned", "agent.state", "agent.permission", "agent.notified"),
+    *(f"message.{state}" for state in MessageState),
+    *("message.refused", "daemon.started", "daemon.stopping", "tmux.gone", "profile.loaded", "profile.refused"),
+    *("mailbox.shard", "switch.off", "transcripts.stopped", "transcripts.resumed", "transcripts.report"),
+    *("hook.test", "hook.failed", "hook.dropped"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened, numbered within one life of the daemon."""

@@ -12,10 +12,14 @@ DAEMON, AGENTS, MESSAGES = "Daemon", "Agents", "Messages"
 TEAMS, OBSERVING, OTHER = "Teams and profiles", "Observing", "Other"
 
 TARGET = Argument("TARGET", completes="agents")
-TARGETS = Argument("TARGET", many=True, completes="agents")
-MAYBE_TARGET = Argument("TARGET", required=False, completes="agents")
-IDS = Argument("ID", many=True)
-SET = Option("--set", "KEY=VALUE", "a setting for this run of the daemon", kind="pair", repeat=True)
+TARGETS = Argument("TARGET", many=True, completes="targets")
+MAYBE_TARGET = Argument("TARGET", required=False, completes="targets")
+MAYBE_INBOX = Argument("TARGET", required=False, completes="inboxes")
+IDS = Argument("ID", many=True, completes="messages")
+DEAD_IDS = Argument("ID", many=True, completes="dead")
+SET = Option(
+    "--set", "KEY=VALUE", "a setting for this run of the daemon", kind="pair", repeat=True, completes="settings"
+)
 TIMEOUT = Option("--timeout", "SECONDS", "how long to wait (300)", kind="number", high=YEAR_S)
 LEASE = Option("--lease", "SECONDS", "how long they are yours (60)", kind="number", low=0.1, high=86_400)
 PROMPT = Option("--prompt", "ID", "only this prompt, as `agentd approve` lists it; another one is left alone")
@@ -59,7 +63,7 @@ _TABLE = (
             Option("-n", "N", "how many (1)", kind="int", low=1, high=1000),
             Option("--name", "NAME", "the agent's name, or with -n what their names begin with"),
             Option("--team", "TEAM", "the team they belong to", completes="teams"),
-            Option("--role", "ROLE", "their role in the team"),
+            Option("--role", "ROLE", "their role in the team", completes="roles"),
             Option("--cwd", "DIR", "where they start (here)", completes="directories"),
             Option("--worktree", "BRANCH", "each in a fresh git worktree, on BRANCH or one of its own", optional=True),
             Option("--env", "KEY=VALUE", "a variable of their environment", kind="pair", repeat=True),
@@ -143,7 +147,7 @@ _TABLE = (
         "agents:keys",
         "Press keys in an agent's terminal.",
         "agentd keys lead Escape C-c Enter",
-        (TARGET, Argument("KEY", many=True)),
+        (TARGET, Argument("KEY", many=True, completes="keys")),
         group=AGENTS,
     ),
     Command(
@@ -151,7 +155,7 @@ _TABLE = (
         "approving:approve",
         "Let an agent do what it asks permission for; without a target, list who waits for an answer.",
         "agentd approve lead --prompt 3f0a9c2e71",
-        (MAYBE_TARGET,),
+        (Argument("TARGET", required=False, completes="asking"),),
         (PROMPT,),
         group=AGENTS,
     ),
@@ -160,7 +164,7 @@ _TABLE = (
         "approving:deny",
         "Deny an agent what it asks permission for.",
         "agentd deny lead --reason 'use the staging database'",
-        (TARGET,),
+        (Argument("TARGET", completes="asking"),),
         (PROMPT, Option("--reason", "TEXT", "why; it is sent to the agent as a message")),
         group=AGENTS,
     ),
@@ -186,7 +190,7 @@ _TABLE = (
         "agents:respawn",
         "Start an ended agent again, with its name and its inbox, where its program's session ended.",
         "agentd respawn lead --fresh",
-        (TARGET,),
+        (Argument("TARGET", completes="ended"),),
         (Option("--fresh", doc="with a session of its own"),),
         group=AGENTS,
     ),
@@ -204,12 +208,12 @@ _TABLE = (
         "messages:send",
         "Send a message; the receipt means that it is on disk.",
         "agentd send lead 'please review src/' --wait reply --timeout 600",
-        (Argument("TARGET", required=False, completes="agents"), Argument("TEXT|-", required=False)),
+        (MAYBE_INBOX, Argument("TEXT|-", required=False)),
         (
             Option("--key", "KEY", "idempotency key: the same key again sends nothing again"),
             Option("--priority", "WHICH", "high, normal or low", choices=("high", "normal", "low")),
             Option("--ttl", "SECONDS", "expires when not delivered by then", kind="number", low=0.001, high=YEAR_S),
-            Option("--reply-to", "ID", "the message that this one answers"),
+            Option("--reply-to", "ID", "the message that this one answers", completes="messages"),
             Option(
                 "--wait",
                 "STATE",
@@ -227,7 +231,7 @@ _TABLE = (
         "messages:inbox",
         "List an inbox; reading your own marks its messages delivered.",
         "agentd inbox lead --all",
-        (MAYBE_TARGET,),
+        (MAYBE_INBOX,),
         (
             Option("--all", doc="also the messages that are done with"),
             Option("--take", doc="take the next ones for a time; they come again unless you ack or extend them"),
@@ -241,7 +245,7 @@ _TABLE = (
         "messages:msg",
         "Show a message and every state it went through, or the conversation it belongs to.",
         "agentd msg m4k2v7q --thread",
-        (Argument("ID"),),
+        (Argument("ID", completes="messages"),),
         (Option("--thread", doc="list the whole conversation, oldest first"),),
         group=MESSAGES,
     ),
@@ -250,7 +254,7 @@ _TABLE = (
         "messages:ack",
         "Say that messages were dealt with.",
         "agentd ack m4k2v7q",
-        (Argument("ID", required=False, many=True),),
+        (Argument("ID", required=False, many=True, completes="messages"),),
         (Option("--all", doc="all that were delivered to you"),),
         group=MESSAGES,
     ),
@@ -283,8 +287,8 @@ _TABLE = (
         (Argument("QUERY"),),
         (
             IN,
-            Option("--from", "TARGET", "those that it sent", completes="agents"),
-            Option("--to", "TARGET", "those that it was sent; of transcripts, its own", completes="agents"),
+            Option("--from", "TARGET", "those that it sent", completes="inboxes"),
+            Option("--to", "TARGET", "those that it was sent; of transcripts, its own", completes="inboxes"),
             Option("--since", "WHEN", "not older: 90s, 20m, 2h, 3d, 1w ago, or 2026-01-31, 2026-01-31T14:00"),
             Option("--until", "WHEN", "not younger, likewise"),
             Option("--limit", "N", "the most to show (20)", kind="int", low=1, high=1000),
@@ -319,9 +323,14 @@ _TABLE = (
         group=MESSAGES,
     ),
     Command(
-        "dead retry", "dead:retry", "Offer dead letters again.", "agentd dead retry m4k2v7q", (IDS,), group=MESSAGES
+        "dead retry",
+        "dead:retry",
+        "Offer dead letters again.",
+        "agentd dead retry m4k2v7q",
+        (DEAD_IDS,),
+        group=MESSAGES,
     ),
-    Command("dead drop", "dead:drop", "Delete dead letters.", "agentd dead drop m4k2v7q", (IDS,), group=MESSAGES),
+    Command("dead drop", "dead:drop", "Delete dead letters.", "agentd dead drop m4k2v7q", (DEAD_IDS,), group=MESSAGES),
     Command(
         "pool",
         "pool:ls",
@@ -356,7 +365,7 @@ _TABLE = (
         "pool:drain",
         "End a profile's booted agents that are nobody's, and keep none any more.",
         "agentd pool drain claude",
-        (Argument("PROFILE", completes="profiles"),),
+        (Argument("PROFILE", completes="pooled"),),
         (Option("--cwd", "DIR", "in this directory only", completes="directories"),),
         group=AGENTS,
     ),
@@ -372,7 +381,7 @@ _TABLE = (
         "worktrees:clean",
         "Remove the worktrees of agents that have ended, but nothing that is not committed, and no commit.",
         "agentd worktree clean",
-        (Argument("TARGET", required=False, many=True, completes="agents"),),
+        (Argument("TARGET", required=False, many=True, completes="ended"),),
         (Option("--force", doc="give up what is not committed; commits are kept all the same"),),
         group=AGENTS,
     ),
@@ -388,7 +397,7 @@ _TABLE = (
         "loops:reset",
         "Let messages that went round in a loop flow again: of a chain, of an agent, or all.",
         "agentd loops reset m4k2v7q",
-        (Argument("TRACE|AGENT", required=False, many=True, completes="agents"),),
+        (Argument("TRACE|AGENT", required=False, many=True, completes="targets"),),
         group=MESSAGES,
     ),
     Command(
@@ -423,7 +432,7 @@ _TABLE = (
         "agentd mailbox export messages.jsonl.gz --archive",
         (Argument("FILE|-", required=False, completes="files"),),
         (
-            Option("--agent", "TARGET", "those in its inbox", completes="agents"),
+            Option("--agent", "TARGET", "those in its inbox", completes="inboxes"),
             Option("--state", "STATE", "those in this state", choices=MESSAGE_STATES, repeat=True),
             Option("--since", "SECONDS", "those accepted in the last so many seconds", kind="number", high=YEAR_S * 50),
             Option("--archive", doc="also those that were removed and are in this instance's archive"),
@@ -554,7 +563,9 @@ _TABLE = (
         "agentd events --follow --types agent.state,message.dead",
         options=(
             Option("--follow", doc="go on with what happens"),
-            Option("--types", "TYPES", "only these, with commas between; message.* means all of a noun"),
+            Option(
+                "--types", "TYPES", "only these, with commas between; message.* means all of a noun", completes="types"
+            ),
             Option("--since", "ID", "after this event", kind="int"),
         ),
         group=OBSERVING,
@@ -625,6 +636,10 @@ _TABLE = (
         "Print what may stand next on a command line.",
         "agentd __complete send le",
         (Argument("WORD", required=False, many=True),),
+        (
+            Option("--line", "LINE", "instead of words, the line up to where something is typed"),
+            Option("--typed", "TEXT", "the end of the line that is to be replaced (its last word)"),
+        ),
         group=OTHER,
         hidden=True,
     ),

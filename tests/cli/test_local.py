@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import tomllib
 
 import pytest
 
 from agentd import __version__
-from agentd.cli import completion, doctor
-from agentd.cli.commands import COMMANDS
+from agentd.cli import doctor
 
 
 def test_doctor_has_a_row_for_everything(agentd, directory):
@@ -172,67 +169,3 @@ def test_version_and_schema(agentd):
     assert agentd("version").out == agentd("--version").out == f"agentd {__version__}\n"
     assert json.loads(agentd("version", "--json").out)["version"] == __version__
     assert "agents.spawn" in json.loads(agentd("schema", "--json").out)["calls"]
-
-
-@pytest.mark.parametrize(
-    ("before", "begun", "found"),
-    [
-        ([], "sp", ["spawn"]),
-        ([], "te", ["team"]),
-        (["team"], "", ["up", "ls", "show", "down"]),
-        (["wait", "x", "--for"], "re", ["reply"]),
-        (["completion"], "", ["bash", "zsh", "fish", "--json", "--help"]),
-        (["down", "--json"], "--", ["--agents", "--help"]),
-        (["dead"], "r", ["retry"]),
-        (["call"], "teams.u", ["teams.up"]),
-        (["nothing"], "", []),
-        (["team", "up"], "", ["--json", "--help"]),
-    ],
-)
-def test_completion(before, begun, found, directory):
-    assert completion.candidates(before, begun) == found
-
-
-def test_completion_names_the_agents_that_run(agentd, served):
-    served.answers.agents_list = lambda _: {"agents": [{"name": "lead"}, {"name": "le\x1b[2Jt"}]}
-    assert agentd("__complete", "--", "send", "le").out.splitlines() == ["lead", "le␛[2Jt"]
-    assert agentd("__complete", "--", "stop", "lead", "le").out.splitlines() == ["lead", "le␛[2Jt"]
-
-
-def test_completion_never_complains(agentd):
-    for words in ([], ["send", ""], ["send", "--wait", ""], ["--", "--"], ["\x00"], ["send", "a", "b", "c", ""]):
-        ran = agentd("__complete", "--", *words)
-        assert (ran.code, ran.err) == (0, "")
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_scripts_are_read_by_their_shells(shell, agentd, tmp_path):
-    ran = agentd("completion", shell)
-    assert ran.code == 0
-    program = shutil.which(shell)
-    if program is None:
-        pytest.skip(f"no {shell} here")
-    (tmp_path / "script").write_text(ran.out)
-    done = subprocess.run(
-        [program, "-n", str(tmp_path / "script")], capture_output=True, text=True, timeout=20, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_bash_completes_with_it(agentd, tmp_path):
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("no bash here")
-    (tmp_path / "agentd").write_text('#!/bin/sh\n[ "$*" = "__complete -- team s" ] && printf "show\\nstart here\\n"\n')
-    (tmp_path / "agentd").chmod(0o700)
-    ask = 'COMP_WORDS=(agentd team s); COMP_CWORD=2; _agentd; printf "<%s>" "${COMPREPLY[@]}"'
-    text = f"PATH={tmp_path}:$PATH\n{agentd('completion', 'bash').out}\n{ask}"
-    done = subprocess.run([bash, "--norc", "-c", text], capture_output=True, text=True, timeout=20, check=False)
-    assert (done.stdout, done.stderr) == ("<show><start here>", "")
-
-
-def test_every_command_can_be_completed():
-    for words, command in COMMANDS.items():
-        if not command.hidden:
-            *before, last = words.split()
-            assert last in completion.candidates(before, last[:1])

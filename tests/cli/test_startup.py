@@ -22,7 +22,9 @@ HOT = (
     ["ack", "m1"],
     ["wait", "a", "--for", "idle"],
     ["hook", "Stop"],
+    ["__complete", "--line=agentd send le"],
 )
+WITHOUT_A_DAEMON = {"hook": 0, "__complete": 0}
 PROBE = """
 import sys
 import msgpack
@@ -48,7 +50,7 @@ def probe(argv: list[str], code: int) -> set[str]:
 @pytest.mark.parametrize("json", [[], ["--json"]], ids=["human", "json"])
 @pytest.mark.parametrize("argv", HOT, ids=lambda argv: argv[0])
 def test_without_a_daemon(argv, json, directory):
-    assert not probe([*argv, *json], 0 if argv[0] == "hook" else 3) & DENIED
+    assert not probe([*argv, *json], WITHOUT_A_DAEMON.get(argv[0], 3)) & DENIED
     assert not directory.exists()
 
 
@@ -58,6 +60,7 @@ def test_with_a_daemon(json, served):
     served.answers.agents_list = lambda _: {"agents": [{**agent, "inbox": 0, "cwd": "/"}]}
     assert not probe(["ls", *json], 0) & DENIED
     assert not probe(["send", "a", "hello", *json], 0) & DENIED
+    assert not probe(["__complete", "--line=agentd send a", *json], 0) & DENIED
     served.answers.agents_report = lambda _: {"output": "{}", "leases": ["m1#1"]}
     served.answers.messages_confirm = lambda _: {"done": ["m1#1"], "failed": []}
     assert not probe(["hook", "Stop", *json], 0) & DENIED
