@@ -121,6 +121,11 @@ class Paths:
         return os.path.join(self.state_dir, "audit.jsonl")
 
     @property
+    def repl_history(self) -> str:
+        """Return the path of what was typed into `agentd repl`."""
+        return os.path.join(self.state_dir, "repl_history")
+
+    @property
     def lock_files(self) -> tuple[str, ...]:
         """Return the locks that make the daemon the only one of its state and of its runtime directory."""
         state = os.path.join(self.state_dir, "state.lock")

@@ -29,17 +29,31 @@ def _told(words: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name or screen that the locale cannot write
     try:
-        code = _run(words)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except AgentdError as error:
-        return _refused(error, words)
+        code = run_one(words)
     except KeyboardInterrupt:
         _silence_stdout()
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()
         return EXIT_NO_READER
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):  # what `run_one` has told already
+        _silence_stdout()
+    return code
+
+
+def run_one(words: list[str]) -> int:
+    """Run one command; what goes wrong is one sentence on stderr and the exit code."""
+    try:
+        code = _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except AgentdError as error:
+        return _refused(error, words)
+    except BrokenPipeError:
+        raise
     except Exception as error:  # noqa: BLE001  the last place that can turn it into a sentence
         return _internal(error)
     return code
@@ -99,7 +113,6 @@ def _internal(error: Exception) -> int:
         note(f"agentd: {error.strerror}{where}; rerun with AGENTD_DEBUG=1 for details")
     else:
         note(f"agentd: internal error: {type(error).__name__}: {error}; rerun with AGENTD_DEBUG=1 for details")
-    _silence_stdout()
     return EXIT_FAILED
 
 
@@ -114,4 +127,4 @@ def _silence_stdout() -> None:
     os.close(nowhere)
 
 
-__all__ = ["EXIT_OK", "main"]
+__all__ = ["EXIT_OK", "main", "run_one"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from agentd.cli.output import duration, emit, facts, megabytes, moment, say, table
-from agentd.cli.session import NO_AGENTS, ask, given, report_failed
-from agentd.client import connect
+from agentd.cli.session import NO_AGENTS, ask, connection, given, report_failed
 from agentd.errors import EXIT_OK, UsageError
 
 TYPE_CHECKING = False
@@ -115,7 +114,7 @@ def wait(values: Values) -> int:
     if not values["for"]:
         raise UsageError("`agentd wait` needs --for", hint=f"for example: agentd wait {values['target']} --for idle")
     params = given({"target": values["target"], "until": values["for"], "timeout_s": values["timeout"]})
-    with connect() as client:
+    with connection() as client:
         answer = client.call("agents.wait", params)
     if values["json"]:
         emit(answer)

@@ -12,7 +12,8 @@ from typing import Any
 from agentd.calling import chunks
 from agentd.cli.output import as_json
 from agentd.cli.progress import Progress
-from agentd.client import Client, connect
+from agentd.cli.session import connection
+from agentd.client import Client
 from agentd.errors import EXIT_OK, EXIT_PARTIAL, AgentdError, InvalidValue, NotFound, OverLimit
 
 MAX_LINE_BYTES = 2 * 1024 * 1024  # a body at its limit, every character of it escaped
@@ -30,7 +31,7 @@ def send_file(name: str, batch_size: int) -> int:
     """Send the messages of a file and print a receipt for each line; returns the exit code."""
     descriptor = _open(name)
     try:
-        with connect() as client:
+        with connection() as client:
             return _Batch(client, batch_size).run(descriptor)
     finally:
         if name != "-":

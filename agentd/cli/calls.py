@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from agentd.cli.output import emit, say
-from agentd.client import connect
+from agentd.cli.session import connection
 from agentd.errors import EXIT_OK, OverLimit, UsageError
 from agentd.wire.frames import MAX_FRAME_BYTES
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def call(values: Values) -> int:
     """Make a call and print its answer; a stream's items as JSON Lines."""
     params = _params(values["json|-"])
-    with connect() as client:
+    with connection() as client:
         if values["method"].endswith(".follow"):
             for item in client.stream(values["method"], params):
                 emit(item)

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from agentd.cli.output import emit, facts, moment, say, table
-from agentd.client import connect
+from agentd.cli.session import connection
 from agentd.errors import EXIT_FAILED, EXIT_OK, AgentdError
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ STEPS = ("ready", "submitted", "answered", "stopped")
 def check(values: Values) -> int:
     """Check one profile with the program itself."""
     limit_s = STEP_S if values["timeout"] is None else values["timeout"]
-    with connect() as client:
+    with connection() as client:
         profile = client.call("profiles.get", {"name": values["name"]})
         text = values["text"] or (COMMAND if profile["input"]["envelope"] == "none" else QUESTION)
         report = Check(client, _spawn(client, values)).run(text, limit_s)

@@ -623,6 +623,13 @@ _TABLE = (
         group=OTHER,
     ),
     Command(
+        "repl",
+        "repl:repl",
+        "Take commands without `agentd` before them, from you with history and completion or from stdin, one a line.",
+        "printf 'ls\\nstatus\\n' | agentd repl",
+        group=OTHER,
+    ),
+    Command(
         "demo",
         "about:demo",
         "Do the main job on an instance of its own, which leaves nothing behind.",

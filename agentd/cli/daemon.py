@@ -6,6 +6,7 @@ import os
 import time
 
 from agentd.cli.output import duration, emit, facts, megabytes, say
+from agentd.cli.session import connection
 from agentd.client import connect
 from agentd.errors import EXIT_OK, Denied, InvalidValue, Unavailable
 
@@ -86,7 +87,7 @@ def _check_settings(overrides: list[str]) -> None:
 
 def status(values: Values) -> int:
     """Say how the daemon is."""
-    with connect() as client:
+    with connection() as client:
         answer = client.call("daemon.status")
     if values["json"]:
         emit(answer)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from agentd.cli.output import as_json, cell, emit, moment, say, table
-from agentd.cli.session import ask, given
-from agentd.client import connect
+from agentd.cli.session import ask, connection, given
 from agentd.errors import EXIT_FAILED, EXIT_OK
 
 TEST_TIMEOUT_S = 1000.0  # three commands, 300 s each at most
@@ -21,7 +20,7 @@ def events(values: Values) -> int:
     types = [type_ for type_ in (values["types"] or "").split(",") if type_]
     params = given({"since": values["since"], "types": types})
     if values["follow"]:
-        with connect() as client:
+        with connection() as client:
             for event in client.stream("events.follow", params):
                 _print(values, event)
         return EXIT_OK
@@ -50,7 +49,7 @@ def _short(value: Any) -> str:
 
 def notify_test(values: Values) -> int:
     """Run the user's hooks once, with an example."""
-    with connect() as client:
+    with connection() as client:
         rows = client.call("notify.test", timeout_s=TEST_TIMEOUT_S)["hooks"]
     if values["json"]:
         emit(rows)

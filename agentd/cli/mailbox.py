@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 from agentd.cli.output import duration, emit, megabytes, note, say, table
 from agentd.cli.progress import Progress
-from agentd.cli.session import ask
-from agentd.client import connect
+from agentd.cli.session import ask, connection
 from agentd.errors import EXIT_FAILED, EXIT_OK, AlreadyExists, UsageError
 from agentd.paths import Paths
 
@@ -54,7 +53,7 @@ _SIZES = ("file_bytes", "log_bytes", "journal_bytes", "archive_bytes")
 def compact(values: Values) -> int:
     """Rewrite the files without their gaps, one after the other."""
     done, progress = [], Progress()
-    with connect() as client:
+    with connection() as client:
         shards = [row["shard"] for row in client.call("mailbox.stats")["shards"]]
         for shard in shards:
             progress.show(f"compacting shard {shard} of {len(shards)}")
@@ -103,7 +102,7 @@ def _print_verdict(row: dict[str, Any]) -> None:
 def _verified_live() -> list[dict[str, Any]]:
     """Have the daemon check itself step by step; SQLite's own check of a file would keep its messages waiting."""
     rows, progress, seen = [], Progress(), 0
-    with connect() as client:
+    with connection() as client:
         for shard in [row["shard"] for row in client.call("mailbox.stats")["shards"]]:
             row: dict[str, Any] = {"shard": shard, "structure": "not looked at", "messages": 0, "wrong_keys": 0}
             row |= {"damaged": [], "misplaced": []}

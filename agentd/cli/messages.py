@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 from agentd.cli.output import cell, complain, duration, emit, facts, moment, note, say, table
-from agentd.cli.session import ask, given, report_failed
-from agentd.client import connect
+from agentd.cli.session import ask, connection, given, report_failed
 from agentd.errors import EXIT_OK, EXIT_PARTIAL, AgentdError, InvalidValue, OverLimit, UsageError
 
 TYPE_CHECKING = False
@@ -44,7 +43,7 @@ def send(values: Values) -> int:
             "ttl_s": values["ttl"],
         }
     )
-    with connect() as client:
+    with connection() as client:
         receipt = client.call("messages.send", params)
         if values["wait"] in (None, "accepted"):
             _print_receipt(values, receipt)

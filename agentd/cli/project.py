@@ -8,8 +8,7 @@ import sys
 from agentd.cli.agents import print_agents
 from agentd.cli.onlooker import starting, watched
 from agentd.cli.output import emit, facts, note, say, tell_notices
-from agentd.cli.session import ask, report_failed
-from agentd.client import connect
+from agentd.cli.session import ask, connection, report_failed
 from agentd.errors import EXIT_FAILED, EXIT_OK, UsageError
 
 TYPE_CHECKING = False
@@ -71,7 +70,7 @@ def untrust(values: Values) -> int:
 
 def up(values: Values) -> int:
     """Set the pools and bring the team up."""
-    with connect() as client, watched(starting, quiet=values["json"]):
+    with connection() as client, watched(starting, quiet=values["json"]):
         answer = client.call("projects.up", _where(values), timeout_s=UP_TIMEOUT_S)
     tell_notices(answer)
     if values["json"]:

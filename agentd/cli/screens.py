@@ -7,8 +7,7 @@ import sys
 from binascii import a2b_base64, b2a_base64
 
 from agentd.cli.output import clean, emit
-from agentd.cli.session import ask, given
-from agentd.client import connect
+from agentd.cli.session import ask, connection, given
 from agentd.errors import EXIT_OK, AgentGone, UsageError
 
 TYPE_CHECKING = False
@@ -36,7 +35,7 @@ def read(values: Values) -> int:
 def _follow(values: Values) -> int:
     """Print the screen as it is and then what is added, until the agent ends."""
     first = True
-    with connect() as client:
+    with connection() as client:
         for item in client.stream("agents.follow", given({"target": values["target"], "raw": values["raw"] or None})):
             if first and values["lines"]:
                 _cut(item, values["lines"])

@@ -11,12 +11,49 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from agentd.client import Client
+
 NO_AGENTS = "no agents; try `agentd spawn shell`"
+
+
+class Shared:
+    """One connection for several commands: opened by the first, closed by nobody but its owner."""
+
+    def __init__(self) -> None:
+        self._client: Client | None = None
+
+    def __enter__(self) -> Client:
+        if self._client is None:
+            self._client = connect()
+        return self._client
+
+    def __exit__(self, *_how: object) -> None:
+        pass
+
+    def close(self) -> None:
+        """Close it; what the daemon was asked to wait for is cancelled, and the next command opens it again."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+_shared: Shared | None = None  # of `agentd repl`; a command alone has a connection of its own
+
+
+def share(shared: Shared | None) -> None:
+    """Have every command from now on use this connection."""
+    global _shared
+    _shared = shared
+
+
+def connection() -> Client | Shared:
+    """Return the connection to make a command's calls over, as a block; the daemon is started when none runs."""
+    return _shared or connect()
 
 
 def ask(method: str, params: dict[str, Any] | None = None) -> Any:
     """Make one call, starting the daemon when it is not running, and return the answer."""
-    with connect() as client:
+    with connection() as client:
         return client.call(method, given(params or {}))
 
 

@@ -8,8 +8,7 @@ import time
 from agentd.cli.agents import print_agents
 from agentd.cli.onlooker import reaching, starting, watched
 from agentd.cli.output import emit, tell_notices
-from agentd.cli.session import given, report_failed
-from agentd.client import connect
+from agentd.cli.session import connection, given, report_failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ SETUP_TIMEOUT_S = 4200.0  # a project's setup command may take an hour
 
 def spawn(values: Values) -> int:
     """Start agents, and wait for them when asked to."""
-    with connect() as client:
+    with connection() as client:
         timeout_s = SETUP_TIMEOUT_S if values["worktree"] else SPAWN_TIMEOUT_S
         with watched(starting, quiet=values["json"]):
             answer = client.call("agents.spawn", _params(values), timeout_s=timeout_s)

@@ -9,8 +9,7 @@ from typing import Any
 from agentd.cli.agents import print_agents, print_stopped
 from agentd.cli.onlooker import starting, watched
 from agentd.cli.output import emit, say, table, tell_notices
-from agentd.cli.session import ask, report_failed
-from agentd.client import connect
+from agentd.cli.session import ask, connection, report_failed
 from agentd.errors import EXIT_OK, InvalidValue, NotFound
 
 TYPE_CHECKING = False
@@ -25,7 +24,7 @@ def up(values: Values) -> int:
     """Bring a team up from its file."""
     team, agents = read_file(values["file"])
     params = {"team": team, "agents": agents, "cwd": os.path.dirname(os.path.abspath(values["file"]))}
-    with connect() as client, watched(starting, quiet=values["json"]):
+    with connection() as client, watched(starting, quiet=values["json"]):
         answer = client.call("teams.up", params, timeout_s=UP_TIMEOUT_S)
     tell_notices(answer)
     if values["json"]:
@@ -93,7 +92,7 @@ def show(values: Values) -> int:
 
 def down(values: Values) -> int:
     """Stop a team's agents."""
-    with connect() as client:
+    with connection() as client:
         answer = client.call("teams.down", {"team": values["team"]}, timeout_s=DOWN_TIMEOUT_S)
     if values["json"]:
         emit(answer)

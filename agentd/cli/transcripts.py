@@ -6,7 +6,7 @@ import time
 
 from agentd.cli.output import emit
 from agentd.cli.screens import show_part, write
-from agentd.cli.session import given
+from agentd.cli.session import connection, given
 from agentd.cli.when import when
 from agentd.client import connect
 from agentd.errors import EXIT_OK, Unavailable, UsageError
@@ -46,7 +46,7 @@ def _parts(values: Values) -> Iterator[dict[str, Any]]:
     """Yield what is kept, and with --follow what is printed from then on."""
     target, raw = values["target"], values["raw"] or None
     begin = {"since": when("--since", values["since"]), "offset": values["offset"], "lines": values["lines"]}
-    with connect() as client:
+    with connection() as client:
         part = client.call("agents.transcript", given({"target": target, "raw": raw, **begin}))
         end = part["end"]  # of an agent that prints without end, no more than there was
         yield part
@@ -81,7 +81,7 @@ def _own(values: Values, chosen: list[str]) -> int:
     if values["follow"] or [name for name in chosen if name != "--offset"]:
         raise UsageError("--own takes --offset and --raw alone", hint="leave out the others")
     params = given({"target": values["target"], "raw": values["raw"] or None, "offset": values["offset"]})
-    with connect() as client:
+    with connection() as client:
         while True:
             part = client.call("agents.own_log", params)
             emit(part) if values["json"] else show_part(part)

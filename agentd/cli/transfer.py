@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from agentd.calling import chunks
 from agentd.cli.output import complain, emit, note, say
 from agentd.cli.progress import Progress
-from agentd.client import connect
+from agentd.cli.session import connection
 from agentd.errors import EXIT_OK, EXIT_PARTIAL, AgentdError, AlreadyExists, InvalidValue, NotFound, from_wire
 from agentd.paths import Paths, open_private
 
@@ -35,7 +35,7 @@ def export(values: Values) -> int:
     if values["agent"]:
         params["target"] = values["agent"]
     count, damaged, progress = 0, 0, Progress()
-    with connect() as client, _written(values["file|-"]) as out:
+    with connection() as client, _written(values["file|-"]) as out:
         for lines, broken in _pages(client, params, archive=values["archive"]):
             out.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines))
             count, damaged = count + len(lines), damaged + len(broken)
@@ -101,7 +101,7 @@ def _written(name: str | None) -> Iterator[BinaryIO]:
 def import_(values: Values) -> int:
     """Bring back what a file holds, and say of each line that is refused why."""
     done, progress = {"added": 0, "known": 0, "refused": 0}, Progress()
-    with connect() as client, _read(values["file|-"]) as file:
+    with connection() as client, _read(values["file|-"]) as file:
         for number, result in _results(client, file):
             if isinstance(result, AgentdError):
                 progress.end()

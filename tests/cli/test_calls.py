@@ -345,6 +345,7 @@ def test_every_command_that_asks_is_tried():
         "version",
         "hook",
         "__complete",
+        "repl",
     }
     assert tried | alone == {words.split()[0] for words in COMMANDS}
 
