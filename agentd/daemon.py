@@ -338,6 +338,7 @@ def _gauges(parts: Parts) -> LoopLag:
     gauge("prefetch_precision", lambda: parts.cache.stats()["prefetch"]["precision"] or 0.0)
     for tier in ("l1", "l2", "l3"):
         gauge(f"cache_{tier}_hit_ratio", partial(_hit_ratio, parts, tier))
+    gauge("cpu_seconds_total", lambda: round(time.process_time(), 3))
     gauge("loop_stall_ms_p99", lambda: round(lag.quantile_ms(0.99), 3))
     gauge("loop_stall_ms_max", lambda: round(lag.quantile_ms(1.0), 3))
     return lag

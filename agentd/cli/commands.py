@@ -557,6 +557,14 @@ _TABLE = (
         group=TEAMS,
     ),
     Command(
+        "top",
+        "top:top",
+        "Watch every agent live: who waits, who works, since when; prints it once where no terminal is.",
+        "agentd top",
+        options=(Option("--once", doc="print it once as text"),),
+        group=OBSERVING,
+    ),
+    Command(
         "events",
         "events:events",
         "Print what happened, or what happens.",
