@@ -83,10 +83,12 @@ def _written(name: str | None) -> Iterator[BinaryIO]:
     if os.path.lexists(name):
         raise AlreadyExists(f"{name} is there and was left alone", hint="choose another name")
     partial = f"{name}.partial"
-    try:
-        descriptor = open_private(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    except OSError as error:
-        raise InvalidValue(f"cannot write {name}: {error.strerror}", hint="nothing was exported") from None
+    directory = os.path.dirname(name) or "."
+    if not os.path.isdir(directory):
+        raise NotFound(f"no directory {directory}", hint="make it, or choose another; nothing was exported")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InvalidValue(f"you may not write to {directory}", hint="choose another place; nothing was exported")
+    descriptor = open_private(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with os.fdopen(descriptor, "wb") as file:
         if name.endswith(".gz"):
             with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as compressed:

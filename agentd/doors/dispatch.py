@@ -11,6 +11,7 @@ import anyio.lowlevel
 import msgspec
 
 from agentd.doors import mcp
+from agentd.doors.refused_values import invalid
 from agentd.errors import AgentdError, DeadlineExceeded, Denied, InternalError, InvalidValue, UnknownMethod
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, Params, may_call
@@ -69,7 +70,7 @@ class Dispatch:
         try:
             typed = msgspec.convert(params, row.params)
         except msgspec.ValidationError as error:
-            raise _invalid(method, error) from None
+            raise invalid(method, row.params, params, error) from None
         return self._answer(caller, method, typed, context)
 
     def as_error(self, method: str, error: Exception) -> AgentdError:
@@ -127,11 +128,3 @@ def _batch_item(item: Any) -> tuple[str, Any]:
     if method == BATCH or (method in CALLS and CALLS[method].stream):
         raise InvalidValue(f"{method} cannot be called within {BATCH}", hint="call it by itself")
     return method, params
-
-
-def _invalid(method: str, error: msgspec.ValidationError) -> InvalidValue:
-    what, at, path = str(error).rpartition(" - at `")
-    field = path.rstrip("`") if at else "$"
-    return InvalidValue(
-        f"{method}: {what if at else error}, at {field}", field=field, hint="`agentd schema` has the types"
-    )

@@ -13,23 +13,30 @@ from msgspec import Meta
 
 from agentd.records import Caller, Role
 
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,47}$(?!\n)", description="agent or team name")]
+_NAME_FORM = "a name is like build-2: a lower-case letter, then letters, digits and dashes, 48 at most"
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,47}$(?!\n)", description=_NAME_FORM)]
 Target = Annotated[
     str,
     Meta(min_length=1, max_length=100, description="name, id or its unique start, @team, @team/role, %profile, all"),
 ]
 Body = Annotated[str, Meta(max_length=1_000_000)]
-MessageId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}$(?!\n)", description="message id")]
+MessageId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}$(?!\n)", description="a message id is like m0333d61yevqh")]
 TakenId = Annotated[
     str, Meta(min_length=2, max_length=32, description="message id, or id#attempt of one that was taken")
 ]
-LeaseId = Annotated[str, Meta(pattern=r"^m[0-9a-z]{1,31}#[0-9]{1,6}$(?!\n)", description="id#attempt of a message")]
+LeaseId = Annotated[
+    str,
+    Meta(pattern=r"^m[0-9a-z]{1,31}#[0-9]{1,6}$(?!\n)", description="id#attempt of a message, like m0333d61yevqh#1"),
+]
+_VARIABLE_FORM = "a variable's name is letters, digits and _, no digit first"
+Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", description=_VARIABLE_FORM)]
 Lease = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Offset = Annotated[int, Meta(ge=0, le=(1 << 62), description="a place in a transcript or file")]
 PageBytes = Annotated[int, Meta(ge=16_384, le=1_000_000, description="most bytes in one answer")]
 UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
 Branch = Annotated[str, Meta(min_length=1, max_length=200, description="name of a git branch")]
+_PROMPT_FORM = "a prompt's id is 10 hex digits, as `agentd approve` lists it"
 Path = Annotated[str, Meta(max_length=4096)]
 Priority = Literal["high", "normal", "low"]
 MessageState = Literal["accepted", "delivering", "delivered", "acked", "expired", "dead"]
@@ -66,7 +73,7 @@ class Spawn(Params):
     team: Name | None = None
     role: Name | None = None
     cwd: Path | None = None
-    env: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")], str] = {}
+    env: dict[Variable, str] = {}
     prompt: Body | None = None
     key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     cold: bool = False
@@ -114,7 +121,7 @@ class OneProject(Params):
 class ProjectTrust(OneProject, kw_only=True):
     """The same; digest: the SHA-256 of the content that was shown, which is the one that is trusted."""
 
-    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="64 hex digits")]
 
 
 class AgentsList(Params):
@@ -161,7 +168,7 @@ class Approve(Params):
     """Whose permission prompts; prompt: its id, as agents.list shows it, of one agent's; another one is left alone."""
 
     target: Target
-    prompt: Annotated[str, Meta(pattern=r"^[0-9a-f]{10}$(?!\n)")] | None = None
+    prompt: Annotated[str, Meta(pattern=r"^[0-9a-f]{10}$(?!\n)", description=_PROMPT_FORM)] | None = None
 
 
 class Deny(Approve, kw_only=True):

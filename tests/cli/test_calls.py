@@ -346,6 +346,8 @@ def test_every_command_that_asks_is_tried():
         "hook",
         "__complete",
         "repl",
+        "man",
+        "top",
     }
     assert tried | alone == {words.split()[0] for words in COMMANDS}
 

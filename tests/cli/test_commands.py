@@ -14,7 +14,7 @@ from agentd.cli.commands import COMMANDS, GROUPS
 from agentd.cli.parser import find, parse
 
 NEEDS_NO_DAEMON = {  # no words after it, no daemon: what then
-    **dict.fromkeys(("down", "doctor", "config show", "config path", "config init", "schema", "version"), 0),
+    **dict.fromkeys(("down", "doctor", "config show", "config path", "config init", "schema", "version", "man"), 0),
     **dict.fromkeys(("up", "restart"), 7),  # from inside a pane
     "mcp": 7,  # from outside of one
     "__complete": 0,
