@@ -612,7 +612,7 @@ _TABLE = (
         (Argument("SHELL", choices=("bash", "zsh", "fish")),),
         group=OTHER,
     ),
-    Command("man", "man:man", "Print the manual page.", "agentd man > agentd.1", group=OTHER),
+    Command("man", "man:man", "Print the manual page.", "agentd man", group=OTHER),
     Command(
         "call",
         "calls:call",
