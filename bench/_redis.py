@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -24,8 +25,9 @@ for n = 1, #ARGV do
 end
 return ids
 """
-_FLAGS = ("--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+_FORGETFUL = ("--port", "0", "--save", "")
 _NO_REWRITE = ("--auto-aof-rewrite-percentage", "0")  # it would run beside the measurement
+_DURABLE = (*_FORGETFUL, "--appendonly", "yes", "--appendfsync", "always", *_NO_REWRITE)
 _DEADLINE_S = 30
 
 
@@ -48,9 +50,16 @@ def version() -> str:
 
 
 @contextmanager
-def _server(place: Path) -> Iterator[str]:
+def in_memory() -> Iterator[str]:
+    """Run a server that keeps nothing; give its socket."""
+    with tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp") as place, _server(Path(place), _FORGETFUL) as path:
+        yield path
+
+
+@contextmanager
+def _server(place: Path, flags: Sequence[str] = _DURABLE) -> Iterator[str]:
     path = str(place / "redis.sock")
-    argv = [_binary(), *_FLAGS, *_NO_REWRITE, "--unixsocket", path, "--dir", str(place)]
+    argv = [_binary(), *flags, "--unixsocket", path, "--dir", str(place)]
     server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(server, path)
