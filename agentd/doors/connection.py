@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from types import AsyncGeneratorType
 from typing import Any, cast
 
 from agentd.config import MAX_FRAME_LIMIT_BYTES
@@ -16,7 +17,7 @@ from agentd.doors.dispatch import DEFAULT_CREDIT, WAITING, CallContext, read_opt
 from agentd.doors.greeting import greeted
 from agentd.doors.identity import check_uid
 from agentd.doors.peers import Peer, peer_credentials
-from agentd.doors.running import RunningCall
+from agentd.doors.running import RunningCall, RunningStream
 from agentd.doors.shared import Shared
 from agentd.errors import (
     AgentdError,
@@ -255,7 +256,7 @@ class Connection(asyncio.Protocol):
                 context, params, credit = read_options(frame[4], params, self.peer.pid)
             value = shared.dispatch.call(caller, method, params, context)
             if isinstance(value, WAITING):
-                self._start(RunningCall(call_id, method, value, context.deadline_s, credit))
+                self._start(call_id, method, value, context.deadline_s, credit)
                 return
             reply = replies.result(call_id, value, self._max_reply_bytes)
         except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
@@ -263,18 +264,19 @@ class Connection(asyncio.Protocol):
         shared.counters.calls += 1
         self._out.append(reply)
 
-    def _start(self, call: RunningCall) -> None:
-        self._running[call.call_id] = call
+    def _start(self, call_id: int, method: str, waiting: Any, deadline_s: float | None, credit: int) -> None:
+        call = (
+            RunningStream(call_id, method, waiting, deadline_s, credit, self._send_item, self._is_writable)
+            if isinstance(waiting, AsyncGeneratorType)
+            else RunningCall(call_id, method, waiting, deadline_s)
+        )
+        self._running[call_id] = call
         self._shared.started()
-        self._shared.tasks.start_soon(self._finish, call)
+        self._shared.workers.start(self._finish, call)
 
     async def _finish(self, call: RunningCall) -> None:
-        def send_item(seq: int, payload: Any) -> None:
-            self._send(replies.item(call.call_id, seq, payload, self._max_reply_bytes))
-
         try:
-            answer = await call.run(send_item, lambda: self._over_since_s is None)
-            reply = replies.result(call.call_id, answer, self._max_reply_bytes)
+            reply = replies.result(call.call_id, await call.run(), self._max_reply_bytes)
         except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
             reply = self._as_refusal(call.call_id, call.method, error)
         finally:
@@ -284,6 +286,12 @@ class Connection(asyncio.Protocol):
         self._send(reply)
         if not self._reading:
             self._turn_soon()
+
+    def _send_item(self, call_id: int, seq: int, payload: Any) -> None:
+        self._send(replies.item(call_id, seq, payload, self._max_reply_bytes))
+
+    def _is_writable(self) -> bool:
+        return self._over_since_s is None
 
     def _as_refusal(self, call_id: int, method: str, error: Exception) -> bytes:
         self._shared.counters.errors += 1

@@ -15,6 +15,7 @@ from agentd.doors.connection import Connection
 from agentd.doors.dispatch import Answer, Dispatch
 from agentd.doors.listening import bind, unbind
 from agentd.doors.shared import Counters, Identify, Shared
+from agentd.doors.workers import Workers
 from agentd.errors import Busy, Unavailable
 
 MAX_UNAUTHENTICATED = 32
@@ -110,7 +111,7 @@ class RpcDoor:
             hello=self._hello,
             log=self._log,
             on_connections=self._on_connections,
-            tasks=tasks,
+            workers=Workers(tasks),
             counters=self.counters,
         )
 

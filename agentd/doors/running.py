@@ -1,11 +1,11 @@
-"""A call that waits: its task, its deadline, its cancellation, and for a stream its credit."""
+"""A call that waits: its deadline, its cancellation, and for a stream its credit."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from types import AsyncGeneratorType
+from math import inf
 from typing import Any
 
 import anyio
@@ -14,28 +14,21 @@ import anyio.lowlevel
 from agentd.errors import AgentdError, DeadlineExceeded
 
 _ITEMS_PER_TURN = 64
-Waiting = Coroutine[Any, Any, Any] | AsyncGenerator[Any, None]
 
 
 class RunningCall:
     """One call in flight; `run` gives its answer, `cancel` ends it with a reason."""
 
-    __slots__ = ("_deadline_s", "_scope", "_waiting", "_wake", "_why", "call_id", "credit", "method")
+    __slots__ = ("_deadline_s", "_scope", "_waiting", "_why", "call_id", "method")
+    streams = False
 
-    def __init__(self, call_id: int, method: str, waiting: Waiting, deadline_s: float | None, credit: int) -> None:
+    def __init__(self, call_id: int, method: str, waiting: Coroutine[Any, Any, Any], deadline_s: float | None) -> None:
         self.call_id = call_id
         self.method = method
-        self.credit = credit
         self._waiting = waiting
         self._deadline_s = deadline_s
         self._scope: anyio.CancelScope | None = None
         self._why: AgentdError | None = None
-        self._wake = asyncio.Event()
-
-    @property
-    def streams(self) -> bool:
-        """Tell whether the call is a stream."""
-        return isinstance(self._waiting, AsyncGeneratorType)
 
     def cancel(self, why: AgentdError) -> None:
         """End the call with this error, unless it ends by itself first; what it committed stays."""
@@ -44,47 +37,68 @@ class RunningCall:
             self._scope.cancel()
 
     def add_credit(self, items: int) -> None:
-        """Let the stream send more items."""
-        self.credit += items
-        self.wake()
+        """Let a stream send more items."""
 
     def wake(self) -> None:
         """Let a stream that was held look again whether it may go on."""
-        self._wake.set()
 
-    async def run(self, send_item: Callable[[int, Any], None], writable: Callable[[], bool]) -> Any:
+    async def run(self) -> Any:
         """Return the call's answer; raises its error, the reason it was cancelled for, or DeadlineExceeded."""
-        allowed_s = float("inf") if self._deadline_s is None else self._deadline_s
-        answer = None
-        with anyio.CancelScope(deadline=anyio.current_time() + allowed_s) as scope:
+        deadline = inf if self._deadline_s is None else anyio.current_time() + self._deadline_s
+        with anyio.CancelScope(deadline=deadline) as scope:
             self._scope = scope
             if self._why is not None:
                 scope.cancel()
-            if isinstance(self._waiting, AsyncGeneratorType):
-                answer = await self._stream(self._waiting, send_item, writable)
-            else:
-                answer = await self._waiting  # type: ignore[misc]  # the other half of the union
-        if scope.cancelled_caught:
-            raise self._why or DeadlineExceeded(
-                f"{self.method} did not end within its {allowed_s:g} s", hint="allow more time, or ask again"
-            )
-        return answer
+            return await self._waiting
+        raise self._why or DeadlineExceeded(
+            f"{self.method} did not end within its {self._deadline_s:g} s", hint="allow more time, or ask again"
+        )
 
-    async def _stream(
-        self, items: AsyncGenerator[Any, None], send_item: Callable[[int, Any], None], writable: Callable[[], bool]
-    ) -> dict[str, Any]:
+
+class RunningStream(RunningCall):
+    """A stream in flight; its items go out through `send` while it has credit and the connection is `writable`."""
+
+    __slots__ = ("_credit", "_send", "_wake", "_writable")
+    streams = True
+
+    def __init__(
+        self,
+        call_id: int,
+        method: str,
+        items: AsyncGenerator[Any, None],
+        deadline_s: float | None,
+        credit: int,
+        send: Callable[[int, int, Any], None],
+        writable: Callable[[], bool],
+    ) -> None:
+        super().__init__(call_id, method, self._stream(items), deadline_s)
+        self._credit = credit
+        self._send = send
+        self._writable = writable
+        self._wake = asyncio.Event()
+
+    def add_credit(self, items: int) -> None:
+        """Let the stream send more items."""
+        self._credit += items
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the stream look again whether it may go on."""
+        self._wake.set()
+
+    async def _stream(self, items: AsyncGenerator[Any, None]) -> dict[str, Any]:
         seq = 0
         async with aclosing(items):
             while True:
-                while not (self.credit and writable()):
+                while not (self._credit and self._writable()):
                     self._wake.clear()
                     await self._wake.wait()
                 try:
                     payload = await anext(items)
                 except StopAsyncIteration:
                     return {"items": seq}
-                self.credit -= 1
+                self._credit -= 1
                 seq += 1
-                send_item(seq, payload)
+                self._send(self.call_id, seq, payload)
                 if seq % _ITEMS_PER_TURN == 0:
                     await anyio.lowlevel.checkpoint()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from anyio.abc import TaskGroup
 from structlog.typing import FilteringBoundLogger
 
 from agentd.config import RpcConfig
 from agentd.doors.dispatch import Dispatch
 from agentd.doors.peers import Peer
+from agentd.doors.workers import Workers
 from agentd.records import Caller
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Shared:
     hello: Mapping[str, Any]
     log: FilteringBoundLogger
     on_connections: Callable[[int], None]
-    tasks: TaskGroup
+    workers: Workers
     counters: Counters
     draining: bool = False
     quiet: asyncio.Event = field(default_factory=asyncio.Event)  # draining, and no call is in flight
