@@ -126,6 +126,7 @@ class RpcDoor:
         loop = asyncio.get_running_loop()
         while True:
             await anyio.sleep(min(_SWEEP_S, self._config.frame_timeout_s / 4))
+            shared.workers.thin()
             now_s = loop.time()
             for connection in list(shared.connections):
                 connection.sweep(now_s)

@@ -8,8 +8,9 @@ from typing import Any
 
 from anyio.abc import TaskGroup
 
-MOST_IDLE = 256
+MOST_IDLE = 1024
 Job = tuple[Callable[[Any], Awaitable[None]], Any]  # an asynchronous function that raises nothing, and its argument
+NextJob = asyncio.Future[Job | None]  # None: there is none, go home
 
 
 class Workers:
@@ -17,7 +18,7 @@ class Workers:
 
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
-        self._idle: list[asyncio.Future[Job]] = []
+        self._idle: list[NextJob] = []
 
     def start(self, function: Callable[[Any], Awaitable[None]], argument: Any) -> None:
         """Do a job soon."""
@@ -28,14 +29,22 @@ class Workers:
                 return
         self._tasks.start_soon(self._work, (function, argument))
 
-    async def _work(self, job: Job) -> None:
+    def thin(self) -> None:
+        """Send half of the idle ones home, the longest idle first; called every now and then."""
+        home = -(-len(self._idle) // 2)
+        for idle in self._idle[:home]:
+            if not idle.done():
+                idle.set_result(None)
+        del self._idle[:home]
+
+    async def _work(self, job: Job | None) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        while job is not None:
             function, argument = job
             await function(argument)
             del job, function, argument  # an idle worker holds on to nobody's connection
             if len(self._idle) >= MOST_IDLE:
                 return
-            next_job: asyncio.Future[Job] = loop.create_future()
+            next_job: NextJob = loop.create_future()
             self._idle.append(next_job)
             job = await next_job
