@@ -17,6 +17,7 @@ from agentd.doors.dispatch import DEFAULT_CREDIT, WAITING, CallContext, read_opt
 from agentd.doors.greeting import greeted
 from agentd.doors.identity import check_uid
 from agentd.doors.peers import Peer, peer_credentials
+from agentd.doors.quick import quick_call
 from agentd.doors.running import RunningCall, RunningStream
 from agentd.doors.shared import Shared
 from agentd.errors import (
@@ -46,7 +47,7 @@ class Connection(asyncio.Protocol):
         self.since_s = 0.0
         self._shared = shared
         self._loop = asyncio.get_running_loop()
-        self._reader = FrameReader(shared.config.max_frame_bytes)
+        self._reader = FrameReader(shared.config.max_frame_bytes, quick_call)
         self._running: dict[int, RunningCall] = {}
         self._context = CallContext()
         self._max_reply_bytes = MAX_FRAME_LIMIT_BYTES

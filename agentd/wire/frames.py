@@ -24,9 +24,11 @@ from agentd.errors import InvalidValue, OverLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Buffer = bytes | bytearray | memoryview
+    Quick = Callable[[bytes | bytearray, bytes | bytearray], list[Any] | None]  # of a body and its marks
 
 PROTOCOL = 1
 MAX_FRAME_BYTES = 1024 * 1024
@@ -84,10 +86,11 @@ def pack(value: Any) -> bytes:
 class FrameReader:
     """Cuts a stream of bytes into checked frames; after a ProtocolError it gives that error for ever."""
 
-    __slots__ = ("_buffer", "_error", "max_frame_bytes")
+    __slots__ = ("_buffer", "_error", "_quick", "max_frame_bytes")
 
-    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES, quick: Quick | None = None) -> None:
         self.max_frame_bytes = max_frame_bytes
+        self._quick = quick  # decodes the small bodies that it is sure of, and leaves the others
         self._buffer = bytearray()
         self._error: ProtocolError | None = None
 
@@ -125,7 +128,7 @@ class FrameReader:
                 end = start + 4 + length
                 if end > size:
                     break
-                frames.append(_decode(source, start + 4, end, self.max_frame_bytes))
+                frames.append(_decode(source, start + 4, end, self.max_frame_bytes, self._quick))
                 start = end
         except ProtocolError as error:
             error.frames = frames
@@ -136,17 +139,20 @@ class FrameReader:
 
 
 _SMALL_BYTES = 4096
-_PLAIN = bytes(sorted({*range(256)} - {*range(0x80, 0xA0)} - {*range(0xDC, 0xE0)}))  # what cannot begin an array or map
+_NOT_PLAIN = {*range(0x80, 0xA0), *range(0xDC, 0xE0), *range(0xC7, 0xCA), *range(0xD4, 0xD9)}
+_PLAIN = bytes(sorted({*range(256)} - _NOT_PLAIN))  # what cannot begin an array, a map or an extension
 
 
-def _decode(source: bytes | bytearray, start: int, end: int, max_frame_bytes: int) -> list[Any]:
+def _decode(source: bytes | bytearray, start: int, end: int, max_frame_bytes: int, quick: Quick | None) -> list[Any]:
     if end - start > _SMALL_BYTES:
         with memoryview(source) as whole, whole[start:end] as view:
             _check_structure(view, max_frame_bytes)
             return _checked(_unpack(view))
     body = source[start:end]
-    # With few such bytes a body is neither too deep nor too large, without a look at its structure.
-    if len(body.translate(None, _PLAIN)) > MAX_DEPTH:
+    marks = body.translate(None, _PLAIN)
+    if quick is not None and (frame := quick(body, marks)) is not None:
+        return frame
+    if len(marks) > MAX_DEPTH:  # with few marks it is neither too deep nor too large, without a look at its structure
         _check_structure(body, max_frame_bytes)
     return _checked(_unpack(body))
 
