@@ -10,7 +10,7 @@ import selectors
 import socket
 import time
 from collections import deque
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,35 +77,56 @@ def size_of_answers(path: str, request: bytes, opening: bytes = HELLO) -> int:
     return size_bytes
 
 
-def closed_loop(
-    path: str, seconds: float, connections: int, request: bytes, *, each: int = 1, opening: bytes = HELLO
-) -> Answered:
-    """Let each connection send the request, of `each` calls, whenever the one before is answered."""
-    expected = size_of_answers(path, request, opening)
-    waits_s: list[float] = []
-    with ExitStack() as stack:
-        poll = select.epoll() if hasattr(select, "epoll") else select.poll()
-        lines: dict[int, list[Any]] = {}  # socket, bytes of the answer so far, when it was asked
+class ClosedLoop:
+    """Connections that each send the request, of `each` calls, whenever the one before is answered."""
+
+    def __init__(self, path: str, connections: int, request: bytes, *, each: int = 1, opening: bytes = HELLO) -> None:
+        self._request = request
+        self._each = each
+        self._expected = size_of_answers(path, request, opening)
+        self._poll = select.epoll() if hasattr(select, "epoll") else select.poll()
+        self._lines: dict[int, list[Any]] = {}  # socket, bytes of the answer so far, when it was asked
         for _ in range(connections):
-            sock = stack.enter_context(connected(path, opening))
-            lines[sock.fileno()] = [sock, 0, time.perf_counter()]
-            poll.register(sock.fileno(), select.POLLIN)
+            sock = connected(path, opening)
+            self._lines[sock.fileno()] = [sock, 0, 0.0]
+            self._poll.register(sock.fileno(), select.POLLIN)
+
+    def run(self, seconds: float) -> Answered:
+        """Send for so long, and wait for the last answers."""
+        lines, request, expected = self._lines, self._request, self._expected
+        waits_s: list[float] = []
+        begin_s = now_s = time.perf_counter()
         for line in lines.values():
             line[2] = time.perf_counter()
             line[0].sendall(request)
-        begin_s = now_s = time.perf_counter()
-        while now_s < begin_s + seconds:
-            for fd, _ in poll.poll(1):
+        asked, end_s = len(lines), begin_s + seconds
+        while asked:
+            for fd, _ in self._poll.poll(1):
                 line = lines[fd]
                 line[1] += len(line[0].recv(_READ_BYTES))
                 if line[1] >= expected:
-                    line[1] -= expected
+                    line[1] = 0
                     now_s = time.perf_counter()
                     waits_s.append(now_s - line[2])
                     line[2] = now_s
-                    line[0].sendall(request)
-            now_s = time.perf_counter()
-    return Answered(each * len(waits_s), now_s - begin_s, waits_s)
+                    if now_s < end_s:
+                        line[0].sendall(request)
+                    else:
+                        asked -= 1
+        return Answered(self._each * len(waits_s), now_s - begin_s, waits_s)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for sock, *_ in self._lines.values():
+            sock.close()
+
+
+def closed_loop(
+    path: str, seconds: float, connections: int, request: bytes, *, each: int = 1, opening: bytes = HELLO
+) -> Answered:
+    """Run a closed loop once."""
+    with closing(ClosedLoop(path, connections, request, each=each, opening=opening)) as loop:
+        return loop.run(seconds)
 
 
 class _Caller:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-_HEAD = f"{'':50} {'median':>11} {'least':>11} {'most':>11} {'bar':>9}"
+_HEAD = f"{'':50} {'median':>11} {'lower 1/4':>11} {'upper 1/4':>11} {'bar':>9}"
 
 
 @dataclass(slots=True)
@@ -61,8 +61,9 @@ def show(title: str, rows: Iterable[Row]) -> None:
         if row.missing:
             print(f"{row.what:50} {row.missing}")
             continue
-        figures = (statistics.median(row.values), min(row.values), max(row.values))
-        print(f"{row.what:50} {' '.join(f'{_short(x):>11}' for x in figures)} {row.bar:>9}  {row.verdict}".rstrip())
+        lower, median, upper = statistics.quantiles(row.values * 2, n=4, method="inclusive")
+        figures = " ".join(f"{_short(value):>11}" for value in (median, lower, upper))
+        print(f"{row.what:50} {figures} {row.bar:>9}  {row.verdict}".rstrip())
 
 
 def show_bars(rows: Sequence[Row]) -> None:

@@ -104,7 +104,8 @@ class FrameReader:
             del self._buffer[:used]
         else:
             frames, used = self._cut(data, most)
-            self._buffer += data[used:]
+            if used < len(data):
+                self._buffer += data[used:]
         return frames
 
     @property
