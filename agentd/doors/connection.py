@@ -49,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(shared.config.max_frame_bytes, quick_call)
         self._running: dict[int, RunningCall] = {}
+        self._max_in_flight = shared.config.max_in_flight
         self._context = CallContext()
         self._max_reply_bytes = MAX_FRAME_LIMIT_BYTES
         self._out: list[bytes] = []
@@ -151,10 +152,10 @@ class Connection(asyncio.Protocol):
         self._turn_is_due = False
         if self._closing_since_s is not None:
             return
-        most = min(FRAMES_PER_TURN, self._room())
+        room = self._max_in_flight - len(self._running)
         fault = None
         try:
-            frames = self._reader.feed(data, most)
+            frames = self._reader.feed(data, min(FRAMES_PER_TURN, room))
         except ProtocolError as error:
             frames, fault = error.frames, error
         self._in_turn = True
@@ -175,7 +176,7 @@ class Connection(asyncio.Protocol):
         """Decide whether to read on, and since when the client owes the rest of a frame."""
         if self._closing_since_s is not None:
             return
-        held = self._over_since_s is not None or self._room() <= 0
+        held = self._over_since_s is not None or len(self._running) >= self._max_in_flight
         if not held and self._reading and not self._reader.pending_bytes:  # nearly always
             self._partial_since_s = None
             return
@@ -187,9 +188,6 @@ class Connection(asyncio.Protocol):
             self._partial_since_s = None
         elif began or self._partial_since_s is None:
             self._partial_since_s = self._loop.time()
-
-    def _room(self) -> int:
-        return self._shared.config.max_in_flight - len(self._running)
 
     def _turn_soon(self) -> None:
         if not self._turn_is_due:
