@@ -257,7 +257,9 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         log=given.log,
         request_stop=stop.request,
     )
-    return parts, _door(parts, paths.socket), mailbox.recover()
+    door = _door(parts, paths.socket)
+    crew.on_retired.append(door.cut)
+    return parts, door, mailbox.recover()
 
 
 async def _open_searches(

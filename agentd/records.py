@@ -117,6 +117,13 @@ class Agent:
     generation: int = 0
     spawn_key: str = ""  # of whoever started it: the same key again starts nothing
     trusted: bool = False  # its directory, by whoever started it: the program is told so and does not ask
+    booted_as: str = ""  # the id that its program's session, files and environment carry, when that is not its own
+    spent: bool = False  # a slot whose program has served another agent, and is not known to have forgotten it
+
+    @property
+    def home(self) -> str:
+        """Return the id by which its program is found; each is one agent's at a time."""
+        return self.booted_as or self.id
 
 
 NO_HEADERS: Final[Mapping[str, str]] = {}

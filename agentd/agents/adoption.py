@@ -42,7 +42,7 @@ class Homecoming:
     async def adopt(self, recovered: Sequence[Delivery]) -> Adoption:
         """Take over the agents that still run; say which are lost and end what nobody knows."""
         found = await self._parts.tmux.panes()
-        panes = {agent_id: info for info in found if (agent_id := id_of_session(info.session_name))}
+        panes = {home: info for info in found if (home := id_of_session(info.session_name))}
         adopted, lost = self._sort(panes, recovered)
         leftover = [delivery for delivery in recovered if delivery.message.to not in self._roster.live]
         if leftover:
@@ -56,7 +56,7 @@ class Homecoming:
 
     async def _lose(self, lost: Sequence[Agent]) -> list[Agent]:
         """Write down that agents are lost; return those whose whole tmux server is gone."""
-        await self._ends.end_survivors([agent.id for agent in lost])
+        await self._ends.end_survivors([agent.home for agent in lost])
         why = "its pane was gone when agentd came back"
         failed = await self._ledger.keep([ended(agent, AgentState.FAILED, why, None) for agent in lost])
         servers = {row["server"] for row in self._parts.tmux.servers()}
@@ -73,7 +73,7 @@ class Homecoming:
         for agent in [*self._parts.directory, *self._parts.directory.pooled()]:
             if agent.state is AgentState.STOPPED:
                 continue
-            info = panes.pop(agent.id, None)
+            info = panes.pop(agent.home, None)
             if info is not None:
                 mine = [delivery for delivery in recovered if delivery.message.to == agent.id]
                 self._adopt_one(agent, info, mine)
@@ -88,7 +88,7 @@ class Homecoming:
         kept = replace(agent, pane=info.ref)
         self._ledger.put(kept)
         self._parts.transcripts.missed(agent.id, Why.AWAY)
-        if agent.warm and info.session_name != session_name(agent.name, agent.id):  # a crash came before that
+        if agent.warm and info.session_name != session_name(agent.name, agent.home):  # a crash came before that
             self._roster.start(show_name, self._parts, kept)
         started = agent.state is not AgentState.STARTING
         self._watch.begin(kept, profile, info.ref, started=started, recovered=recovered)

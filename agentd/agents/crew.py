@@ -18,6 +18,7 @@ from agentd.agents.line import Party
 from agentd.agents.live import LiveAgent
 from agentd.agents.parties import Parties
 from agentd.agents.pool import Pool
+from agentd.agents.recycling import Recycling
 from agentd.agents.revival import Revival
 from agentd.agents.roster import Roster
 from agentd.agents.spawn_keys import SpawnKeys
@@ -44,7 +45,11 @@ class Crew:
         self._starts = Starts(parts, self._roster, ledger, self._watch, boots)
         self._homecoming = Homecoming(parts, self._roster, ledger, self._watch, self._ends)
         hand_out = HandOut(parts, self._roster, ledger)
-        self.pool = Pool(parts, self._roster, ledger, self._starts, self._ends, hand_out, boots, random.random)
+        recycling = Recycling(parts, self._roster, ledger, self._ends, self._watch)
+        self.on_retired = recycling.on_retired
+        self.pool = Pool(
+            parts, self._roster, ledger, self._starts, self._ends, hand_out, boots, recycling, random.random
+        )
         self.spawn_keys = SpawnKeys()
         self.parties = Parties()
         self._revival = Revival(parts, self._roster, ledger, self._starts)
@@ -69,7 +74,7 @@ class Crew:
 
     def pane_pids(self) -> dict[int, str]:
         """Return the pid of each live agent's program, and whose it is; a pid is one machine's, not one server's."""
-        return {live.terminal.ref.pid: agent_id for agent_id, live in self._roster.live.items()}
+        return self._roster.pane_pids()
 
     async def quiesce(self, timeout_s: float) -> None:
         """Begin no delivery any more, and let those under way come to their end."""
@@ -104,8 +109,12 @@ class Crew:
         return adoption
 
     async def stop(self, agent: Agent, *, force: bool) -> Agent:
-        """End an agent's program and everything it started; what waits in its inbox is kept."""
-        return await self._ends.stop(agent, force=force)
+        """End an agent, and its program with everything it started; what waits in its inbox is kept.
+
+        Without `force` the program may go on as a slot of the pool, where its profile and its place say so.
+        """
+        recycled = None if force else await self.pool.recycle(agent)
+        return recycled or await self._ends.stop(agent, force=force)
 
     def profile_changed(self, name: str) -> None:
         """Have the live agents of a profile read and treated as it says now; their programs run on as started."""

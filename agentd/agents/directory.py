@@ -22,6 +22,7 @@ class Directory:
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
+        self._homes: dict[str, str] = {}
         self._reserved: set[str] = set()
         for entry in sorted(entries, key=lambda entry: entry.agent.created_ns):
             self.put(entry)
@@ -38,6 +39,9 @@ class Directory:
         old = self._entries.get(entry.agent.id)
         if old is not None and old.token != entry.token:
             self._tokens.pop(old.token, None)
+        if old is not None and old.agent.home != entry.agent.home and self._homes.get(old.agent.home) == old.agent.id:
+            del self._homes[old.agent.home]
+        self._homes[entry.agent.home] = entry.agent.id
         self._entries[entry.agent.id] = entry
         if entry.token:
             self._tokens[entry.token] = entry.agent.id
@@ -51,6 +55,8 @@ class Directory:
         """Forget an agent."""
         entry = self._entries.pop(id_)
         self._tokens.pop(entry.token, None)
+        if self._homes.get(entry.agent.home) == id_:
+            del self._homes[entry.agent.home]
         if self._names.get(entry.agent.name) == id_:
             del self._names[entry.agent.name]
 
@@ -67,6 +73,11 @@ class Directory:
         """Return who holds the name now."""
         id_ = self._names.get(name)
         return self._entries[id_].agent if id_ in self._entries else None
+
+    def by_home(self, home: str) -> Agent | None:
+        """Return whose program carries this id in its environment."""
+        id_ = self._homes.get(home)
+        return self._entries[id_].agent if id_ else None
 
     def by_token(self, token_digest: str) -> Agent | None:
         """Return whose token this is."""

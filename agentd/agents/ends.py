@@ -64,7 +64,7 @@ class Ends:
         self._roster.remove(live.id)
         stopped = ended(self._parts.directory.entry(live.id).agent, AgentState.STOPPED, "stopped on request", None)
         await self._ledger.keep([stopped])
-        await self._forget_oldest()
+        await self.forget_oldest()
         return stopped
 
     # -- by itself
@@ -87,7 +87,7 @@ class Ends:
             why = f"{why} before it was ready; its session {agent.resume_id} is given up, and a respawn begins another"
             agent = replace(agent, resume_id="", log_path="")
         (kept,) = await self._ledger.keep([ended(agent, state, why, how.exit_status)])
-        await self._forget_oldest()
+        await self.forget_oldest()
         if state is AgentState.FAILED:
             for tell in self.on_crash:
                 tell(kept)
@@ -109,7 +109,7 @@ class Ends:
         except AgentdError as error:
             self._parts.log.warning("could not remove a dead pane", pane=pane.pane_id, error=error.message)
 
-    async def _forget_oldest(self) -> None:
+    async def forget_oldest(self) -> None:
         """Remove the oldest ended agents beyond those that stay listed."""
         depth, known = self._parts.mailbox.depth, self._roster.known
         gone = [agent for agent in self._parts.directory if not known(agent.id) and not depth(agent.id)]
@@ -137,7 +137,7 @@ class Ends:
         gone = self._roster.on_server(server)
         self._parts.log.error("tmux server gone", server=server, agents=len(gone))
         with self._roster.being_stopped(gone):  # their own tasks see an end, too; it is told here
-            await self.end_survivors(gone)
+            await self.end_survivors([self._parts.directory.entry(agent_id).agent.home for agent_id in gone])
             for live in [live for live in self._roster.live.values() if live.id in gone]:
                 await self._give_back_unacked(live.id, live.profile)
         gone &= self._roster.live.keys()  # less what a stop that was under way has dealt with
@@ -148,9 +148,9 @@ class Ends:
         self._parts.events.emit("tmux.gone", server=server, agents=len(gone))
         return failed
 
-    async def end_survivors(self, agent_ids: Collection[str]) -> None:
+    async def end_survivors(self, homes: Collection[str]) -> None:
         """End what agents started and their tmux server's end did not."""
-        pids = await anyio.to_thread.run_sync(survivors.end_all, self._parts.instance, agent_ids)
+        pids = await anyio.to_thread.run_sync(survivors.end_all, self._parts.instance, homes)
         if pids:
             self._parts.log.warning("ended programs that outlived their pane", pids=pids)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import anyio
 
+from agentd.agents.booted import clock_s
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ids import new_token, session_name
 from agentd.agents.ledger import Ledger
@@ -32,6 +33,8 @@ class HandOut:
         agents = [_somebodys(slot, request) for slot, request in zip(slots, requests, strict=True)]
         for agent in agents:
             self._parts.places.write_identity(agent)
+            if live := self._roster.live.get(agent.id):
+                live.owned_since_s = clock_s()
         return self._with_tokens(agents)
 
     async def keep(self, entries: Sequence[Entry]) -> None:
@@ -62,7 +65,7 @@ class HandOut:
         """Write a new token for each; return what is to be kept of it."""
         tokens = [new_token() for _ in agents]
         for agent, token in zip(agents, tokens, strict=True):
-            self._parts.places.write_token(agent.id, token)
+            self._parts.places.write_token(agent.home, token)
         return [Entry(agent, digest(token)) for agent, token in zip(agents, tokens, strict=True)]
 
 
@@ -71,7 +74,7 @@ async def show_name(parts: CrewParts, agent: Agent) -> None:
     if agent.pane is None:
         return
     try:
-        await parts.tmux.rename(agent.pane, session_name(agent.name, agent.id))
+        await parts.tmux.rename(agent.pane, session_name(agent.name, agent.home))
     except AgentdError as error:  # the name is for people; everything of ours goes by the id
         parts.log.warning("could not rename a session", agent=agent.id, error=error.message)
 

@@ -71,7 +71,7 @@ class Ledger:
         agents = [self._directory.entry(agent_id).agent for agent_id in agent_ids]
         for agent in agents:
             self._directory.drop(agent.id)
-            self._places.remove(agent.id)
+            self._places.remove(agent.home)
             if agent.repo:
                 self._roster.start(self._vacate, agent)
         self._transcripts.forget(agent_ids)
@@ -83,7 +83,7 @@ class Ledger:
     def keep_screen(self, agent_id: str, screen: str) -> None:
         """Write down what an ending agent's screen shows."""
         try:
-            self._places.write_last_screen(agent_id, screen)
+            self._places.write_last_screen(self._directory.entry(agent_id).agent.home, screen)
         except (AgentdError, OSError) as error:  # the screen is a help; its agent's end matters more
             self._log.warning("could not keep a last screen", agent=agent_id, error=str(error))
 

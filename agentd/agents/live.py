@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import anyio
 
 from agentd.agents.asking import NOTHING, Answer, Asking
+from agentd.agents.booted import Booted, clock_s
 from agentd.agents.courier import Courier, Handover
 from agentd.agents.profile import Profile, Shape
 from agentd.agents.program_status import Notice, ProgramStatus
@@ -30,6 +31,7 @@ NOTICE_PAUSE_S = 1.0  # a program may ring without end
 RETRY_AFTER_FAULT_S = 5.0
 TYPING_S = 0.2  # a delivery that takes longer types; one that finds nothing to do is over at once
 MOST_PROLONGED = 5  # Claude Code lets 8 go by in a row before it ends the turn with a warning
+RETIRE_S = 2.0  # for what its task is doing to come to its end
 SLOWEST_LOOK_S = 0.5  # between looks at an agent that prints without a pause
 
 
@@ -61,6 +63,7 @@ class LiveAgent:
         on_notice: Callable[[str, Notice], None],
         may_deliver: Callable[[], bool],
         log: Log,
+        booted: Booted | None = None,
     ) -> None:
         self.id = agent_id
         self.profile = profile
@@ -71,7 +74,12 @@ class LiveAgent:
         self.answer = ""  # the whole text of its last one, when it tells
         self.usage = ""  # what its program showed last of tokens and money
         self.recording = recording
+        self.booted = booted
+        self.owned_since_s = (
+            clock_s()
+        )  # since when its program is this agent's; later than its start for one of the pool
         self.ended = anyio.Event()
+        self._retired = False
         self._courier = courier
         self._on_opinion = on_opinion
         self._on_asked = on_asked
@@ -128,6 +136,8 @@ class LiveAgent:
 
     def reported(self, report: Report) -> None:
         """Take in what the program said of itself; a change of its state is told before this returns."""
+        if self._retired:
+            return
         self.answer = report.answer or self.answer
         self.asking.hear(report, time.monotonic())
         self._on_report(self.id, report)
@@ -185,6 +195,23 @@ class LiveAgent:
             await self.ended.wait()
         return self.ended.is_set()
 
+    async def retire(self) -> bool:
+        """Leave the program to another agent: look and type no more. False, and nothing has changed, while it cannot.
+
+        When True its task has ended, and the program runs on.
+        """
+        if self._delivering.locked() or not self.status.deliverable:
+            return False
+        self._delivering.acquire_nowait()  # and never released: no delivery begins any more, and no hook brings one
+        self._retired = True
+        self._hurry()
+        with anyio.move_on_after(RETIRE_S):
+            await self.ended.wait()
+        if not self.ended.is_set():
+            self._retired = False
+            self._delivering.release()
+        return self.ended.is_set()
+
     async def answer_prompt(self, answer: Answer, timeout_s: float) -> str:
         """Have a prompt answered, and see it go; returns the state that came then."""
         return await self.asking.give(answer, self._hurry, timeout_s)
@@ -219,6 +246,8 @@ class LiveAgent:
             self._log.warning("could not give back deliveries", agent=self.id, error=error.message)
 
     async def _turn(self) -> Ended | None:
+        if self._retired:
+            return Ended(None)
         try:
             self._take_profile()
             if not self._knows_its_screen() and (ended := await self._observe()):

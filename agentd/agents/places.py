@@ -32,7 +32,7 @@ exec {words} "$@"
 
 
 class Places:
-    """The directories below agents/, named by id, so that no name ever becomes a path."""
+    """The directories below agents/, named by the id a program was booted as, so that no name ever becomes a path."""
 
     def __init__(self, paths: Paths, instance: str) -> None:
         self._paths = paths
@@ -46,20 +46,31 @@ class Places:
         _write(fresh, _LAUNCHER.format(socket=shlex.quote(self._paths.socket), words=words), mode=0o700)
         Path(fresh).replace(self._paths.launcher)
 
-    def write_token(self, agent_id: str, token: str) -> None:
+    def write_token(self, home: str, token: str) -> None:
         """Put the agent's token where only its user can read it."""
-        self._write(agent_id, TOKEN, token + "\n")
+        self._write(home, TOKEN, token + "\n")
 
     def write_identity(self, agent: Agent) -> None:
         """Write down who the agent is: a program of the pool learns that only after it has started."""
         known = {"id": agent.id, "name": agent.name, "team": agent.team, "role": agent.role, "cwd": agent.cwd}
-        self._write(agent.id, IDENTITY, json.dumps({**known, "env": dict(agent.env)}) + "\n")
+        self._write(agent.home, IDENTITY, json.dumps({**known, "env": dict(agent.env)}) + "\n")
 
     def seed(self, agent: Agent, profile: Profile) -> None:
         """Write the files that the profile's program is given to read, as they are before each start."""
         fill = self._placeholders(agent).file
         for file in profile.files:
-            self._write(agent.id, file.name, fill(file.name, file.text))
+            self._write(agent.home, file.name, fill(file.name, file.text))
+
+    def as_seeded(self, agent: Agent, profile: Profile) -> bool:
+        """Tell whether the files that the program was given still say what they said then."""
+        fill, private = self._placeholders(agent).file, self._private(agent.home)
+        try:
+            return all(
+                Path(private, file.name).read_text(encoding="utf-8") == fill(file.name, file.text)
+                for file in profile.files
+            )
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def argv(self, agent: Agent, profile: Profile) -> list[str]:
         """Return the command that starts the agent's program, or has it go on with its session."""
@@ -68,21 +79,21 @@ class Places:
         words = self._placeholders(agent).words([profile.command, *profile.args, *trust, *resume])
         return [word.replace(SESSION, agent.resume_id) for word in words]
 
-    def write_last_screen(self, agent_id: str, screen: str) -> None:
+    def write_last_screen(self, home: str, screen: str) -> None:
         """Keep what the screen showed when the program ended."""
-        self._write(agent_id, LAST_SCREEN, screen)
+        self._write(home, LAST_SCREEN, screen)
 
-    def last_screen(self, agent_id: str) -> str | None:
+    def last_screen(self, home: str) -> str | None:
         """Return what an ended agent's screen showed last."""
         try:
-            return Path(self._private(agent_id), LAST_SCREEN).read_text(errors="replace")
+            return Path(self._private(home), LAST_SCREEN).read_text(errors="replace")
         except FileNotFoundError:
             return None
 
-    def remove(self, agent_id: str) -> None:
+    def remove(self, home: str) -> None:
         """Remove an agent's directory with all that its program left in it."""
-        if Path(self._private(agent_id)).exists():
-            shutil.rmtree(self._private(agent_id))
+        if Path(self._private(home)).exists():
+            shutil.rmtree(self._private(home))
 
     def environment(self, agent: Agent, profile: Profile) -> dict[str, str]:
         """Return what the agent's program gets on top of the server's environment; identity cannot be overridden."""
@@ -92,24 +103,24 @@ class Places:
             **dict(zip(wanted, values, strict=True)),
             **agent.env,
             "AGENTD_SOCKET": self._paths.socket,
-            "AGENTD_TOKEN_FILE": str(Path(self._private(agent.id), TOKEN)),
-            "AGENTD_IDENTITY_FILE": str(Path(self._private(agent.id), IDENTITY)),
+            "AGENTD_TOKEN_FILE": str(Path(self._private(agent.home), TOKEN)),
+            "AGENTD_IDENTITY_FILE": str(Path(self._private(agent.home), IDENTITY)),
             "AGENTD_COMMAND": self._paths.launcher,
             "AGENTD_AGENT": agent.name,
-            "AGENTD_AGENT_ID": agent.id,
+            "AGENTD_AGENT_ID": agent.home,
             "AGENTD_INSTANCE": self._instance,
         }
 
     def _placeholders(self, agent: Agent) -> Placeholders:
-        private = self._private(agent.id)
+        private = self._private(agent.home)
         return Placeholders(private, agent.cwd, self._paths.launcher, sys.executable, self._paths.socket)
 
-    def _private(self, agent_id: str) -> str:
-        return str(Path(self._paths.agents_dir, agent_id))
+    def _private(self, home: str) -> str:
+        return str(Path(self._paths.agents_dir, home))
 
-    def _write(self, agent_id: str, name: str, text: str) -> None:
+    def _write(self, home: str, name: str, text: str) -> None:
         directory = private_dir(self._paths.agents_dir)
-        for part in (agent_id, *Path(name).parent.parts):  # each of them: a link that was put there is not followed
+        for part in (home, *Path(name).parent.parts):  # each of them: a link that was put there is not followed
             directory = private_dir(str(Path(directory, part)))
         _write(str(Path(directory, Path(name).name)), text)
 

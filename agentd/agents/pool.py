@@ -25,6 +25,7 @@ from agentd.agents.live import LiveAgent
 from agentd.agents.lodging import NO_WISH
 from agentd.agents.pool_limits import check_size, limits_of
 from agentd.agents.profile import Profile
+from agentd.agents.recycling import Recycling, slot_for
 from agentd.agents.roster import Roster
 from agentd.agents.signal import Signal
 from agentd.agents.site import Site, key_of, place_of
@@ -56,6 +57,7 @@ class Pool:
         ends: Ends,
         hand_out: HandOut,
         boots: Boots,
+        recycling: Recycling,
         chance: Callable[[], float],
     ) -> None:
         self._parts = parts
@@ -66,9 +68,10 @@ class Pool:
         self._ends = ends
         self._hand_out = hand_out
         self._boots = boots
+        self._recycling = recycling
         self._chance = chance
         self._waiting: set[str] = set()  # for their worktrees, which have time limits of their own, or for their turn
-        self._adopted: set[str] = set()  # booted under the last daemon: how long that took is not known
+        self._untimed: set[str] = set()  # recycled, or booted under the last daemon: how long that took is not known
         self._sites: dict[Place, Site] = {}
         self._slots = Slots()
         self._breakers: dict[str, Breaker] = {}
@@ -86,7 +89,7 @@ class Pool:
         alive = [slot for slot in pooled if slot.id in self._roster.live]
         fence = max((agent.fence for agent in self._parts.directory), default=0)
         self._slots = Slots((_booting(slot) for slot in alive), fence)
-        self._adopted = {slot.id for slot in alive}
+        self._untimed = {slot.id for slot in alive}
         await self._ledger.discard([slot.id for slot in pooled if slot not in alive])
         if alive:
             await self._hand_out.renew_tokens(alive)
@@ -108,16 +111,19 @@ class Pool:
 
     # -- what is set
 
-    async def set_size(self, place: Place, origin: str, size: int, most: int) -> None:
-        """Keep so many ready in a place, and up to `most` while more are asked for; `origin` is where to boot them."""
+    async def set_size(self, place: Place, origin: str, size: int, most: int, *, recycle: bool) -> None:
+        """Keep so many ready in a place, and up to `most` while more are asked for; `origin` is where to boot them.
+
+        With `recycle`, programs of agents that are stopped there come back, where their profile says how.
+        """
         if most < size:
             raise InvalidValue(f"most is {most} and size is {size}; nothing was changed", hint="most is not below size")
         check_size(self._config, size)
         site = self._sites.get(place)
         kept = (
-            replace(site, floor=size, ceiling=most, passing=False, drained="", breaker=WORKING)
+            replace(site, floor=size, ceiling=most, passing=False, recycle=recycle, drained="", breaker=WORKING)
             if site
-            else Site(place, size, most, origin)
+            else Site(place, size, most, origin, recycle=recycle)
         )
         await self._parts.registry.save_pool(key_of(place), kept.kept())
         self._sites[place] = kept
@@ -255,6 +261,65 @@ class Pool:
         else:
             self._slots.remove(slot.id)
 
+    # -- recycling
+
+    async def recycle(self, agent: Agent) -> Agent | None:
+        """End an agent and keep its program as a slot; None, and nothing has happened, where it is to be stopped."""
+        place = self._place_to_fill(agent)
+        if place is None:
+            return None
+        why = await self._recycling.why_not(agent)
+        if why:
+            self._parts.log.info("a program was not recycled", agent=agent.id, profile=agent.profile, why=why)
+        live = self._roster.live.get(agent.id)
+        if why or live is None or self._place_to_fill(agent) is None:
+            return None
+        slot = slot_for(agent)
+        self._slots.add(Slot(slot.id, place, SlotState.BOOTING, time.monotonic()))
+        self._roster.starting.add(slot.id)
+        self._beginning[slot.id] = anyio.Event()
+        stopped = None
+        try:
+            with anyio.CancelScope(shield=True):  # a caller who goes away must not leave a program in no hands
+                stopped = await self._recycling.retire(agent, slot)
+        finally:
+            if stopped is None:
+                self._slots.remove(slot.id)
+                self._begun(slot.id)
+        if stopped is not None:
+            self._untimed.add(slot.id)
+            self._roster.start(self._renew, slot, live)
+        return stopped
+
+    def _place_to_fill(self, agent: Agent) -> Place | None:
+        """Return an agent's place, when its program may come back there and is wanted."""
+        place = place_of(agent)
+        site = self._sites.get(place)
+        if self._closing or agent.pooled or site is None or not site.recycle or site.drained:
+            return None
+        there = sum(slot.state in (SlotState.BOOTING, SlotState.READY) for slot in self._slots.of(place))
+        return place if there < site.target and Path(site.origin).is_dir() else None
+
+    async def _renew(self, slot: Agent, live: LiveAgent) -> None:
+        place = place_of(slot)
+        why = "its renewal was cut off"
+        try:
+            why = await self._recycling.renew(slot, live)
+        finally:
+            if why:
+                self._parts.log.warning("a program could not be recycled", agent=slot.id, why=why)
+                self._slots.remove(slot.id)
+            else:
+                self._slots.count_recycled(place)
+                self._slots.restart(slot.id, time.monotonic())
+            self._begun(slot.id)
+
+    def _begun(self, slot_id: str) -> None:
+        """Take note that a slot's start is over."""
+        self._roster.starting.discard(slot_id)
+        self._beginning.pop(slot_id).set()
+        self._wake.set()
+
     # -- deciding
 
     def _turn(self, now_s: float) -> None:
@@ -328,7 +393,7 @@ class Pool:
         opinion = live.status.opinion
         if live.status.deliverable:
             self._slots.ready(slot.id, now_s)
-            if slot.id not in self._adopted:
+            if slot.id not in self._untimed:
                 site = self._sites[slot.place]
                 site.demand.booted(site.lodging_s + now_s - slot.since_s)
         elif opinion.state in (AgentState.WAITING, AgentState.FAILED):
@@ -417,8 +482,7 @@ class Pool:
         except AgentdError as error:
             result = error
         finally:
-            self._roster.starting.discard(agent.id)
-            self._beginning.pop(agent.id).set()
+            self._begun(agent.id)
         if isinstance(result, AgentdError) and (slot := self._slots.get(agent.id)):
             self._failed(slot, time.monotonic(), result.message)
         self._wake.set()
@@ -476,5 +540,8 @@ class Pool:
 
 
 def _booting(agent: Agent) -> Slot:
-    """Return a slot as it is taken over: ready once it was looked at."""
+    """Return a slot as it is taken over: ready once it was looked at; never when it was being recycled."""
+    if slot.spent:
+        why = "agentd ended before its program had forgotten whom it served"
+        return Slot(slot.id, place_of(slot), SlotState.UNHEALTHY, time.monotonic(), why=why)
     return Slot(agent.id, place_of(agent), SlotState.BOOTING, time.monotonic())

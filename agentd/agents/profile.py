@@ -238,6 +238,14 @@ class Stop(_Table, frozen=True):
     timeout_s: Seconds = 5.0
 
 
+class Recycle(_Table, frozen=True):
+    """How the program forgets its session, so that it can be somebody else's."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=400)]  # typed and entered, as its command for a new session
+    expect: Pattern  # found on the screen once it has forgotten: what only a fresh session shows
+    timeout_s: Annotated[float, Meta(gt=0, le=600)] = 10.0
+
+
 class Profile(_Table, frozen=True):
     """One kind of agent."""
 
@@ -261,6 +269,7 @@ class Profile(_Table, frozen=True):
     usage: Usage = Usage()
     answers: Answers = Answers()
     stop: Stop = Stop()
+    recycle: Recycle | None = None  # None: its program always ends with its agent
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:

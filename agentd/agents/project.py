@@ -46,6 +46,7 @@ class PoolTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     size: Annotated[int, Meta(ge=0, le=MAX_SLOTS)]
     most: Annotated[int, Meta(ge=0, le=MAX_SLOTS)] | None = None
     worktree: bool = False
+    recycle: bool = False
     cwd: str = "."
 
 
@@ -74,6 +75,7 @@ class ProjectPool:
     size: int
     most: int | None
     worktree: bool
+    recycle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ def _pools(tables: Mapping[str, Any], directory: str) -> list[ProjectPool]:
         cwd = _below(directory, table.cwd, where)
         if (table.profile, cwd, table.worktree) in found:
             raise InvalidValue(f"{where} is for the same place as one before")
-        pool = ProjectPool(table.profile, cwd, table.size, table.most, table.worktree)
+        pool = ProjectPool(table.profile, cwd, table.size, table.most, table.worktree, table.recycle)
         found[table.profile, cwd, table.worktree] = pool
     return list(found.values())
 

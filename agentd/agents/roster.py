@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from agentd.agents.early import Early
 from agentd.agents.live import LiveAgent
 from agentd.logs import Log
+from agentd.records import PaneRef
 from agentd.tmux.tmux import Output
 
 
@@ -22,6 +23,9 @@ class Roster:
         self.live: dict[str, LiveAgent] = {}
         self.starting: set[str] = set()
         self.stopping: set[str] = set()
+        self.renewed: dict[
+            str, PaneRef
+        ] = {}  # slots of the pool whose programs forget what they served; nobody watches
         self.claimed: set[str] = set()  # slots of the pool that are about to be somebody's
         self._by_pane: dict[tuple[str, str], LiveAgent] = {}
         self._log = log
@@ -72,8 +76,16 @@ class Roster:
         """Hand output to whoever lives in its pane; a program prints before tmux has told us where it lives."""
         if live := self.at(output.server, output.pane_id):
             live.screen_changed(output)
-        elif self.starting:
+        elif self.starting and not self._is_renewed(output):
             self._early.keep(output)
+
+    def _is_renewed(self, output: Output) -> bool:
+        return any((ref.server, ref.pane_id) == (output.server, output.pane_id) for ref in self.renewed.values())
+
+    def pane_pids(self) -> dict[int, str]:
+        """Return the pid of each program that runs, and whose it is; a pid is one machine's, not one server's."""
+        pids = {live.terminal.ref.pid: agent_id for agent_id, live in self.live.items()}
+        return {**pids, **{ref.pid: agent_id for agent_id, ref in self.renewed.items()}} if self.renewed else pids
 
     def remove(self, agent_id: str) -> None:
         """Take out an agent that ended, and let its task know."""

@@ -26,6 +26,7 @@ class Site:
     ceiling: int
     origin: str  # where it was asked for: the place's directory, or one in its repository
     passing: bool = False  # nobody set it: `pool.size` applies to wherever agents are asked for
+    recycle: bool = False  # programs of agents that are stopped come back, where their profile has them forget
     drained: str = ""  # why it is to have none any more; forgotten once it has none
     asked_s: float = 0.0
     lodging_s: float = 0.0  # how long it took, last, until there was a worktree for a program to start in
@@ -56,6 +57,8 @@ class Site:
             "booting": states[SlotState.BOOTING],
             "hits": counts.hits,
             "misses": counts.misses,
+            "recycle": self.recycle,
+            "recycled": counts.recycled,
             "why": self.why,
         }
 
@@ -68,12 +71,14 @@ class Site:
 
     def kept(self) -> Mapping[str, Any]:
         """Return what the registry keeps of it."""
-        return {"place": asdict(self.place), "floor": self.floor, "ceiling": self.ceiling, "origin": self.origin}
+        numbers = {"floor": self.floor, "ceiling": self.ceiling}
+        return {"place": asdict(self.place), **numbers, "origin": self.origin, "recycle": self.recycle}
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> Site:
         """Return what was kept."""
-        return cls(Place(**kept["place"]), kept["floor"], kept["ceiling"], kept["origin"])
+        place, recycle = Place(**kept["place"]), kept.get("recycle", False)
+        return cls(place, kept["floor"], kept["ceiling"], kept["origin"], recycle=recycle)
 
 
 def key_of(place: Place) -> str:

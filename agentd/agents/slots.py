@@ -47,10 +47,11 @@ class Slot:
 
 @dataclass(slots=True)
 class Counts:
-    """How many askings of a place found an agent ready, and how many did not."""
+    """How many askings of a place found an agent ready, how many did not, and how many programs came back."""
 
     hits: int = 0
     misses: int = 0
+    recycled: int = 0  # programs that became slots again
 
 
 class Slots:
@@ -118,6 +119,10 @@ class Slots:
     def remove(self, slot_id: str) -> Slot | None:
         """Take a slot off the books: its agent has ended, or is its holder's from now on."""
         return self._slots.pop(slot_id, None)
+
+    def count_recycled(self, place: Place) -> None:
+        """Count a program that came back to a place."""
+        self._counts[place].recycled += 1
 
     def counts(self, place: Place) -> Counts:
         """Return the hits and misses of a place since these books were opened."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 
+from agentd.agents.booted import Booted, clock_s
 from agentd.agents.boots import Boots
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ids import new_agent_id, new_token, session_name
@@ -224,12 +225,12 @@ class Starts:
         agent, parts = entry.agent, self._parts
         try:
             async with self._spawns:
-                parts.places.write_token(agent.id, token)
+                parts.places.write_token(agent.home, token)
                 parts.places.write_identity(agent)
                 parts.places.seed(agent, profile)
                 env, cwd = parts.places.environment(agent, profile), agent.cwd or str(Path.home())
                 pane = await parts.tmux.spawn(
-                    session_name(agent.name, agent.id),
+                    session_name(agent.name, agent.home),
                     _command(profile, parts.places.argv(agent, profile), env.get("PATH"), cwd),
                     env=env,
                     cwd=cwd,
@@ -244,7 +245,7 @@ class Starts:
         started = replace(agent, pane=pane)
         self._ledger.put(started)
         results[index] = started
-        self._watch.begin(started, profile, pane)
+        self._watch.begin(started, profile, pane, booted=None if agent.resume_id else Booted(profile, clock_s()))
         self._ledger.tell("agent.spawned", started)
 
     def check_room(self, wanted: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import anyio
 
 from agentd.agents.asking import Asking
+from agentd.agents.booted import Booted
 from agentd.agents.courier import Courier
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
@@ -39,6 +40,7 @@ class Watch:
         pane: PaneRef,
         *,
         started: bool = False,
+        booted: Booted | None = None,
         recovered: Sequence[Delivery] = (),
     ) -> None:
         """Watch an agent until its program ends; `recovered` is what the last daemon was delivering to it."""
@@ -73,6 +75,7 @@ class Watch:
             on_notice=self._ledger.on_notice,
             may_deliver=lambda: not self._quiet,
             log=parts.log,
+            booted=booted,
         )
         self._roster.add(live)
         self._roster.start(live.run, recovered, self._ends.on_end)

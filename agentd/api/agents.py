@@ -289,7 +289,7 @@ def explain(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str,
 
 
 def _of_ended(parts: Parts, agent: Agent) -> Opinion:
-    evidence = (parts.places.last_screen(agent.id) or "").strip()[-500:]
+    evidence = (parts.places.last_screen(agent.home) or "").strip()[-500:]
     outlook = would_change(AgentState.STOPPED)
     return Opinion(agent.state, agent.reason, PROCESS, evidence, source=PROCESS, would_change=outlook)
 
@@ -369,7 +369,7 @@ async def capture(parts: Parts, caller: Caller, params: calls.Capture) -> dict[s
 
 
 def _last_screen(parts: Parts, agent: Agent, lines: int | None) -> dict[str, Any]:
-    text = parts.places.last_screen(agent.id)
+    text = parts.places.last_screen(agent.home)
     if text is None:
         raise AgentGone(f"{agent.name} is {agent.state} and no screen of it was kept")
     age_ms = max(0, time.time_ns() - agent.since_ns) // 1_000_000

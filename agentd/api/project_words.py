@@ -47,8 +47,9 @@ def _set_in(values: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
 
 def _would_keep(pool: ProjectPool) -> str:
     most = "" if pool.most is None else f", at most {pool.most},"
+    again = ", and take programs of stopped agents back" if pool.recycle else ""
     where = "worktrees from" if pool.worktree else "in"
-    return one_line(f"keep {pool.size}{most} of {pool.profile} booted {where} {sanitise(pool.cwd)}")
+    return one_line(f"keep {pool.size}{most} of {pool.profile} booted {where} {sanitise(pool.cwd)}{again}")
 
 
 def _would_start(team: str, place: Place) -> str:

@@ -70,7 +70,9 @@ async def up(parts: Parts, caller: Caller, params: calls.OneProject) -> dict[str
 
 async def _set(parts: Parts, caller: Caller, pool: ProjectPool) -> list[str]:
     """Set a pool; return what is to be told of it."""
-    given = calls.PoolSet(profile=pool.profile, size=pool.size, most=pool.most, cwd=pool.cwd, worktree=pool.worktree)
+    numbers = {"size": pool.size, "most": pool.most}
+    flags = {"worktree": pool.worktree, "recycle": pool.recycle}
+    given = calls.PoolSet(profile=pool.profile, cwd=pool.cwd, **numbers, **flags)
     answer = await pool_calls.set_(parts, caller, given)
     return list(answer["notices"])
 
@@ -112,6 +114,7 @@ def _pool_rows(project: Project) -> list[dict[str, Any]]:
             "worktree": pool.worktree,
             "size": pool.size,
             "most": pool.size if pool.most is None else pool.most,
+            "recycle": pool.recycle,
         }
         for pool in project.pools
     ]

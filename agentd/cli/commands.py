@@ -357,6 +357,7 @@ _TABLE = (
             Option("--cwd", "DIR", "where they are to be (here)", completes="directories"),
             Option("--worktree", doc="each in a fresh git worktree of the repository there"),
             Option("--trust", doc="tell them that you trust the directory, so that they do not ask"),
+            Option("--recycle", doc="take programs of stopped agents back, after they forgot their session"),
         ),
         group=AGENTS,
     ),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentd.cli.grammar import Values
 
 MOST = 1000
-_HEADS = ("PROFILE", "PLACE", "TARGET", "WARM", "BOOTING", "HITS", "MISSES", "WHY")
+_HEADS = ("PROFILE", "PLACE", "TARGET", "WARM", "BOOTING", "HITS", "MISSES", "RECYCLED", "WHY")
 
 
 def ls(values: Values) -> int:
@@ -26,7 +26,7 @@ def ls(values: Values) -> int:
 def set_(values: Values) -> int:
     """Keep agents booted in a place."""
     params = {"profile": values["profile"], "size": _size(values["size"]), "most": values["most"]}
-    flags = {name: values[name] or None for name in ("worktree", "trust")}
+    flags = {name: values[name] or None for name in ("worktree", "trust", "recycle")}
     where = {"cwd": os.path.abspath(values["cwd"] or "."), **flags}
     answer = ask("pool.set", given({**params, **where}))
     tell_notices(answer)

@@ -41,7 +41,9 @@ class Inhabitants:
             pairs = environment(pid)
             if self._mark in pairs:
                 named = next((pair for pair in pairs if pair.startswith(AGENT_ID)), AGENT_ID)
-                return self._who(named.removeprefix(AGENT_ID).decode(errors="replace"))
+                home = named.removeprefix(AGENT_ID).decode(errors="replace")
+                agent = self._directory.by_home(home)  # the id it was started with may be another agent's by now
+                return self._who(agent.id if agent else home)
         return None
 
     def _by_tty(self, panes: dict[int, str], tty: str) -> tuple[str, str] | None:

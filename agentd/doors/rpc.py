@@ -16,7 +16,7 @@ from agentd.doors.dispatch import Answer, Dispatch
 from agentd.doors.listening import bind, unbind
 from agentd.doors.shared import Counters, Identify, Shared
 from agentd.doors.workers import Workers
-from agentd.errors import Busy, Unavailable
+from agentd.errors import Busy, Unauthenticated, Unavailable
 
 MAX_UNAUTHENTICATED = 32
 UNAUTHENTICATED_GRACE_S = 0.25  # a crowd of honest clients is through HELLO long before
@@ -102,6 +102,12 @@ class RpcDoor:
             with anyio.move_on_after(_LAST_WORDS_S):
                 await shared.empty.wait()
         self._closed.set()
+
+    def cut(self, agent_id: str) -> None:
+        """Close the connections of an agent whose program is another's from now on, with that as the last word."""
+        for connection in list(self._shared.connections) if self._shared else ():
+            if connection.caller is not None and connection.caller.agent_id == agent_id:
+                connection.close(Unauthenticated(f"{connection.caller.name} has ended", hint="connect again"))
 
     def _shared_by(self, tasks: TaskGroup) -> Shared:
         return Shared(

@@ -45,6 +45,7 @@ MODES = {
     "stubborn": "ignores being told to end; only a kill ends it (or ten minutes)",
 }
 PROMPT = "demo> "
+CLEAR = "/clear"
 QUESTION = "Allow? [y/N] "
 ASKS = "demo asks to run: "
 ASKED_LINES = 8
@@ -87,6 +88,7 @@ class DemoAgent:
         self._wake_read, self._wake_write = os.pipe()
         self._answers = Answers(environ, self._say)
         self._flooded = 0
+        self._sessions = 1
 
     def run(self, fd: int) -> int:
         """Serve until told to end; returns the exit status."""
@@ -152,6 +154,9 @@ class DemoAgent:
         lines.append(f"> {shown}")
         if text.strip() == "/exit":
             return 0
+        if text.strip() == CLEAR and not self._working:
+            self._forget(lines)
+            return None
         if self._mode in EXITS:
             return EXITS[self._mode]
         if self._mode.startswith("asks-"):
@@ -160,6 +165,18 @@ class DemoAgent:
         else:
             self._start(text)
         return None
+
+    def _forget(self, lines: list[str]) -> None:
+        """Begin a new session; the connection goes too, for whoever has this program next may be somebody else."""
+        self._hooks.run("SessionEnd", reason="clear")
+        self._sessions += 1
+        self._session = f"demo-{os.getpid()}-{self._sessions}"
+        self._hooks.begin_anew(self._session)
+        self._answers.close()
+        self._flooded = 0
+        self._tui.clear()
+        self._hooks.run("SessionStart", source="clear")
+        lines[:] = [f"demo agent, mode {self._mode}: {MODES[self._mode]}; a new session"]
 
     def _answer_question(self, item: Key | Paste, lines: list[str]) -> None:
         """Take `y` or `n` (Enter is the default, no); like real agents it swallows everything else."""

@@ -17,6 +17,10 @@ class Hooks:
         self._commands: dict[str, Any] = json.loads(Path(settings).read_text())["hooks"] if settings else {}
         self._session = session
 
+    def begin_anew(self, session: str) -> None:
+        """Speak for another session from now on."""
+        self._session = session
+
     def run(self, event: str, **values: Any) -> str:
         """Run an event's commands; return the text that their output brings to the agent."""
         payload = json.dumps({"hook_event_name": event, "session_id": self._session, **values})

@@ -27,6 +27,11 @@ class Tui:
         self._rows = sum(rows(line, columns) for line in block)
         self.write("\r" + up + "\x1b[J" + "".join(f"{line}\r\n" for line in lines) + "\r\n".join(block))
 
+    def clear(self) -> None:
+        """Empty the screen and what has scrolled out of it; the block is drawn again at the top."""
+        self._rows, self._block = 1, ("",)
+        self.write("\x1b[H\x1b[2J\x1b[3J")
+
     def write(self, text: str) -> None:
         """Write text and escape sequences as they are."""
         data = text.encode(errors="replace")

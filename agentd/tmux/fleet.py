@@ -24,7 +24,7 @@ from agentd.tmux.failures import TmuxUnavailable
 from agentd.tmux.placement import bounds, place, wanted
 from agentd.tmux.sockets import check_free, living
 from agentd.tmux.tmux import Tmux
-from agentd.tmux.views import Look, PaneInfo
+from agentd.tmux.views import Look, PaneInfo, Surroundings
 
 _REST_S = 10.0  # until a server that could not be started is tried again
 
@@ -209,6 +209,10 @@ class Fleet:
         """Return what the pane shows; see Tmux.look."""
         return await self._of(ref).look(ref, lines, escapes)
 
+    async def surroundings(self, ref: PaneRef) -> Surroundings:
+        """Return who is attached to a pane's session, and where its program is; see Tmux.surroundings."""
+        return await self._of(ref).surroundings(ref)
+
     async def panes(self) -> list[PaneInfo]:
         """Return every pane of every server that is not a hub's."""
         return [pane for panes in (await self._from_each(Tmux.panes)).values() for pane in panes]
@@ -250,6 +254,10 @@ class Fleet:
     async def keys(self, ref: PaneRef, *names: str) -> None:
         """Press keys, by tmux's names for them."""
         await self._of(ref).keys(ref, *names)
+
+    async def forget_scrollback(self, ref: PaneRef) -> None:
+        """Forget what has scrolled out of a pane."""
+        await self._of(ref).forget_scrollback(ref)
 
     async def leave_mode(self, ref: PaneRef) -> None:
         """End the copy mode a person left the pane in; keys would go to it."""

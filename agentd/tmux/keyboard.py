@@ -56,6 +56,10 @@ class Keyboard:
         async with self._calls.mutation(ref) as (channel, _):
             await self._calls.ask(channel, command("copy-mode", "-q", "-t", ref.pane_id))
 
+    async def forget_scrollback(self, ref: PaneRef) -> None:
+        """Forget what has scrolled out of the pane."""
+        await self._guarded(ref, command("clear-history", "-t", ref.pane_id))
+
     async def _guarded(self, ref: PaneRef, then: str, *, before: str = "", otherwise: str = "") -> None:
         """Run a command only while the pane's program is the one of the ref; check and command are one server step."""
         condition = f"#{{?pane_dead,0,#{{==:#{{pane_pid}},{ref.pid}}}}}"

@@ -19,6 +19,7 @@ from agentd.tmux.views import (
     Facts,
     Look,
     PaneInfo,
+    Surroundings,
     facts_of,
     pane_of,
     session_of,
@@ -56,6 +57,16 @@ class Looking:
         """Return every session but the hub."""
         rows, _ = await self._calls.rows("list-sessions", "-f", NOT_HUB, "-F", SESSIONS_FORMAT)
         return [session_of(row) for row in rows]
+
+    async def surroundings(self, ref: PaneRef) -> Surroundings:
+        """Return who is attached to the pane's session, and where its program is."""
+        words = ("display-message", "-p", "-t", ref.pane_id, "#{pane_pid}|#{session_attached}|#{pane_current_path}")
+        rows = await self._calls.looked(lambda channel: channel.run(*words, timeout_s=self._calls.timeout_s), ref)
+        pid, _, rest = (rows[0] if rows else "").partition("|")
+        if pid != str(ref.pid):
+            raise PaneDead(f"pane {ref.pane_id} is gone")
+        people, _, cwd = rest.partition("|")
+        return Surroundings(int(people or 0), cwd)
 
     async def attached(self) -> list[str]:
         """Return the terminals of the people who are attached; our own connections have none."""

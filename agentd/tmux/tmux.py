@@ -37,7 +37,7 @@ from agentd.tmux.looking import Looking
 from agentd.tmux.pool import Pool
 from agentd.tmux.server import Server, ServerPlace
 from agentd.tmux.starting import SpawnOrder, Starting
-from agentd.tmux.views import Look, PaneInfo
+from agentd.tmux.views import Look, PaneInfo, Surroundings
 
 __all__ = [
     "Activity",
@@ -218,6 +218,10 @@ class Tmux:
         """Return what the pane shows; with so many `lines` of scrollback; with `escapes`, colours too."""
         return await self._looking.look(ref, lines, escapes=escapes)
 
+    async def surroundings(self, ref: PaneRef) -> Surroundings:
+        """Return how many people are attached to the pane's session, and the directory its program is in."""
+        return await self._looking.surroundings(ref)
+
     async def panes(self) -> list[PaneInfo]:
         """Return every pane that is not the hub's."""
         return await self._looking.panes()
@@ -253,6 +257,10 @@ class Tmux:
     async def keys(self, ref: PaneRef, *names: str) -> None:
         """Press keys, by tmux's names for them."""
         await self._keyboard.keys(ref, *names)
+
+    async def forget_scrollback(self, ref: PaneRef) -> None:
+        """Forget what has scrolled out of the pane; what it shows stays."""
+        await self._keyboard.forget_scrollback(ref)
 
     async def leave_mode(self, ref: PaneRef) -> None:
         """End the copy mode a person left the pane in; keys would go to it."""

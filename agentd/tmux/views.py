@@ -66,6 +66,14 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Who looks at a pane, and the directory its program is in; empty when tmux cannot tell."""
+
+    people: int
+    cwd: str
+
+
+@dataclass(frozen=True, slots=True)
 class PaneInfo:
     """One pane of the list of all."""
 

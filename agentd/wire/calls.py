@@ -92,10 +92,14 @@ class PoolPlace(Params):
 
 
 class PoolSet(PoolPlace, kw_only=True):
-    """Keep so many booted there; most: as many at times when more are asked for (size by default)."""
+    """Keep so many booted there; most: as many at times when more are asked for (size by default).
+
+    recycle: programs of agents that are stopped there come back, after they forgot their session.
+    """
 
     size: Annotated[int, Meta(ge=0, le=1000)]
     most: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    recycle: bool = False
 
 
 class WorktreesClean(Params):
