@@ -75,9 +75,7 @@ class LiveAgent:
         self.usage = ""  # what its program showed last of tokens and money
         self.recording = recording
         self.booted = booted
-        self.owned_since_s = (
-            clock_s()
-        )  # since when its program is this agent's; later than its start for one of the pool
+        self.owned_since_s = clock_s()  # since when its program is this agent's: one of the pool had started before
         self.ended = anyio.Event()
         self._retired = False
         self._courier = courier

@@ -309,6 +309,7 @@ class Pool:
             if why:
                 self._parts.log.warning("a program could not be recycled", agent=slot.id, why=why)
                 self._slots.remove(slot.id)
+                self._untimed.discard(slot.id)
             else:
                 self._slots.count_recycled(place)
                 self._slots.restart(slot.id, time.monotonic())
@@ -393,7 +394,9 @@ class Pool:
         opinion = live.status.opinion
         if live.status.deliverable:
             self._slots.ready(slot.id, now_s)
-            if slot.id not in self._untimed:
+            if slot.id in self._untimed:
+                self._untimed.discard(slot.id)
+            else:
                 site = self._sites[slot.place]
                 site.demand.booted(site.lodging_s + now_s - slot.since_s)
         elif opinion.state in (AgentState.WAITING, AgentState.FAILED):
@@ -541,7 +544,7 @@ class Pool:
 
 def _booting(agent: Agent) -> Slot:
     """Return a slot as it is taken over: ready once it was looked at; never when it was being recycled."""
-    if slot.spent:
+    if agent.spent:
         why = "agentd ended before its program had forgotten whom it served"
-        return Slot(slot.id, place_of(slot), SlotState.UNHEALTHY, time.monotonic(), why=why)
+        return Slot(agent.id, place_of(agent), SlotState.UNHEALTHY, time.monotonic(), why=why)
     return Slot(agent.id, place_of(agent), SlotState.BOOTING, time.monotonic())

@@ -1,7 +1,7 @@
 """How the program of an agent that is stopped becomes a slot of the pool: another agent, with nothing of the old one.
 
-What the program was booted with stays with it: the session's name, the directory of its files and its environment carry
-one id, `booted_as`, which goes over to the slot; the agent that is stopped gets a fresh one for when it is started again.
+What the program was booted with stays with it: the session's name, the directory of its files and its environment
+carry one id, `booted_as`, which goes over to the slot. The agent that is stopped gets a fresh one, for its next start.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agentd.agents.live import LiveAgent
 from agentd.agents.profile import Profile, Recycle
 from agentd.agents.registry import Entry, digest
 from agentd.agents.roster import Roster
-from agentd.agents.terminal import RELOOK_S, Outcome, Terminal
+from agentd.agents.terminal import Outcome, Terminal
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError, AgentGone
 from agentd.failpoint import failpoint
@@ -80,7 +80,7 @@ class Recycling:
         around = await self._parts.tmux.surroundings(live.terminal.ref)
         if look.in_mode or around.people:
             return "somebody is attached to it"
-        if not around.cwd or os.path.realpath(around.cwd) != os.path.realpath(agent.cwd):
+        if not _is_same(around.cwd, agent.cwd):
             return "it is not in its directory any more"
         if not self._parts.places.as_seeded(agent, live.profile):
             return "the files that it was given have changed"
@@ -139,8 +139,9 @@ class Recycling:
     # -- the new one begins
 
     async def renew(self, slot: Agent, live: LiveAgent) -> str:
-        """Have a slot's program forget whom it served, and watch it from then on; return why it could not, and is ended.
+        """Have a slot's program forget whom it served, and watch it from then on; return why it could not.
 
+        Then it is ended, and the slot forgotten.
         A crash on the way leaves a slot that is `spent`, which the next daemon ends.
         """
         booted, profile, pane = live.booted, live.profile, live.terminal.ref
@@ -170,8 +171,7 @@ class Recycling:
             failpoint("recycle.after_typing")
             if attempt.outcome is not Outcome.SUBMITTED:
                 raise AgentGone(f"its program did not take `{recycle.text}`: {attempt.detail}")
-            while not await _is_fresh(terminal, recycle):
-                await anyio.sleep(RELOOK_S)
+            await terminal.comes_to(recycle.expect)
             await self._parts.tmux.forget_scrollback(pane)
         if limit.cancelled_caught:
             raise AgentGone(f"its program showed no new session within {recycle.timeout_s:g} s")
@@ -183,10 +183,8 @@ class Recycling:
             await self._ledger.discard([slot.id])
 
 
-async def _is_fresh(terminal: Terminal, recycle: Recycle) -> bool:
-    look, verdict = await terminal.look()
-    idle = verdict.state is AgentState.IDLE and not verdict.draft and not look.dead
-    return idle and recycle.expect.search(look.text) is not None
+def _is_same(place: str, other: str) -> bool:
+    return bool(place) and os.path.realpath(place) == os.path.realpath(other)
 
 
 def slot_for(agent: Agent) -> Agent:

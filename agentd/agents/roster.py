@@ -23,9 +23,7 @@ class Roster:
         self.live: dict[str, LiveAgent] = {}
         self.starting: set[str] = set()
         self.stopping: set[str] = set()
-        self.renewed: dict[
-            str, PaneRef
-        ] = {}  # slots of the pool whose programs forget what they served; nobody watches
+        self.renewed: dict[str, PaneRef] = {}  # slots whose programs are to forget whom they served; nobody watches
         self.claimed: set[str] = set()  # slots of the pool that are about to be somebody's
         self._by_pane: dict[tuple[str, str], LiveAgent] = {}
         self._log = log

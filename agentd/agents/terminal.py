@@ -12,7 +12,7 @@ import anyio
 from agentd.agents.attributes import read
 from agentd.agents.composer import begins_with, holds
 from agentd.agents.permissions import Prompt, prompt_on, same
-from agentd.agents.profile import Means, Profile
+from agentd.agents.profile import Means, Pattern, Profile
 from agentd.agents.screen import Verdict, classify
 from agentd.agents.shimmed import foreground_command
 from agentd.agents.signal import Signal
@@ -129,6 +129,16 @@ class Terminal:
             f"{' '.join(keys)} was pressed and the prompt still stands after {self._confirm_s:g} s",
             hint="see to it at its terminal: agentd attach",
         )
+
+    async def comes_to(self, screen: Pattern) -> None:
+        """Wait until it is idle, with an empty composer and with something on its screen; for ever, unless limited."""
+
+        def there(look: Look, verdict: Verdict) -> bool:
+            idle = verdict.state is AgentState.IDLE and not verdict.draft and not look.dead
+            return idle and screen.search(look.text) is not None
+
+        while await self._seen(there, self._confirm_s) is None:
+            pass
 
     async def clear(self) -> None:
         """Empty the composer, and see that it is."""

@@ -70,9 +70,14 @@ async def up(parts: Parts, caller: Caller, params: calls.OneProject) -> dict[str
 
 async def _set(parts: Parts, caller: Caller, pool: ProjectPool) -> list[str]:
     """Set a pool; return what is to be told of it."""
-    numbers = {"size": pool.size, "most": pool.most}
-    flags = {"worktree": pool.worktree, "recycle": pool.recycle}
-    given = calls.PoolSet(profile=pool.profile, cwd=pool.cwd, **numbers, **flags)
+    given = calls.PoolSet(
+        profile=pool.profile,
+        size=pool.size,
+        most=pool.most,
+        cwd=pool.cwd,
+        worktree=pool.worktree,
+        recycle=pool.recycle,
+    )
     answer = await pool_calls.set_(parts, caller, given)
     return list(answer["notices"])
 
