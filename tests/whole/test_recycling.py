@@ -59,6 +59,13 @@ def whoami(whole: Instance, token: str) -> dict[str, Any]:
         return dict(client.call("agents.whoami"))
 
 
+def at_rest(whole: Instance, name: str) -> None:
+    """Wait until an agent's turn is over, by its screen and by the daemon: it acknowledges before that."""
+    agent = whole.json("show", name)
+    wait_until(lambda: whole.screen(agent).rstrip().endswith("demo>"), "the end of the turn")
+    wait_until(lambda: whole.json("explain", name)["state"] == "idle", "the daemon to see it")
+
+
 def stop(whole: Instance, name: str) -> dict[str, Any]:
     (stopped,) = whole.json("stop", name)["stopped"]
     assert stopped["state"] == "stopped"
@@ -139,6 +146,7 @@ def test_a_program_is_recycled_again_and_again(whole: Instance):
         agent = claim(whole, name=name)
         assert (agent["warm"], agent["pid"]) == (True, *before.values())
         answered(whole, name)
+        at_rest(whole, name)
         stop(whole, name)
         recycled(whole, number)
     assert len({whole.json("show", name)["id"] for name in names}) == len(names)
@@ -311,7 +319,7 @@ def test_a_full_place_takes_none_back(idle_instance: Instance):
 
 def test_what_another_daemon_has_started_is_not_recycled(whole: Instance):
     ann = claim(whole, name="ann")
-    whole.cli("restart", "--set", BUSY, "--set", "pool.load_max=0.01")
+    whole.cli("restart", "--set", BUSY, "--set", "pool.slot_mb=100000")  # nothing is booted: the place has room
     check_not_recycled(whole, ann, "its program was not started by this daemon")
 
 
@@ -369,7 +377,6 @@ def test_killed_while_a_program_is_recycled(idle_instance: Instance, point: str,
     daemon = idle_instance.pid()
     keep(idle_instance, 1, "--recycle")
     ann = claim(idle_instance, name="ann")
-    answered(idle_instance, "ann")
     try:
         with idle_instance.client() as client:
             client.call("agents.stop", targets=["ann"])
