@@ -84,3 +84,20 @@ def test_a_token_belongs_to_one_agent_and_ends_when_replaced(directory: Director
 
 def test_groups():
     assert [is_group(t) for t in ("all", "@t", "%p", "a", "1a")] == [True, True, True, False, False]
+
+
+def test_a_program_that_changed_hands_is_found_by_the_id_it_was_booted_as(directory: Directory):
+    """Each home is one agent's at a time, whichever of both is changed or forgotten later."""
+    old, new = "1aaaaaaaaa", "4eeeeeeeee"
+    assert directory.by_home(old) == directory.get(old)
+    directory.put(entry(old, "a-1", state=AgentState.STOPPED, booted_as="5fffffffff"))
+    assert directory.by_home(old) is None
+    directory.put(entry(new, "pool", booted_as=old, token="two"))
+    assert directory.by_token(digest("one")) is None
+    homes = {home: agent.id for home in (old, "5fffffffff") if (agent := directory.by_home(home))}
+    assert homes == {old: new, "5fffffffff": old}
+    directory.drop(old)
+    assert directory.by_home("5fffffffff") is None
+    assert directory.by_home(old) == directory.get(new)
+    directory.drop(new)
+    assert directory.by_home(old) is None

@@ -59,6 +59,8 @@ POOL = {
     "booting": 1,
     "hits": 3,
     "misses": 1,
+    "recycle": True,
+    "recycled": 1,
     "why": "at least 2: nothing asked for lately",
 }
 WORKTREE = {
@@ -239,6 +241,7 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("pool", "pool.list", {}, {"pools": [POOL]}, "at least 2"),
     ("pool ls", "pool.list", {}, {"pools": []}, "agentd pool set"),
     ("pool set claude 2 --most 4 --cwd /project --trust", "pool.set", {"profile": "claude", "size": 2, "most": 4, "cwd": "/project", "trust": True}, {"pools": [POOL]}, "/project"),
+    ("pool set demo 1 --cwd /project --recycle", "pool.set", {"profile": "demo", "size": 1, "cwd": "/project", "recycle": True}, {"pools": [POOL]}, "RECYCLED"),
     ("pool drain claude --cwd /project", "pool.drain", {"profile": "claude", "cwd": "/project"}, {"ended": 2}, "2 ended"),
     ("project", "projects.get", {"cwd": os.getcwd()}, PROJECT, "would run in each fresh worktree: npm ci"),
     ("project show --cwd /p/sub", "projects.get", {"cwd": "/p/sub"}, PROJECT, "not trusted: nothing in it is used"),
