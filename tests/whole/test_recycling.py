@@ -83,6 +83,7 @@ def test_the_program_of_a_stopped_agent_is_the_next_ones(whole: Instance):
     ann = claim(whole, name="ann")
     answered(whole, "ann")
     whole.cli("send", "ann", SECRET, "--wait", "acked")
+    at_rest(whole, "ann")
     assert SECRET in whole.cli("read", "ann").stdout
     old = token_of(whole, ann["id"])
     with whole.client(token=old) as early:
@@ -113,6 +114,7 @@ def test_nothing_of_the_old_session_is_shown_to_the_next(whole: Instance):
     ann = claim(whole, name="ann")
     whole.cli("send", "ann", "\n".join(f"{SECRET} {number}" for number in range(200)), "--wait", "acked")
     whole.cli("send", "ann", SECRET, "--wait", "acked")
+    at_rest(whole, "ann")
     assert SECRET in whole.cli("read", "ann", "--lines", "1000").stdout
     stop(whole, "ann")
     recycled(whole)
