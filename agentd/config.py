@@ -90,6 +90,15 @@ class CourierConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EventsConfig:
+    """What happened, kept for readers that come back."""
+
+    store_mb: float = _setting(
+        64.0, "most megabytes of events kept on disk; 0: those in memory only", low=0, high=1_000_000
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HooksConfig:
     """Commands of the user's own that run when something happens."""
 
@@ -261,6 +270,7 @@ class Config:
     agents: AgentsConfig = field(default_factory=AgentsConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     courier: CourierConfig = field(default_factory=CourierConfig)
+    events: EventsConfig = field(default_factory=EventsConfig)
     hooks: HooksConfig = field(default_factory=HooksConfig)
     log: LogConfig = field(default_factory=LogConfig)
     loops: LoopsConfig = field(default_factory=LoopsConfig)
@@ -296,6 +306,7 @@ _SECTIONS: dict[str, type] = {
     "agents": AgentsConfig,
     "cache": CacheConfig,
     "courier": CourierConfig,
+    "events": EventsConfig,
     "hooks": HooksConfig,
     "log": LogConfig,
     "loops": LoopsConfig,

@@ -48,6 +48,7 @@ from agentd.doors.rpc import RpcDoor
 from agentd.errands.errands import Errands, Surroundings
 from agentd.errors import AgentdError
 from agentd.events import Events
+from agentd.events.store import EventStore
 from agentd.garbage import collect_rarely
 from agentd.mailbox.health import Standing
 from agentd.mailbox.mailbox import Mailbox
@@ -151,6 +152,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
         parts, door, recovered = await _build(given, stop, stack)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop.on_signals)
+            tasks.start_soon(parts.events.run)
             tasks.start_soon(_gauges(parts).run)
             if given.settings.watch.enabled:
                 tasks.start_soon(
@@ -181,7 +183,8 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     paths, settings = given.paths, given.settings
     started_ns = time.time_ns()
     instance = _instance_id(paths)
-    events, metrics, waiters = Events(), Metrics(), Waiters()
+    events, metrics, waiters = Events(_event_store(given)), Metrics(), Waiters()
+    stack.push_async_callback(events.close)
     on_changes: Relay = [waiters.on_changes]
     on_tmux: Relay = []
     registry, mailbox, transcripts, tmux, cache = await _open_floors(
@@ -260,6 +263,11 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     door = _door(parts, paths.socket)
     crew.on_retired.append(door.cut)
     return parts, door, mailbox.recover()
+
+
+def _event_store(given: _Given) -> EventStore | None:
+    keep_bytes = int(given.settings.events.store_mb * 1_000_000)
+    return EventStore(given.paths.events_dir, keep_bytes) if keep_bytes else None
 
 
 async def _open_searches(

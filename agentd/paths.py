@@ -91,6 +91,11 @@ class Paths:
         return os.path.join(self.state_dir, "cache.db")
 
     @property
+    def events_dir(self) -> str:
+        """Return the directory of what happened."""
+        return os.path.join(self.state_dir, "events")
+
+    @property
     def agents_dir(self) -> str:
         """Return the directory under which each agent has its private one."""
         return os.path.join(self.state_dir, "agents")

@@ -218,7 +218,7 @@ EVENT_TYPES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, numbered within one life of the daemon."""
+    """Something that happened; its number is never given again."""
 
     id: int
     type: str  # noun.verb: agent.state, message.accepted, daemon.started ...

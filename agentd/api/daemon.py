@@ -7,15 +7,11 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from agentd import __version__
 from agentd.api.parts import Parts
-from agentd.api.views import event_row
-from agentd.errors import InvalidValue
-from agentd.events import is_wanted
-from agentd.records import EVENT_TYPES, AgentState, Caller
+from agentd.records import AgentState, Caller
 from agentd.wire import calls
 from agentd.wire.frames import PROTOCOL
 
@@ -89,26 +85,3 @@ def profiles_get(parts: Parts, _caller: Caller, params: calls.OneProfile) -> dic
     profile, problem = parts.profiles.get(params.name), parts.profiles.problem(params.name)
     origin = parts.profiles.origin(params.name)
     return {**profile.data(), "origin": origin, "error": problem.message if problem else None}
-
-
-def events_list(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict[str, Any]:
-    """Return kept events after an id."""
-    _check_types(params.types)
-    found = parts.events.since(params.since, params.types, params.limit)
-    return {"events": [event_row(event) for event in found], "last": parts.events.last_id}
-
-
-async def events_follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> AsyncIterator[dict[str, Any]]:
-    """Stream events."""
-    _check_types(params.types)
-    async for event in parts.events.follow(params.since, params.types):
-        yield event_row(event)
-
-
-def _check_types(types: Sequence[str]) -> None:
-    """Raise InvalidValue for a type that no event will ever have: nothing would come, and nobody would know why."""
-    for wanted in types:
-        if not any(is_wanted(type_, [wanted]) for type_ in EVENT_TYPES):
-            raise InvalidValue(
-                f"no event is of type `{wanted}`", hint=f"types: {', '.join(EVENT_TYPES)}, or a noun like agent.*"
-            )

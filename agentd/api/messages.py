@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from agentd.api.parts import Parts
 from agentd.api.sending import may_see, recipients, send_batch
 from agentd.api.views import event_row, message_row, outcome
 from agentd.errors import DeadlineExceeded, Denied, InvalidValue, NotFound
-from agentd.records import OPERATOR, Caller, Change, Message, MessageState, Role
+from agentd.records import OPERATOR, Caller, Change, Event, Message, MessageState, Role
 from agentd.wire import calls
 
 OPEN = (MessageState.ACCEPTED, MessageState.DELIVERING, MessageState.DELIVERED)
@@ -247,7 +248,12 @@ async def follow(parts: Parts, caller: Caller, params: calls.MessagesFollow) -> 
     watched = set(recipients(parts, caller, params.target)) if params.target else set()
     if caller.role is Role.AGENT:
         watched = {caller.agent_id}
-    async for event in parts.events.follow(types=["message.*"]):
-        about = {event.data.get("to_id"), event.data.get("from_id")}
-        if not watched or about & watched:
+
+    def wanted(event: Event) -> bool:
+        return not watched or bool({event.data.get("to_id"), event.data.get("from_id")} & watched)
+
+    async with aclosing(
+        parts.events.follow(params.since, ["message.*"], wanted=wanted, heartbeat_s=params.heartbeat_s)
+    ) as events:
+        async for event in events:
             yield event_row(event)

@@ -8,6 +8,7 @@ from typing import Any
 from agentd.api import (
     agents,
     daemon,
+    events,
     hooks,
     loops,
     mailbox,
@@ -96,8 +97,8 @@ FUNCTIONS: dict[str, Function] = {
     "profiles.list": daemon.profiles_list,
     "profiles.get": daemon.profiles_get,
     "schema": daemon.schema,
-    "events.list": daemon.events_list,
-    "events.follow": daemon.events_follow,
+    "events.list": events.list_,
+    "events.follow": events.follow,
 }
 
 assert FUNCTIONS.keys() == CALLS.keys()  # noqa: S101  checked at import, so that a call without a function cannot ship

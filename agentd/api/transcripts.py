@@ -124,6 +124,11 @@ async def follow(parts: Parts, _caller: Caller, params: calls.AgentsFollow) -> A
         yield {**begun, "offset": offset, "next": offset, "gaps": []}
     else:
         agent_id = parts.directory.one(params.target).id
+        end = (await parts.transcripts.extent(agent_id)).end
+        if offset > end:
+            raise InvalidValue(
+                f"the transcript ends at {end}, before {offset}", field="offset", hint="follow from its end, or without"
+            )
     async with aclosing(parts.transcripts.follow(agent_id, offset, lambda: parts.crew.live(agent_id) is None)) as pages:
         growth = Growth()
         async for page in pages:

@@ -34,6 +34,8 @@ Lease = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Offset = Annotated[int, Meta(ge=0, le=(1 << 62), description="a place in a transcript or file")]
 PageBytes = Annotated[int, Meta(ge=16_384, le=1_000_000, description="most bytes in one answer")]
+EventId = Annotated[int, Meta(ge=0, le=(1 << 62), description="id of an event")]
+Heartbeat = Annotated[float, Meta(ge=0.1, le=3600, description="seconds")]
 UnixTime = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # to the year 3000
 Branch = Annotated[str, Meta(min_length=1, max_length=200, description="name of a git branch")]
 _PROMPT_FORM = "a prompt's id is 10 hex digits, as `agentd approve` lists it"
@@ -377,18 +379,26 @@ class OneSession(Cached, kw_only=True):
 
 
 class EventsList(Params):
-    """Kept events after an id."""
+    """Kept events after an id (0: all), of these types and about agents that one of the targets names."""
 
-    since: Annotated[int, Meta(ge=0)] = 0
+    since: EventId = 0
     types: Annotated[list[str], Meta(max_length=50)] = []
+    targets: Annotated[list[Target], Meta(max_length=50)] = []
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
 
 
 class EventsFollow(Params):
-    """Events as they happen, after those kept since an id; types may end in .* to mean a noun."""
+    """Events as they happen, after those kept since an id (0: all); types may end in .* to mean a noun.
 
-    since: Annotated[int, Meta(ge=0)] | None = None
+    targets: only what is about agents that one of these names, then or later. heartbeat_s: after so long a silence an
+    item of the type `heartbeat` comes. coalesce: who is far behind gets the newest state of each agent alone.
+    """
+
+    since: EventId | None = None
     types: Annotated[list[str], Meta(max_length=50)] = []
+    targets: Annotated[list[Target], Meta(max_length=50)] = []
+    heartbeat_s: Heartbeat | None = None
+    coalesce: bool = True
 
 
 class AgentsFollow(Params):
@@ -438,9 +448,11 @@ class Reindex(Params):
 
 
 class MessagesFollow(Params):
-    """Changes of messages: of one inbox, of one sender's messages, or of all."""
+    """Changes of messages: of one inbox, of one sender's messages, or of all; since, heartbeat_s as events.follow."""
 
     target: Target | None = None
+    since: EventId | None = None
+    heartbeat_s: Heartbeat | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,177 @@
+"""What happened, numbered: a ring that every reader shares, and the files behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import anyio
+import anyio.to_thread
+
+from agentd.errors import InvalidValue
+from agentd.events.coalescing import coalesced
+from agentd.events.ring import GAP, Ring, gap, with_gaps
+from agentd.events.store import EventStore
+from agentd.records import Event
+
+KEPT_EVENTS = 10_000
+WRITE_EVERY_S = 0.2
+HEARTBEAT = "heartbeat"
+UNTOLD_IDS = 1_000_000  # more than a daemon can have told between its last line on disk and its death
+OVERFLOW = "more happened than is kept"
+RESTART = "the daemon did not end in order; what it had not written down is not known"
+
+Wanted = Callable[[Event], bool]
+
+
+class Events:
+    """Emits events and lets readers follow them from an id on; a slow reader keeps a cursor and costs nothing.
+
+    An id is never given twice, by the next daemon neither. Without a store ids begin with the time, and what came
+    before this daemon is told as a gap.
+    """
+
+    def __init__(self, store: EventStore | None = None, kept: int = KEPT_EVENTS) -> None:
+        self._store = store
+        self._changed = anyio.Event()
+        self.trouble = ""  # why nothing is written down at the moment
+        before = store.last_id if store else 0
+        if store and before and store.take_end():
+            self._ring = Ring(before + 1, kept)
+            return
+        self._ring = Ring(max(before + UNTOLD_IDS, time.time_ns() // 1000), kept)
+        if store and before:
+            self._ring.add(gap(before + 1, self._ring.last_id + 1, RESTART))
+            with suppress(OSError):  # at once, so that the ids behind it are given once whatever the clock does
+                store.append(self._ring.after(0))
+
+    @property
+    def last_id(self) -> int:
+        """Return the id of the newest event, or the one before the first."""
+        return self._ring.last_id
+
+    def emit(self, type_: str, **data: object) -> Event:
+        """Add an event and wake every reader."""
+        event = Event(self._ring.last_id + 1, type_, time.time_ns(), data)
+        self._ring.add(event)
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+        return event
+
+    async def since(
+        self, after: int, types: Sequence[str] = (), limit: int = 1000, wanted: Wanted | None = None
+    ) -> list[Event]:
+        """Return the kept events with a larger id, oldest first, gaps among them; 0 is before all that is kept."""
+        cursor = await self._cursor(after)
+        found: list[Event] = []
+        while len(found) < limit and (batch := await self._after(cursor)):
+            found += [event for event in batch if _is_wanted(event, types, wanted)]
+            cursor = batch[-1].id
+        return found[:limit]
+
+    async def follow(
+        self,
+        after: int | None = None,
+        types: Sequence[str] = (),
+        *,
+        wanted: Wanted | None = None,
+        heartbeat_s: float | None = None,
+        coalesce: bool = False,
+    ) -> AsyncGenerator[Event, None]:
+        """Yield events after an id (now, without one) as they happen.
+
+        A `gap` names the first and last id of what is not kept. With `heartbeat_s` a `heartbeat` follows so long a
+        silence; its id is how far the reader has seen. `coalesce`: a reader that is far behind gets the newest state
+        of each agent only.
+        """
+        cursor = self.last_id if after is None else await self._cursor(after)
+        due_s = _after_s(heartbeat_s)
+        while True:
+            changed = self._changed
+            batch = await self._after(cursor)
+            for event in coalesced(batch) if coalesce else batch:
+                if _is_wanted(event, types, wanted):
+                    yield event
+                    due_s = _after_s(heartbeat_s)
+            if batch:
+                cursor = batch[-1].id
+            else:
+                with anyio.CancelScope(deadline=due_s):
+                    await changed.wait()
+            if anyio.current_time() >= due_s:
+                yield Event(cursor, HEARTBEAT, time.time_ns(), {})
+                due_s = _after_s(heartbeat_s)
+
+    async def run(self) -> None:
+        """Write down what happens until cancelled."""
+        if self._store is None:
+            return
+        while True:
+            changed = self._changed
+            if self._ring.last_id <= self._store.last_id:
+                await changed.wait()
+            await self._write(self._store)
+            await anyio.sleep(WRITE_EVERY_S)
+
+    async def close(self) -> None:
+        """Write down the rest, and that it is all."""
+        if self._store is None:
+            return
+        with anyio.CancelScope(shield=True):
+            await self._write(self._store)
+            if not self.trouble:
+                await anyio.to_thread.run_sync(self._store.end)
+
+    async def _write(self, store: EventStore) -> None:
+        batch = self._ring.after(store.last_id)
+        if not batch:
+            return
+        if store.last_id:
+            batch = list(with_gaps(store.last_id, batch, OVERFLOW))
+        try:
+            with anyio.CancelScope(shield=True):  # no two threads may write
+                await anyio.to_thread.run_sync(store.append, batch)
+            self.trouble = ""
+        except OSError as error:  # tried again with what happened meanwhile; the ring has it until then
+            self.trouble = error.strerror or str(error)
+
+    async def _cursor(self, after: int) -> int:
+        if after > self.last_id:
+            raise InvalidValue(
+                f"event {after} has not happened here; the newest is {self.last_id}",
+                field="since",
+                hint="follow without it: it is from another instance, or its state was removed",
+            )
+        if after:
+            return after
+        stored = await anyio.to_thread.run_sync(self._store.first_id) if self._store else 0
+        return min(stored or self._ring.begins, self._ring.begins) - 1
+
+    async def _after(self, cursor: int) -> list[Event]:
+        """Return the next events after an id, with gaps; none when there is nothing newer."""
+        while cursor < self.last_id:
+            begins = self._ring.begins
+            if cursor + 1 >= begins:
+                return list(with_gaps(cursor, self._ring.after(cursor), OVERFLOW))
+            stored = await anyio.to_thread.run_sync(partial(self._store.after, cursor)) if self._store else []
+            if stored:
+                return list(with_gaps(cursor, stored, OVERFLOW))
+            if begins == self._ring.begins:
+                return [gap(cursor + 1, begins - 1, OVERFLOW)]
+        return []
+
+
+def _after_s(seconds: float | None) -> float:
+    return float("inf") if seconds is None else anyio.current_time() + seconds
+
+
+def _is_wanted(event: Event, types: Sequence[str], wanted: Wanted | None) -> bool:
+    if event.type == GAP:
+        return True
+    return (not types or _named(event.type, types)) and (wanted is None or wanted(event))
+
+
+def _named(type_: str, types: Sequence[str]) -> bool:
+    return any(type_ == wanted or (wanted.endswith(".*") and type_.startswith(wanted[:-1])) for wanted in types)
