@@ -41,6 +41,7 @@ from agentd.api.parts import Parts
 from agentd.cache.cache import Cache
 from agentd.cache.query import Query
 from agentd.config import Config
+from agentd.doors.access import AccessLog
 from agentd.doors.identity import identify
 from agentd.doors.inhabitants import Inhabitants
 from agentd.doors.listening import AlreadyRunning, InstanceLock, check_place
@@ -260,7 +261,8 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         log=given.log,
         request_stop=stop.request,
     )
-    door = _door(parts, paths.socket)
+    access = stack.enter_context(AccessLog.open(paths.access_file, events.emit, given.log))
+    door = _door(parts, paths.socket, access)
     crew.on_retired.append(door.cut)
     return parts, door, mailbox.recover()
 
@@ -325,13 +327,14 @@ def _compare_shards(settings: Config, mailbox: Mailbox, log: logs.Log) -> None:
         log.warning("mailbox.shards is for a new mailbox only", wanted=wanted, shards=found, todo=todo)
 
 
-def _door(parts: Parts, path: str) -> RpcDoor:
+def _door(parts: Parts, path: str, access: AccessLog) -> RpcDoor:
     return RpcDoor(
         path=path,
         config=parts.config.rpc,
         answer=partial(table.answer, parts),
         identify=partial(identify, directory=Inhabitants(parts.directory, parts.crew, parts.instance)),
         agents_start=parts.offspring.allowed,
+        access=access,
         hello={"server": f"agentd {__version__}", "pid": os.getpid(), "instance": parts.instance},
         log=parts.log,
     )

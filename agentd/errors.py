@@ -192,7 +192,7 @@ class LoopLimit(AgentdError):
 
 
 class RateLimit(AgentdError):
-    """Raised when an agent answers another more often than is allowed."""
+    """Raised when an agent answers another, or a caller calls, more often than is allowed."""
 
     code = "rate_limit"
     retryable = True

@@ -131,6 +131,11 @@ class Paths:
         return os.path.join(self.state_dir, "repl_history")
 
     @property
+    def access_file(self) -> str:
+        """Return the path of the record of refused calls, of the operator's own and of peers that were cut off."""
+        return os.path.join(self.state_dir, "access.jsonl")
+
+    @property
     def lock_files(self) -> tuple[str, ...]:
         """Return the locks that make the daemon the only one of its state and of its runtime directory."""
         state = os.path.join(self.state_dir, "state.lock")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,6 +13,7 @@ import anyio
 import anyio.from_thread
 
 from agentd.config import RpcConfig
+from agentd.doors.access import AccessLog
 from agentd.doors.dispatch import CallContext
 from agentd.doors.peers import Peer
 from agentd.doors.rpc import RpcDoor
@@ -143,8 +145,18 @@ class Served:
         self.log = Log()
         self.answers = Answers()
         self.connections: list[int] = []
+        self.emitted: list[tuple[str, dict[str, Any]]] = []
+        self.access_file = f"{path}.access"
+        self.access = AccessLog(self.access_file, lambda type_, **data: self.emitted.append((type_, data)), self.log)
         hello = {"server": "test", "pid": os.getpid(), "instance": "i"}
-        self.door = RpcDoor(path, config, self.answers, identify, hello, self.log, self.connections.append)
+        self.door = RpcDoor(
+            path, config, self.answers, identify, hello, self.log, self.connections.append, access=self.access
+        )
+
+    def accesses(self) -> list[dict[str, Any]]:
+        """Return the lines of the access log."""
+        with open(self.access_file) as file:
+            return [json.loads(line) for line in file]
 
 
 @asynccontextmanager
@@ -156,6 +168,7 @@ async def serving(path: str, identify: Any = as_operator, **limits: Any) -> Asyn
             yield served
         finally:
             tasks.cancel_scope.cancel()
+            served.access.close()
 
 
 @contextmanager

@@ -237,6 +237,7 @@ class Connection(asyncio.Protocol):
         self._shared.log.warning(
             "rpc.refused", code=error.code, reason=error.message, pid=self.peer.pid, uid=self.peer.uid
         )
+        self._shared.closed(self, error.code, error.message)
         self.close(error)
 
     # calls
@@ -294,7 +295,7 @@ class Connection(asyncio.Protocol):
 
     def _as_refusal(self, call_id: int, method: str, error: Exception) -> bytes:
         self._shared.counters.errors += 1
-        return replies.error(call_id, self._shared.dispatch.as_error(method, error))
+        return replies.error(call_id, self._shared.dispatch.as_error(self.caller, method, error))
 
     # writing
 
@@ -328,11 +329,13 @@ class Connection(asyncio.Protocol):
     def _break_off(self, error: ProtocolError) -> None:
         self._shared.counters.protocol_errors += 1
         self._shared.log.warning("rpc.protocol_error", reason=error.message, pid=self.peer.pid)
+        self._shared.closed(self, "protocol_error", error.message)
         self.close(error)
 
     def _time_out(self, what: str) -> None:
         self._shared.counters.timeouts += 1
         self._shared.log.warning("rpc.timed_out", reason=what, pid=self.peer.pid)
+        self._shared.closed(self, "timed_out", what)
         self.close(DeadlineExceeded(what, hint="connect again"))
 
     def _cut_slow_consumer(self) -> None:
@@ -340,6 +343,7 @@ class Connection(asyncio.Protocol):
         size_bytes = self._transport.get_write_buffer_size()
         self._shared.counters.slow_consumers += 1
         self._shared.log.warning("rpc.slow_consumer", unread_bytes=size_bytes, pid=self.peer.pid)
+        self._shared.closed(self, "slow_consumer", f"{size_bytes} bytes were not read")
         self._closing_since_s = self._loop.time()
         self._transport.abort()
 

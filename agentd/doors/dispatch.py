@@ -11,10 +11,12 @@ import anyio.lowlevel
 import msgspec
 
 from agentd.doors import mcp
+from agentd.doors.access import AccessLog
+from agentd.doors.rates import Rates
 from agentd.doors.refused_values import invalid
 from agentd.errors import AgentdError, DeadlineExceeded, Denied, InternalError, InvalidValue, UnknownMethod
 from agentd.records import Caller
-from agentd.wire.calls import CALLS, Params, may_call
+from agentd.wire.calls import CALLS, RECORDED, Params, may_call
 
 BATCH = "rpc.batch"
 DEFAULT_CREDIT = 256
@@ -55,13 +57,21 @@ class Dispatch:
     `answer` returns the value, a coroutine that returns it, or (calls that stream) an async generator.
     """
 
-    def __init__(self, answer: Answer, on_fault: OnFault, *, agents_start: bool) -> None:
+    def __init__(
+        self, answer: Answer, on_fault: OnFault, rates: Rates, access: AccessLog | None, *, agents_start: bool
+    ) -> None:
         self._answer = answer
         self._on_fault = on_fault
+        self._rates = rates
+        self._limits_operator = rates.limits_operator
+        self._access = access
+        self._recorded = RECORDED if access else frozenset()
         self._agents_start = agents_start
 
     def call(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
-        """Return what `answer` returns; raises UnknownMethod, Denied or InvalidValue before it is asked."""
+        """Return what `answer` returns; raises UnknownMethod, RateLimit, Denied or InvalidValue before it is asked."""
+        if caller.agent_id or self._limits_operator:
+            self._rates.spend(caller)
         row = CALLS.get(method)
         if row is None:
             return self._own(caller, method, params, context)
@@ -71,11 +81,15 @@ class Dispatch:
             typed = msgspec.convert(params, row.params)
         except msgspec.ValidationError as error:
             raise invalid(method, row.params, params, error) from None
+        if method in self._recorded:
+            return self._made_on_record(caller, method, typed, context)
         return self._answer(caller, method, typed, context)
 
-    def as_error(self, method: str, error: Exception) -> AgentdError:
+    def as_error(self, caller: Caller | None, method: str, error: Exception) -> AgentdError:
         """Return the error to tell the caller; what is no error of ours is handed to the log first."""
         if isinstance(error, AgentdError):
+            if caller and self._access:
+                self._access.refused(caller, method, error)
             return error
         self._on_fault(method, error)
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -86,13 +100,33 @@ class Dispatch:
             return self._batch(caller, _batch_items(params), context)
         if method in mcp.METHODS:
             return mcp.answer(
-                lambda name, given: self.call(caller, name, given, context),
+                lambda name, given: self._made_by_tool(caller, name, given, context),
                 caller,
                 method,
                 params,
                 agents_start=self._agents_start,
             )
         raise UnknownMethod(f"there is no call `{method[:100]}`", hint="`agentd schema` lists every call")
+
+    async def _made_on_record(self, caller: Caller, method: str, params: Params, context: CallContext) -> Any:
+        """Make a call whose end stands in the access log, whichever it is."""
+        failed: BaseException | None = None
+        try:
+            value = self._answer(caller, method, params, context)
+            return await value if isinstance(value, CoroutineType) else value
+        except BaseException as error:
+            failed = error
+            raise
+        finally:
+            if self._access:
+                self._access.done(caller, method, params, failed)
+
+    async def _made_by_tool(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
+        try:
+            value = self.call(caller, method, params, context)
+            return await value if isinstance(value, CoroutineType) else value
+        except AgentdError as error:
+            raise self.as_error(caller, method, error) from None
 
     async def _batch(self, caller: Caller, items: list[Any], context: CallContext) -> list[list[Any]]:
         outcomes = []
@@ -109,7 +143,7 @@ class Dispatch:
             value = self.call(caller, method, params, context)
             return [0, await value if isinstance(value, CoroutineType) else value]
         except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
-            told = self.as_error(method, error)
+            told = self.as_error(caller, method, error)
             return [told.code, told.message, told.data()]
 
 

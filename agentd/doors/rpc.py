@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,9 +12,11 @@ from anyio.abc import TaskGroup, TaskStatus
 from structlog.typing import FilteringBoundLogger
 
 from agentd.config import RpcConfig
+from agentd.doors.access import AccessLog
 from agentd.doors.connection import Connection
 from agentd.doors.dispatch import Answer, Dispatch
 from agentd.doors.listening import bind, unbind
+from agentd.doors.rates import Rates
 from agentd.doors.shared import Counters, Identify, Shared
 from agentd.doors.workers import Workers
 from agentd.errors import Busy, Unauthenticated, Unavailable
@@ -40,6 +43,7 @@ class RpcDoor:
     hello           what HELLO is answered with beside `v` and `limits`: server, pid, instance
     log             a structlog logger
     on_connections  told how many connections there are whenever that changes
+    access          where refusals, the operator's own calls and peers that are cut off are written down, if anywhere
     """
 
     def __init__(
@@ -53,11 +57,14 @@ class RpcDoor:
         on_connections: Callable[[int], None] = lambda _count: None,
         *,
         agents_start: bool = False,
+        access: AccessLog | None = None,
     ) -> None:
         self.path = path
         self.counters = Counters()
         self._config = config
-        self._dispatch = Dispatch(answer, self._log_fault, agents_start=agents_start)
+        self._access = access
+        rates = Rates(config, time.monotonic)
+        self._dispatch = Dispatch(answer, self._log_fault, rates, access, agents_start=agents_start)
         self._identify = identify
         self._hello = hello
         self._log = log
@@ -119,6 +126,7 @@ class RpcDoor:
             on_connections=self._on_connections,
             workers=Workers(tasks),
             counters=self.counters,
+            access=self._access,
         )
 
     async def _quiet(self, shared: Shared, longest_s: float) -> None:

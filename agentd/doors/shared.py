@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from structlog.typing import FilteringBoundLogger
 
 from agentd.config import RpcConfig
+from agentd.doors.access import AccessLog
 from agentd.doors.dispatch import Dispatch
 from agentd.doors.peers import Peer
 from agentd.doors.workers import Workers
@@ -52,6 +53,7 @@ class Shared:
     on_connections: Callable[[int], None]
     workers: Workers
     counters: Counters
+    access: AccessLog | None = None
     draining: bool = False
     quiet: asyncio.Event = field(default_factory=asyncio.Event)  # draining, and no call is in flight
     empty: asyncio.Event = field(default_factory=asyncio.Event)  # draining, and the last connection is gone
@@ -81,6 +83,11 @@ class Shared:
         self.counters.in_flight -= 1
         if self.draining and not self.counters.in_flight:
             self.quiet.set()
+
+    def closed(self, connection: Connection, code: str, reason: str) -> None:
+        """Write down that a peer was turned away or cut off."""
+        if self.access:
+            self.access.closed(connection.peer, connection.caller, code, reason)
 
     def _connections_changed(self) -> None:
         self.counters.connections = len(self.connections)

@@ -467,6 +467,11 @@ class Call:
     writes: bool = True
     stream: bool = False
 
+    @property
+    def recorded(self) -> bool:
+        """Tell whether the call, once made, stands in the access log: it changes what is not the caller's own."""
+        return self.writes and not self.agent_may
+
 
 _TABLE = (
     Call("daemon.status", Nothing, "Say how the daemon is.", agent_may=True, writes=False),
@@ -547,6 +552,7 @@ _TABLE = (
 )
 
 CALLS: dict[str, Call] = {call.name: call for call in _TABLE}
+RECORDED = frozenset(call.name for call in _TABLE if call.recorded)
 
 
 def may_call(caller: Caller, call: Call, *, agents_start: bool) -> bool:

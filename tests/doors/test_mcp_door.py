@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from types import CoroutineType
 
@@ -13,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentd.config import RpcConfig
 from agentd.doors.dispatch import CallContext, Dispatch
+from agentd.doors.rates import Rates
 from agentd.doors.told import MOST_BODY_CHARS, MOST_CHARS, NOTE, refused, told
 from agentd.doors.tools import TOOLS, tools_for
 from agentd.errors import Denied, InvalidValue, NotFound, UnknownMethod
@@ -31,7 +34,9 @@ class Asked:
 
     def __init__(self, answer=None) -> None:
         self.calls: list[tuple[str, msgspec.Struct]] = []
-        self.dispatch = Dispatch(self._answer, lambda *_: None, agents_start=False)
+        self.dispatch = Dispatch(
+            self._answer, lambda *_: None, Rates(RpcConfig(), time.monotonic), None, agents_start=False
+        )
         self._said = answer or {}
 
     def _answer(self, caller, method, params, _context):
