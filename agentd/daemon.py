@@ -57,6 +57,7 @@ from agentd.mailbox.search import Search
 from agentd.metrics import LoopLag, Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
 from agentd.records import Agent, Change, Delivery
+from agentd.supervisor import Supervisor
 from agentd.switches import Switch
 from agentd.tmux.fleet import Fleet
 from agentd.tmux.measured import switches_of
@@ -75,10 +76,11 @@ def main(paths: Paths, overrides: Sequence[str], ready_fd: int | None) -> int:
     """Run the daemon until it is told to stop; one line to `ready_fd` says whether it started."""
     starter = _Starter(ready_fd, os.umask(0o077))
     try:
+        supervisor = Supervisor.take(os.environ, paths.socket)
         with _sole_instance(paths) as settings_of:
             settings = settings_of(overrides)
             log = logs.to_file(paths.log_file, settings.log.level)
-            given = _Given(paths, settings, overrides, starter.umask, log)
+            given = _Given(paths, settings, overrides, starter.umask, log, supervisor)
             collect_rarely()
             return anyio.run(_serve, given, starter)
     except (AgentdError, BaseExceptionGroup) as raised:
@@ -145,6 +147,7 @@ class _Given:
     overrides: Sequence[str]
     umask: int  # of whoever started us
     log: logs.Log
+    supervisor: Supervisor
 
 
 async def _serve(given: _Given, starter: _Starter) -> int:
@@ -172,7 +175,10 @@ async def _serve(given: _Given, starter: _Starter) -> int:
             await tasks.start(door.serve)
             _announce(parts, adoption, given.paths)
             starter.tell("ready")
+            given.supervisor.ready(f"{parts.crew.count} agents adopted")
+            tasks.start_soon(given.supervisor.watch)
             await stop.requested.wait()
+            given.supervisor.stopping(f"agents: {stop.agents}")
             await _close(parts, door, stop)
             tasks.cancel_scope.cancel()
     given.log.info("daemon stopped", agents=stop.agents)
@@ -262,7 +268,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         request_stop=stop.request,
     )
     access = stack.enter_context(AccessLog.open(paths.access_file, events.emit, given.log))
-    door = _door(parts, paths.socket, access)
+    door = _door(parts, given, access)
     crew.on_retired.append(door.cut)
     return parts, door, mailbox.recover()
 
@@ -327,9 +333,10 @@ def _compare_shards(settings: Config, mailbox: Mailbox, log: logs.Log) -> None:
         log.warning("mailbox.shards is for a new mailbox only", wanted=wanted, shards=found, todo=todo)
 
 
-def _door(parts: Parts, path: str, access: AccessLog) -> RpcDoor:
+def _door(parts: Parts, given: _Given, access: AccessLog) -> RpcDoor:
     return RpcDoor(
-        path=path,
+        path=given.paths.socket,
+        listener=given.supervisor.listener,
         config=parts.config.rpc,
         answer=partial(table.answer, parts),
         identify=partial(identify, directory=Inhabitants(parts.directory, parts.crew, parts.instance)),

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from agentd.errors import AgentdError, DeadlineExceeded, Unavailable, from_wire
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
+from agentd.supervisor import VARIABLES
 
 READY_FD = "AGENTD_READY_FD"
 START_TIMEOUT_S = 60.0
@@ -20,6 +21,7 @@ LAST_WORDS_BYTES = 4096
 _NOT_INHERITED = (
     *("TMUX", "TMUX_PANE", "AGENTD_TOKEN_FILE", "AGENTD_SOCKET", READY_FD),
     *("AGENTD_AGENT", "AGENTD_AGENT_ID", "AGENTD_INSTANCE"),  # an agent's marks
+    *VARIABLES,  # a supervisor's words to whoever starts us
 )
 
 Found = TypeVar("Found")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,6 +44,7 @@ class RpcDoor:
     hello           what HELLO is answered with beside `v` and `limits`: server, pid, instance
     log             a structlog logger
     on_connections  told how many connections there are whenever that changes
+    listener        a socket that listens already, at the path, and is somebody else's: its place is left when we stop
     access          where refusals, the operator's own calls and peers that are cut off are written down, if anywhere
     """
 
@@ -58,11 +60,13 @@ class RpcDoor:
         *,
         agents_start: bool = False,
         access: AccessLog | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
         self.path = path
         self.counters = Counters()
         self._config = config
         self._access = access
+        self._given_listener = listener
         rates = Rates(config, time.monotonic)
         self._dispatch = Dispatch(answer, self._log_fault, rates, access, agents_start=agents_start)
         self._identify = identify
@@ -75,7 +79,7 @@ class RpcDoor:
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until drained or cancelled; `await tasks.start(door.serve)` returns when clients can connect."""
-        listener = bind(self.path)
+        listener = self._given_listener or bind(self.path)
         try:
             async with anyio.create_task_group() as tasks:
                 shared = self._shared = self._shared_by(tasks)
@@ -155,7 +159,8 @@ class RpcDoor:
         if self._server is not None:
             self._server.close()
             self._server = None
-            unbind(self.path)
+            if self._given_listener is None:
+                unbind(self.path)
 
     def _shut(self) -> None:
         self._stop_listening()
