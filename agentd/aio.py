@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import SocketStream
@@ -14,23 +14,33 @@ from agentd.calling import (
     BATCH_SIZE,
     DEFAULT_CREDIT,
     DEFAULT_TIMEOUT_S,
+    HEARTBEAT_S,
+    PATIENCE_S,
+    SILENCE_S,
     CallError,
     arguments,
+    as_method,
     batch_results,
     chunks,
     may_repeat,
     method_named,
     outcome_unknown,
+    pauses,
     receipt,
     rest_of_batch,
     spawned,
     too_late,
 )
-from agentd.errors import AgentdError, Denied, Unavailable
+from agentd.errors import AgentdError, DeadlineExceeded, Denied, Unavailable
 from agentd.place import Place
 from agentd.records import Receipt
 from agentd.wire.conversation import Conversation, outcome
 from agentd.wire.frames import CREDIT, ITEM, encode
+
+if TYPE_CHECKING:
+    from agentd.typed import AsyncCalls
+else:
+    AsyncCalls = object
 
 __all__ = ["AsyncClient", "connect"]
 
@@ -146,7 +156,7 @@ class _Line:
         news.set()
 
 
-class AsyncClient:
+class AsyncClient(AsyncCalls):
     """A connection to the daemon; see `agentd.client.Client`, whose methods these are."""
 
     def __init__(self, place: Place, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
@@ -209,11 +219,14 @@ class AsyncClient:
         finally:
             await line.withdraw(call_id)
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return the method for a call of the table: noun_verb is the call noun.verb."""
-        method = method_named(name)
-        make = self.stream if method.endswith(".follow") else self.call
-        return lambda params=None, **kw: make(method, params, **kw)
+    if not TYPE_CHECKING:  # type checkers know each of them
+
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            """Return the method for a call of the table: noun_verb is the call noun.verb."""
+            method = method_named(name)
+            from agentd import typed
+
+            return as_method(name, typed.AsyncCalls, self.stream if method.endswith(".follow") else self.call)
 
     # the main ones, with their own shapes
 
@@ -244,19 +257,35 @@ class AsyncClient:
         return results
 
     async def events(
-        self, *, follow: bool = False, since: int | None = None, types: Sequence[str] = ()
-    ) -> AsyncGenerator[Any, None]:
-        """Yield kept events after an id, and with `follow` those that happen from now on."""
-        params = {"types": list(types)} if since is None else {"types": list(types), "since": since}
+        self,
+        *,
+        follow: bool = False,
+        since: int | None = None,
+        types: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        patience_s: float = PATIENCE_S,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield kept events after an id, and with `follow` those that happen from now on, as the blocking client's."""
+        params: dict[str, Any] = {"types": list(types), "targets": list(targets)}
         if not follow:
-            for event in (await self.call("events.list", params))["events"]:
+            for event in (await self.call("events.list", params if since is None else {**params, "since": since}))[
+                "events"
+            ]:
                 yield event
             return
-        async with AsyncExitStack() as stack:
-            items = self.stream("events.follow", params)
-            stack.push_async_callback(items.aclose)
-            async for event in items:
-                yield event
+        seen = (await self.call("events.list", {"limit": 1}))["last"] if since is None else since
+        while True:
+            more = {"since": seen, "heartbeat_s": HEARTBEAT_S}
+            try:
+                async with aclosing(self.stream("events.follow", {**params, **more}, timeout_s=SILENCE_S)) as items:
+                    async for event in items:
+                        seen = event["id"]
+                        if event["type"] != "heartbeat":
+                            yield event
+            except (Unavailable, DeadlineExceeded):
+                await self._reopen_patiently(patience_s)
+            else:
+                return
 
     # the connection
 
@@ -276,6 +305,20 @@ class AsyncClient:
         with anyio.CancelScope(shield=True):
             while self._retired:
                 await self._retired.pop().close()
+
+    async def _reopen_patiently(self, patience_s: float) -> None:
+        """Connect again to a daemon that comes back within a time; none is started."""
+        async with self._opening:
+            self._retire()
+            deadline_s = anyio.current_time() + patience_s
+            for pause_s in pauses():
+                stream = await _connected(self._place.path, self._timeout_s)
+                if stream is not None:
+                    self._line = _Line(stream, self._place.token)
+                    return
+                if anyio.current_time() >= deadline_s:
+                    raise self._place.not_running()
+                await anyio.sleep(pause_s)
 
     async def _attempt(self, once: Callable[[_Line], Awaitable[Any]], repeatable: bool) -> Any:
         """Do it, and once more after a broken connection when that cannot do it twice."""

@@ -7,7 +7,7 @@ from agentd.wire.frames import MAX_FRAME_BYTES, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from agentd.records import Receipt
@@ -43,20 +43,44 @@ READS = frozenset(  # calls that change nothing: made again when the connection 
         *("mailbox.stats", "mailbox.verify", "mailbox.export", "messages.thread", "loops.list"),
     }
 )
-NOUNS = frozenset(
-    {
-        *("agents", "config", "daemon", "events", "mailbox", "messages"),
-        *("plans", "plugins", "pool", "profiles", "sessions", "teams"),
-    }
-)
+KEYED = frozenset({"messages.send", "agents.spawn"})  # with a key the daemon does them once
+HEARTBEAT_S = 10.0  # of followers that go on by themselves
+SILENCE_S = 3 * HEARTBEAT_S  # then the connection is taken for broken
+PATIENCE_S = 30.0  # how long they wait for a daemon that is away
+LONGEST_PAUSE_S = 1.0
 
 
 def method_named(name: str) -> str:
     """Return the call that a client's method makes: agents_list is agents.list."""
-    noun, _, verb = name.partition("_")
-    if noun not in NOUNS or not verb:
-        raise AttributeError(f"a client has no `{name}`; calls are named noun_verb, `agentd schema` lists them")
-    return f"{noun}.{verb}"
+    from agentd.typed import METHODS
+
+    method = METHODS.get(name)
+    if method is None:
+        raise AttributeError(
+            f"a client has no `{name}`; calls are named noun_verb, `agentd schema` lists them, and `call` makes any"
+        )
+    return method
+
+
+def as_method(name: str, declared: type, make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that gives its parameters, a map or keywords, to `make`; it looks as it is declared."""
+
+    def method(params: Mapping[str, Any] | None = None, **kw: Any) -> Any:
+        return make(method_named(name), params, **{key.rstrip("_"): value for key, value in kw.items()})
+
+    shown = getattr(declared, name)
+    method.__name__, method.__doc__ = name, shown.__doc__
+    method.__wrapped__ = shown.__get__(object())  # type: ignore[attr-defined]  # where inspect.signature looks
+    return method
+
+
+def pauses() -> Iterator[float]:
+    """Yield the pauses before connecting again and again, longer and longer."""
+    yield from BACKOFF_S
+    pause_s = BACKOFF_S[-1]
+    while True:
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        yield pause_s
 
 
 def arguments(
@@ -81,7 +105,7 @@ def may_repeat(method: str, params: Mapping[str, Any]) -> bool:
     if method == "messages.send_batch":
         items = params.get("messages")  # checked by the daemon only: it may be anything
         return isinstance(items, list) and all(isinstance(item, dict) and item.get("key") for item in items)
-    return method in READS or (method == "messages.send" and bool(params.get("key")))
+    return method in READS or (method in KEYED and bool(params.get("key")))
 
 
 def too_late(method: str) -> DeadlineExceeded:

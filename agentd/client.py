@@ -11,13 +11,18 @@ from agentd.calling import (
     BATCH_SIZE,
     DEFAULT_CREDIT,
     DEFAULT_TIMEOUT_S,
+    HEARTBEAT_S,
+    PATIENCE_S,
+    SILENCE_S,
     CallError,
     arguments,
+    as_method,
     batch_results,
     chunks,
     may_repeat,
     method_named,
     outcome_unknown,
+    pauses,
     receipt,
     rest_of_batch,
     spawned,
@@ -35,6 +40,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from agentd.records import Receipt
+    from agentd.typed import BlockingCalls
+else:
+    BlockingCalls = object  # what type checkers and editors see; it would cost the thin client a millisecond
 
 __all__ = ["CallError", "Client", "connect"]
 
@@ -67,7 +75,7 @@ class _Lost(Exception):
         self.surely_undone = surely_undone
 
 
-class Client:
+class Client(BlockingCalls):
     """A connection to the daemon, for one thread at a time.
 
     Every call of the table is a method: `agents_list()` is `call("agents.list")`, `events_follow()` is a stream. A
@@ -142,12 +150,14 @@ class Client:
         """Return a block whose calls go out together at its end; each one's answer is then its `result()`."""
         return Pipeline(self)
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return the method for a call of the table: noun_verb is the call noun.verb."""
-        method = method_named(name)
-        return lambda params=None, **kw: (self.stream if method.endswith(".follow") else self.call)(
-            method, params, **kw
-        )
+    if not TYPE_CHECKING:  # type checkers know each of them
+
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            """Return the method for a call of the table: noun_verb is the call noun.verb."""
+            method = method_named(name)
+            from agentd import typed
+
+            return as_method(name, typed.BlockingCalls, self.stream if method.endswith(".follow") else self.call)
 
     # the main ones, with their own shapes
 
@@ -180,12 +190,38 @@ class Client:
             results += batch_results(answer)
         return results
 
-    def events(self, *, follow: bool = False, since: int | None = None, types: Sequence[str] = ()) -> Iterator[Any]:
-        """Yield kept events after an id, and with `follow` those that happen from now on."""
-        params = {"types": list(types)} if since is None else {"types": list(types), "since": since}
+    def events(
+        self,
+        *,
+        follow: bool = False,
+        since: int | None = None,
+        types: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        patience_s: float = PATIENCE_S,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield kept events after an id, and with `follow` those that happen from now on.
+
+        A follower goes on after the last id it saw when the connection breaks or falls silent, and waits so long for a
+        daemon that is away. What is not kept comes as an event of the type `gap`.
+        """
+        params: dict[str, Any] = {"types": list(types), "targets": list(targets)}
         if follow:
-            return self.stream("events.follow", params)
-        return iter(self.call("events.list", params)["events"])
+            return self._follow_events(params, since, patience_s)
+        return iter(self.call("events.list", params if since is None else {**params, "since": since})["events"])
+
+    def _follow_events(self, params: dict[str, Any], since: int | None, patience_s: float) -> Iterator[dict[str, Any]]:
+        seen = self.call("events.list", {"limit": 1})["last"] if since is None else since
+        while True:
+            try:
+                more = {"since": seen, "heartbeat_s": HEARTBEAT_S}
+                for event in self.stream("events.follow", {**params, **more}, timeout_s=SILENCE_S):
+                    seen = event["id"]
+                    if event["type"] != "heartbeat":
+                        yield event
+            except (Unavailable, DeadlineExceeded):
+                self._reopen_patiently(patience_s)
+            else:
+                return
 
     # the connection
 
@@ -231,6 +267,19 @@ class Client:
         self._socket = self._connected_soon()
         if self._socket is None:
             self.open()
+
+    def _reopen_patiently(self, patience_s: float) -> None:
+        """Connect again to a daemon that comes back within a time; none is started."""
+        self.close()
+        self._talk = Conversation(self._place.token)
+        deadline_s = time.monotonic() + patience_s
+        for pause_s in pauses():
+            self._socket = connected(self._place.path, self._timeout_s)
+            if self._socket is not None:
+                return
+            if time.monotonic() >= deadline_s:
+                raise self._place.not_running()
+            time.sleep(pause_s)
 
     def _attempt(self, once: Callable[[], Any], repeatable: bool) -> Any:
         """Do it, and once more after a broken connection when that cannot do it twice."""

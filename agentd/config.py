@@ -208,9 +208,7 @@ class RpcConfig:
     max_output_bytes: int = _setting(
         16 * 1024 * 1024, "unread output before a connection is cut", low=262_144, high=1 << 30
     )
-    agent_calls_per_s: float = _setting(
-        10_000.0, "most calls of one agent a second; 0: no limit", low=0, high=1_000_000
-    )
+    agent_calls_per_s: float = _setting(10_000.0, "calls a second of one agent; 0: no limit", low=0, high=1_000_000)
     operator_calls_per_s: float = _setting(0.0, "the same of the operator", low=0, high=1_000_000)
     frame_timeout_s: float = _setting(30.0, "how long half a frame may stay unfinished", low=0.1, high=3600)
     drain_s: float = _setting(5.0, "time calls get to finish when the daemon stops", low=0.1, high=60)

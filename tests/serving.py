@@ -120,7 +120,7 @@ class Answers:
             while not params.types or number < int(params.types[0]):
                 number += 1
                 self.produced += 1
-                yield {"id": number, "payload": self.payload}
+                yield {"id": number, "type": "x", "payload": self.payload}
         finally:
             self.ended += 1
             self._tell()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.errors import AgentdError, from_wire
+from agentd.errors import AgentdError, VersionMismatch, from_wire
 from agentd.wire.frames import (
     CALL,
     CANCEL,
@@ -62,7 +62,7 @@ class Conversation:
                 elif kind == ERROR and not frame[1]:
                     raise _as_error(frame)
             elif kind == HELLO:
-                self.server = frame[1]
+                self.server = _spoken(frame[1])
             elif kind == NOTE and frame[1] == "goaway":
                 self.leaving = True
             elif kind == PING:
@@ -84,6 +84,16 @@ def outcome(frame: list[Any]) -> Any:
     if frame[0] == ERROR:
         raise _as_error(frame)
     return frame[2]
+
+
+def _spoken(server: dict[str, Any]) -> dict[str, Any]:
+    """Return what the daemon says of itself; raises VersionMismatch when it chose a version that was not offered."""
+    if server.get("v") != PROTOCOL:
+        raise VersionMismatch(
+            f"the daemon speaks protocol version {server.get('v')!r} and this client [{PROTOCOL}]"[:200],
+            hint="use the client that came with the daemon, or `agentd restart` after an upgrade",
+        )
+    return server
 
 
 def _as_error(frame: list[Any]) -> AgentdError:

@@ -27,6 +27,7 @@ from agentd.errors import (
     Unauthenticated,
     Unavailable,
     UnknownTarget,
+    VersionMismatch,
 )
 from agentd.records import Caller, Receipt, Role
 from agentd.wire.calls import CALLS
@@ -284,7 +285,12 @@ def speak_nonsense(script, connection):
 
 @pytest.mark.parametrize("breaking", [break_off, break_within_the_answer])
 @pytest.mark.parametrize(
-    ("method", "params"), [("agents.list", {}), ("messages.send", {"to": "a", "body": "b", "key": "k"})]
+    ("method", "params"),
+    [
+        ("agents.list", {}),
+        ("messages.send", {"to": "a", "body": "b", "key": "k"}),
+        ("agents.spawn", {"profile": "shell", "key": "k"}),
+    ],
 )
 def test_what_can_be_repeated_is_after_a_broken_connection(path, breaking, method, params):
     script = Script(path, breaking, answer)
@@ -343,6 +349,27 @@ def test_a_peer_that_is_no_agentd(path):
         in_thread(script.run),
         connect(path, environ={}) as client,
         pytest.raises(InvalidValue, match=r"a frame of \d+ bytes"),
+    ):
+        client.call("agents.list")
+
+
+def speak_a_newer_version(script, connection):
+    call = script.next_call(connection)
+    connection.sendall(encode([0, {"v": 9}]) + encode([2, call[1], {"ok": True}]))
+
+
+def refuse_our_version(script, connection):
+    script.next_call(connection)
+    connection.sendall(encode([3, 0, "version", "this agentd speaks protocol versions [9]", {"new": 1}]))
+
+
+@pytest.mark.parametrize("speak", [speak_a_newer_version, refuse_our_version])
+def test_a_daemon_of_another_version_is_told_apart(path, speak):
+    script = Script(path, speak)
+    with (
+        in_thread(script.run),
+        connect(path, environ={}) as client,
+        pytest.raises(VersionMismatch, match=r"speaks protocol version"),
     ):
         client.call("agents.list")
 
