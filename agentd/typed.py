@@ -18,6 +18,7 @@ METHODS: dict[str, str] = {
     "config_show": "config.show",
     "notify_test": "notify.test",
     "agents_spawn": "agents.spawn",
+    "agents_starting": "agents.starting",
     "agents_list": "agents.list",
     "agents_get": "agents.get",
     "agents_explain": "agents.explain",
@@ -152,10 +153,20 @@ class BlockingCalls:
 
         Start n agents of a profile; the answer comes when tmux has them, readiness follows as events.
 
+        They wait for their turn where the machine has no room for more boots; those it does not come for within the call's
+        deadline are not started, and named as failed.
         trust: the programs are told that you trust cwd and what stands in it, instead of asking.
         worktree: each in a fresh git worktree of the repository around cwd, on a branch of its own or on `branch`.
         key: the same caller's same key again starts nothing and answers what it started first, while those are kept.
         """
+        raise NotImplementedError
+
+    def agents_starting(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Say how far the calls of the caller's own process are that start agents."""
         raise NotImplementedError
 
     def agents_list(
@@ -1023,10 +1034,20 @@ class AsyncCalls:
 
         Start n agents of a profile; the answer comes when tmux has them, readiness follows as events.
 
+        They wait for their turn where the machine has no room for more boots; those it does not come for within the call's
+        deadline are not started, and named as failed.
         trust: the programs are told that you trust cwd and what stands in it, instead of asking.
         worktree: each in a fresh git worktree of the repository around cwd, on a branch of its own or on `branch`.
         key: the same caller's same key again starts nothing and answers what it started first, while those are kept.
         """
+        raise NotImplementedError
+
+    async def agents_starting(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Say how far the calls of the caller's own process are that start agents."""
         raise NotImplementedError
 
     async def agents_list(
