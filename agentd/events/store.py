@@ -34,6 +34,7 @@ class EventStore:
         self._keep_bytes = keep_bytes
         self._file: int | None = None
         self._file_bytes = 0
+        self._cut = False  # a line of the last write may be cut off
         self._stored_id = self._last_id()
 
     @property
@@ -56,11 +57,15 @@ class EventStore:
         data = b"".join(_encode(event) + b"\n" for event in events)
         if self._file is None or self._file_bytes + len(data) > SEGMENT_BYTES:
             self._begin(events[0].id)
+        if self._cut:  # a file of this name is there already when these events are given again
+            data = b"\n" + data
+        self._cut = True
         try:
             self._write(data)
         except OSError:
-            self.close()  # a line may be cut off; the next ones begin a file of their own
+            self.close()
             raise
+        self._cut = False
         self._stored_id = events[-1].id
 
     def end(self) -> None:
