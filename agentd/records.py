@@ -212,7 +212,7 @@ EVENT_TYPES: Final = (
     *(f"message.{state}" for state in MessageState),
     *("message.refused", "daemon.started", "daemon.stopping", "tmux.gone", "profile.loaded", "profile.refused"),
     *("mailbox.shard", "switch.off", "transcripts.stopped", "transcripts.resumed", "transcripts.report"),
-    *("hook.test", "hook.failed", "hook.dropped"),
+    *("hook.test", "hook.failed", "hook.dropped", "call.refused", "peer.closed"),
 )
 
 

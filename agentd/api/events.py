@@ -9,8 +9,9 @@ from typing import Any
 from agentd.agents.directory import Directory
 from agentd.api.parts import Parts
 from agentd.api.views import event_row
-from agentd.events.events import Wanted
-from agentd.records import Agent, Caller, Event
+from agentd.errors import InvalidValue
+from agentd.events.events import Wanted, is_named
+from agentd.records import EVENT_TYPES, Agent, Caller, Event
 from agentd.wire import calls
 
 _NAMES = (("agent", "name"), ("to_id", "to_name"), ("from_id", "from_name"))
@@ -18,6 +19,7 @@ _NAMES = (("agent", "name"), ("to_id", "to_name"), ("from_id", "from_name"))
 
 async def list_(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict[str, Any]:
     """Return kept events after an id; the next ones follow `next`."""
+    _check_types(params.types)
     wanted = about(parts.directory, params.targets)
     last_id = parts.events.last_id
     found = await parts.events.since(params.since, params.types, params.limit, wanted)
@@ -28,6 +30,7 @@ async def list_(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict
 
 async def follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> AsyncIterator[dict[str, Any]]:
     """Stream events."""
+    _check_types(params.types)
     wanted = about(parts.directory, params.targets)
     async with aclosing(
         parts.events.follow(
@@ -36,6 +39,15 @@ async def follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> A
     ) as events:
         async for event in events:
             yield event_row(event)
+
+
+def _check_types(types: Sequence[str]) -> None:
+    """Raise InvalidValue for a type that no event will ever have: nothing would come, and nobody would know why."""
+    for wanted in types:
+        if not any(is_named(type_, [wanted]) for type_ in EVENT_TYPES):
+            raise InvalidValue(
+                f"no event is of type `{wanted}`", hint=f"types: {', '.join(EVENT_TYPES)}, or a noun like agent.*"
+            )
 
 
 def about(directory: Directory, targets: Sequence[str]) -> Wanted | None:

@@ -170,8 +170,9 @@ def _after_s(seconds: float | None) -> float:
 def _is_wanted(event: Event, types: Sequence[str], wanted: Wanted | None) -> bool:
     if event.type == GAP:
         return True
-    return (not types or _named(event.type, types)) and (wanted is None or wanted(event))
+    return (not types or is_named(event.type, types)) and (wanted is None or wanted(event))
 
 
-def _named(type_: str, types: Sequence[str]) -> bool:
+def is_named(type_: str, types: Sequence[str]) -> bool:
+    """Tell whether a type of events is one of those that are asked for, or of a noun like agent.* among them."""
     return any(type_ == wanted or (wanted.endswith(".*") and type_.startswith(wanted[:-1])) for wanted in types)
