@@ -810,11 +810,14 @@ class BlockingCalls:
         worktree: bool = False,
         trust: bool = False,
         most: int | None = None,
+        recycle: bool = False,
         timeout_s: float | None = None,
     ) -> dict[str, Any]:
         """Keep agents of a profile booted in a place.
 
         Keep so many booted there; most: as many at times when more are asked for (size by default).
+
+        recycle: programs of agents that are stopped there come back, after they forgot their session.
         """
         raise NotImplementedError
 
@@ -1691,11 +1694,14 @@ class AsyncCalls:
         worktree: bool = False,
         trust: bool = False,
         most: int | None = None,
+        recycle: bool = False,
         timeout_s: float | None = None,
     ) -> dict[str, Any]:
         """Keep agents of a profile booted in a place.
 
         Keep so many booted there; most: as many at times when more are asked for (size by default).
+
+        recycle: programs of agents that are stopped there come back, after they forgot their session.
         """
         raise NotImplementedError
 

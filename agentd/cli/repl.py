@@ -63,8 +63,10 @@ def _script() -> Iterator[TextIO]:
 
 def _run_lines(lines: Keyboard | Script, shared: Shared, *, as_json: bool) -> int:
     failed = EXIT_OK
-    while (line := lines.next()) is not None:
-        try:
+    while True:
+        try:  # around all of it: Ctrl-C may come between a line and its command, too
+            if (line := lines.next()) is None:
+                break
             words = words_of(line)
             if words in _ENDS:
                 break

@@ -8,7 +8,7 @@ from pathlib import Path
 import agentd
 from agentd.records import EVENT_TYPES, MessageState
 
-EMITTED = re.compile(r'(?:emit|tell)\(\s*"(\w+\.\w+)"')
+EMITTED = re.compile(r'(?:emit|tell)\((?:\([^\n]*\), )?\s*"(\w+\.\w+)"')
 
 
 def test_what_the_code_emits_is_in_the_table():
