@@ -161,7 +161,7 @@ def _connect(path: str) -> apsw.Connection:
             f"{path} has format {version} and this agentd knows {FORMAT}; it was left untouched",
             hint="upgrade agentd, or move the file away",
         )
-    db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=0")
+    db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=0").fetchall()
     if version < FORMAT:
         with db:
             db.execute("".join(_STEPS[version:]))
