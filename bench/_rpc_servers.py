@@ -16,7 +16,8 @@ import structlog
 from agentd.agents.directory import Directory
 from agentd.agents.registry import Entry
 from agentd.agents.waiters import Waiters
-from agentd.api import agents, daemon, views
+from agentd.api import agents, events, views
+from agentd.api.event_rows import PackedEvents
 from agentd.config import RpcConfig
 from agentd.doors.identity import identify
 from agentd.doors.rpc import RpcDoor
@@ -79,6 +80,7 @@ def _parts() -> Any:
         mailbox=SimpleNamespace(depth=lambda _id: 0),
         tmux=SimpleNamespace(socket_of=lambda _pane: "/run/user/1000/agentd/tmux-0.sock"),
         events=Events(),
+        packed_events=PackedEvents(),
     )
 
 
@@ -104,7 +106,7 @@ class Answers:
             LIST_PACKED: lambda _params: raw,
             LIST_ROWS: lambda _params: rows,
             EMIT: self._emit,
-            FOLLOW: partial(daemon.events_follow, self._parts, None),
+            FOLLOW: partial(events.follow, self._parts, None),
         }
 
     def __call__(self, _caller: object, method: str, params: Any, _context: object) -> Any:

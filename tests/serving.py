@@ -49,6 +49,7 @@ class Answers:
         self.begun = self.ended = self.produced = 0
         self.changed = anyio.Event()
         self.payload = b"x" * 10
+        self.together = 0  # how many items of a stream are there at once; 0: each comes by itself
 
     def __call__(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
         self.callers.append(caller)
@@ -117,10 +118,12 @@ class Answers:
         number = params.since or 0
         self.begun += 1
         try:
-            while not params.types or number < int(params.types[0]):
-                number += 1
-                self.produced += 1
-                yield {"id": number, "type": "x", "payload": self.payload}
+            most = int(params.types[0]) if params.types else 1 << 60
+            while number < most:
+                begun, number = number, min(most, number + (self.together or 1))
+                self.produced += number - begun
+                items = [{"id": each, "type": "x", "payload": self.payload} for each in range(begun + 1, number + 1)]
+                yield items if self.together else items[0]
         finally:
             self.ended += 1
             self._tell()

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from agentd.agents.directory import Directory
+from agentd.api.event_rows import event_row
 from agentd.api.parts import Parts
-from agentd.api.views import event_row
 from agentd.errors import InvalidValue
 from agentd.events.events import Wanted, is_named
 from agentd.records import EVENT_TYPES, Agent, Caller, Event
@@ -28,17 +30,17 @@ async def list_(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict
     return {"events": [event_row(event) for event in found], "last": parts.events.last_id, "next": next_}
 
 
-async def follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> AsyncIterator[dict[str, Any]]:
-    """Stream events."""
+async def follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> AsyncIterator[list[msgspec.Raw]]:
+    """Stream events; each is packed once, however many follow."""
     _check_types(params.types)
     wanted = about(parts.directory, params.targets)
     async with aclosing(
-        parts.events.follow(
+        parts.events.follow_batches(
             params.since, params.types, wanted=wanted, heartbeat_s=params.heartbeat_s, coalesce=params.coalesce
         )
-    ) as events:
-        async for event in events:
-            yield event_row(event)
+    ) as batches:
+        async for batch in batches:
+            yield [parts.packed_events.of(event) for event in batch]
 
 
 def _check_types(types: Sequence[str]) -> None:

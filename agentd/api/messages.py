@@ -9,9 +9,10 @@ from typing import Any
 
 import anyio
 
+from agentd.api.event_rows import event_row
 from agentd.api.parts import Parts
 from agentd.api.sending import may_see, recipients, send_batch
-from agentd.api.views import event_row, message_row, outcome
+from agentd.api.views import message_row, outcome
 from agentd.errors import DeadlineExceeded, Denied, InvalidValue, NotFound
 from agentd.records import OPERATOR, Caller, Change, Event, Message, MessageState, Role
 from agentd.wire import calls

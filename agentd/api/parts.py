@@ -20,6 +20,7 @@ from agentd.agents.refusals import Refusals
 from agentd.agents.registry import Registry
 from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
+from agentd.api.event_rows import PackedEvents
 from agentd.cache.cache import Cache
 from agentd.config import Config
 from agentd.errands.errands import Errands
@@ -67,6 +68,7 @@ class Parts:
     causes: Causes
     refusals: Refusals
     events: Events
+    packed_events: PackedEvents
     errands: Errands
     metrics: Metrics
     log: Log

@@ -10,7 +10,7 @@ from agentd.agents.directory import Directory
 from agentd.api.parts import Parts
 from agentd.cache.answer import Answer
 from agentd.errors import AgentdError
-from agentd.records import Agent, Event, Message, Receipt
+from agentd.records import Agent, Message, Receipt
 from agentd.wire import calls
 
 NS = 1_000_000_000
@@ -82,11 +82,6 @@ def message_row(directory: Directory, message: Message) -> dict[str, Any]:
         "expires_at": message.expires_ns / NS if message.expires_ns else None,
         "history": [{"state": h.state, "at": h.at_ns / NS, "detail": h.detail} for h in message.history],
     }
-
-
-def event_row(event: Event) -> dict[str, Any]:
-    """Return the keys of an event."""
-    return {"id": event.id, "type": event.type, "at": event.at_ns / NS, "data": dict(event.data)}
 
 
 def error_row(error: AgentdError) -> dict[str, Any]:

@@ -266,7 +266,7 @@ class Connection(asyncio.Protocol):
 
     def _start(self, call_id: int, method: str, waiting: Any, deadline_s: float | None, credit: int) -> None:
         call = (
-            RunningStream(call_id, method, waiting, deadline_s, credit, self._send_item, self._is_writable)
+            RunningStream(call_id, method, waiting, deadline_s, credit, self._send_items, self._is_writable)
             if isinstance(waiting, AsyncGeneratorType)
             else RunningCall(call_id, method, waiting, deadline_s)
         )
@@ -287,8 +287,14 @@ class Connection(asyncio.Protocol):
         if not self._reading:
             self._turn_soon()
 
-    def _send_item(self, call_id: int, seq: int, payload: Any) -> None:
-        self._send(replies.item(call_id, seq, payload, self._max_reply_bytes))
+    def _send_items(self, call_id: int, first_seq: int, payloads: list[Any]) -> None:
+        frames: list[bytes] = []
+        try:
+            for seq, payload in enumerate(payloads, first_seq):
+                frames.append(replies.item(call_id, seq, payload, self._max_reply_bytes))
+        finally:  # those before one that is too large
+            if frames:
+                self._send(b"".join(frames))
 
     def _is_writable(self) -> bool:
         return self._over_since_s is None

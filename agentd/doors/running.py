@@ -56,7 +56,10 @@ class RunningCall:
 
 
 class RunningStream(RunningCall):
-    """A stream in flight; its items go out through `send` while it has credit and the connection is `writable`."""
+    """A stream in flight; its items go out through `send` while it has credit and the connection is `writable`.
+
+    A list among them is several items that are there at once: they go out together.
+    """
 
     __slots__ = ("_credit", "_send", "_wake", "_writable")
     streams = True
@@ -68,7 +71,7 @@ class RunningStream(RunningCall):
         items: AsyncGenerator[Any, None],
         deadline_s: float | None,
         credit: int,
-        send: Callable[[int, int, Any], None],
+        send: Callable[[int, int, list[Any]], None],
         writable: Callable[[], bool],
     ) -> None:
         super().__init__(call_id, method, self._stream(items), deadline_s)
@@ -87,18 +90,21 @@ class RunningStream(RunningCall):
         self._wake.set()
 
     async def _stream(self, items: AsyncGenerator[Any, None]) -> dict[str, Any]:
-        seq = 0
+        seq, left = 0, list[Any]()
         async with aclosing(items):
             while True:
                 while not (self._credit and self._writable()):
                     self._wake.clear()
                     await self._wake.wait()
-                try:
-                    payload = await anext(items)
-                except StopAsyncIteration:
-                    return {"items": seq}
-                self._credit -= 1
-                seq += 1
-                self._send(self.call_id, seq, payload)
-                if seq % _ITEMS_PER_TURN == 0:
+                if not left:
+                    try:
+                        given = await anext(items)
+                    except StopAsyncIteration:
+                        return {"items": seq}
+                    left = given if isinstance(given, list) else [given]
+                now, left = left[: min(self._credit, _ITEMS_PER_TURN)], left[min(self._credit, _ITEMS_PER_TURN) :]
+                self._credit -= len(now)
+                self._send(self.call_id, seq + 1, now)
+                seq += len(now)
+                if seq // _ITEMS_PER_TURN != (seq - len(now)) // _ITEMS_PER_TURN:
                     await anyio.lowlevel.checkpoint()

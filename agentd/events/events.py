@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 
 import anyio
@@ -78,9 +78,24 @@ class Events:
         *,
         wanted: Wanted | None = None,
         heartbeat_s: float | None = None,
-        coalesce: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """Yield events after an id (now, without one) as they happen.
+        """Yield events after an id (now, without one) as they happen, one by one; see follow_batches."""
+        batches = self.follow_batches(after, types, wanted=wanted, heartbeat_s=heartbeat_s)
+        async with aclosing(batches):
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    async def follow_batches(
+        self,
+        after: int | None = None,
+        types: Sequence[str] = (),
+        *,
+        wanted: Wanted | None = None,
+        heartbeat_s: float | None = None,
+        coalesce: bool = False,
+    ) -> AsyncGenerator[list[Event], None]:
+        """Yield events after an id (now, without one) as they happen, those together that are there at once.
 
         A `gap` names the first and last id of what is not kept. With `heartbeat_s` a `heartbeat` follows so long a
         silence; its id is how far the reader has seen. `coalesce`: a reader that is far behind gets the newest state
@@ -91,17 +106,17 @@ class Events:
         while True:
             changed = self._changed
             batch = await self._after(cursor)
-            for event in coalesced(batch) if coalesce else batch:
-                if _is_wanted(event, types, wanted):
-                    yield event
-                    due_s = _after_s(heartbeat_s)
+            found = [e for e in (coalesced(batch) if coalesce else batch) if _is_wanted(e, types, wanted)]
+            if found:
+                yield found
+                due_s = _after_s(heartbeat_s)
             if batch:
                 cursor = batch[-1].id
             else:
                 with anyio.CancelScope(deadline=due_s):
                     await changed.wait()
             if anyio.current_time() >= due_s:
-                yield Event(cursor, HEARTBEAT, time.time_ns(), {})
+                yield [Event(cursor, HEARTBEAT, time.time_ns(), {})]
                 due_s = _after_s(heartbeat_s)
 
     async def run(self) -> None:

@@ -197,17 +197,28 @@ async def test_a_client_that_vanishes_cancels_what_it_waits_for(path, connect_ra
         assert served.connections[-1] == 0
 
 
-async def test_a_stream_sends_as_much_as_it_has_credit(path, connect_raw):
+@pytest.mark.parametrize("together", [0, 1, 2, 4])
+async def test_a_stream_sends_as_much_as_it_has_credit(path, connect_raw, together):
     async with serving(path) as served, connect_raw(path) as peer:
+        served.answers.together = together
         await peer.send([1, 1, "events.follow", {"types": ["7"]}, {"credit": 3}])
         assert [(await peer.read())[:3] for _ in range(3)] == [[4, 1, 1], [4, 1, 2], [4, 1, 3]]
         assert (await peer.call(2, "daemon.status"))[:2] == [2, 2]
-        assert served.answers.produced == 3
+        assert served.answers.produced == {0: 3, 1: 3, 2: 4, 4: 4}[together]
         await peer.send([5, 1, 2])
         assert [(await peer.read())[2] for _ in range(2)] == [4, 5]
         await peer.send([5, 1, 100])
         assert [(await peer.read())[2] for _ in range(2)] == [6, 7]
         assert await peer.read() == [2, 1, {"items": 7}]
+
+
+async def test_items_that_are_there_at_once_keep_their_order(path, connect_raw):
+    async with serving(path) as served, connect_raw(path) as peer:
+        served.answers.together = 200
+        await peer.send([1, 1, "events.follow", {"types": ["500"]}, {"credit": 1000}])
+        got = [await peer.read() for _ in range(501)]
+        assert [(seq, item["id"]) for _, _, seq, item in got[:-1]] == [(n, n) for n in range(1, 501)]
+        assert got[-1] == [2, 1, {"items": 500}]
 
 
 async def test_an_endless_stream_leaves_room_for_others_and_can_be_cancelled(path, connect_raw):

@@ -57,11 +57,11 @@ async def written(events: Events) -> None:
 async def first(count: int, events: Events, *args: Any, **more: Any) -> list[Event]:
     got: list[Event] = []
     with anyio.fail_after(10):
-        async for event in events.follow(*args, **more):
-            got.append(event)
-            if len(got) == count:
+        async for batch in events.follow_batches(*args, **more):
+            got += batch
+            if len(got) >= count:
                 break
-    return got
+    return got[:count]
 
 
 def numbers(events: list[Event]) -> list[Any]:
