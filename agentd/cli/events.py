@@ -21,7 +21,7 @@ def events(values: Values) -> int:
     params = given({"since": values["since"], "types": types})
     if values["follow"]:
         with connection() as client:
-            for event in client.stream("events.follow", params):
+            for event in client.events(follow=True, since=values["since"], types=types):
                 _print(values, event)
         return EXIT_OK
     answer = ask("events.list", params)
