@@ -68,6 +68,7 @@ def typing_shell(argv: list[str], environ: Mapping[str, str]) -> Iterator[Typing
     """Run a program at a pseudo-terminal; it is gone afterwards."""
     pid, descriptor = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests themselves run in the background
         os.execvpe(argv[0], argv, {**environ, "TERM": "xterm"})
     shell = TypingShell(pid, descriptor)
     try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from agentd.agents.refusals import Refusals
 from agentd.errors import InvalidValue, LoopLimit, QuotaExceeded
 from agentd.events import Events
 from agentd.metrics import Metrics
 
+pytestmark = pytest.mark.anyio
 
-def test_an_inbox_is_told_once_and_a_storm_is_one_event_a_second():
+
+async def test_an_inbox_is_told_once_and_a_storm_is_one_event_a_second():
     now_s = [10.0]
     events, metrics = Events(), Metrics()
     refusals = Refusals(events, metrics, str.upper, lambda: now_s[0])
@@ -21,7 +25,7 @@ def test_an_inbox_is_told_once_and_a_storm_is_one_event_a_second():
     assert refusals.read("bob") == []
     now_s[0] += 1.0
     refusals.add("ann", "bob", QuotaExceeded("full"))
-    told = [(event.data["from"], event.data["code"], event.data["count"]) for event in events.since(0)]
+    told = [(event.data["from"], event.data["code"], event.data["count"]) for event in await events.since(0)]
     assert told == [("ANN", "quota", 1), ("EVE", "loop_limit", 1), ("ANN", "quota", 1000)]
     assert metrics.snapshot() == {
         "messages_refused_loop_limit_total": 1,

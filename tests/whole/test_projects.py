@@ -546,12 +546,12 @@ def test_a_new_daemon_loads_what_is_trusted_and_nothing_that_has_changed_meanwhi
         whole.spawn("kept", name="c")
         row = wait_until(lambda: (r := whole.json("ls", "b")[0])["state"] == "waiting" and r, "it to be unreadable")
         assert "no profile is named 'edited'" in row["reason"]
-        trust(whole, other)
         with whole.client() as client:
+            since = client.call("events.list", limit=1)["last"]
+            trust(whole, other)
             now = client.call("agents.wait", target="b", until="idle", timeout_s=20.0)["agent"]
-            loaded = client.call("events.list", types=["profile.loaded"])["events"]
+            loaded = client.call("events.list", types=["profile.loaded"], since=since)["events"]
         assert now["pid"] == agents[1]["pid"]
-        # The other one was in force before anything was adopted, and so was not told of.
         assert [(e["data"]["profile"], e["data"]["what"]) for e in loaded] == [("edited", "new")]
 
 
