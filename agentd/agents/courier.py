@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from agentd.agents.composer import put_back, surely_holds
 from agentd.agents.line_mode import for_lines, in_line_mode
 from agentd.agents.profile import Profile
 from agentd.agents.screen import Verdict
-from agentd.agents.terminal import Attempt, Outcome, Terminal
+from agentd.agents.terminal import Attempt, Glance, Outcome, Terminal
 from agentd.agents.text import bundle, count_whole, render
 from agentd.config import CourierConfig
 from agentd.errors import AgentdError, Busy, InvalidValue, OverLimit
@@ -79,19 +80,20 @@ class Courier:
         if self.due_in_s() is None or anyio.current_time() < self._not_before_s:
             return False
         profile = self._as_typed()
-        reserved = await self._mailbox.reserve(
+        reserving = self._mailbox.reserve(
             self._inbox,
             self._most_messages(profile),
             self._config.batch_bytes,
             self._config.lease_s,
             self._config.max_attempts,
         )
+        reserved, seen = await asyncio.gather(reserving, self._glance())  # the disk and tmux take as long as each other
         if not reserved:
             return False
         failpoint("deliver.after_claim")
         deliveries, text = await self._fitting(profile, reserved)
         try:
-            attempt = await self._terminal.submit(text)
+            attempt = await self._terminal.submit(text, seen)
         except Busy as error:
             attempt = Attempt(Outcome.NOT_TYPED, error.message)
         except (InvalidValue, OverLimit) as error:  # it can never be typed: its attempts must come to an end
@@ -106,6 +108,13 @@ class Courier:
         await self._settle(deliveries, attempt)
         failpoint("deliver.after_commit")
         return attempt.outcome is Outcome.SUBMITTED
+
+    async def _glance(self) -> Glance | None:
+        """Return what the screen shows; nothing when it could not be seen, for typing looks again then, and tells."""
+        try:
+            return await self._terminal.glance()
+        except AgentdError:
+            return None
 
     async def hand_over(self, *, whole: bool) -> Handover | None:
         """Lease what waits for a hook's answer; what is not confirmed in time is offered again.

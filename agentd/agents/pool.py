@@ -102,8 +102,9 @@ class Pool:
                 self._turn(now_s)
             except Exception:
                 self._parts.log.error("the pool's turn failed", exc_info=True)
-            rest_s = TICK_S if self._sites or any(self._slots) else REST_S
-            await self._wake.wait(min(rest_s, self._calm_until_s - now_s) if now_s < self._calm_until_s else rest_s)
+            await self._wake.wait(TICK_S if self._sites or any(self._slots) else REST_S)
+            while (calm_s := self._calm_until_s - time.monotonic()) > 0:  # a claim is waited for: its core is not ours
+                await anyio.sleep(calm_s)
 
     def close(self) -> None:
         """Begin no boots any more: the daemon stops."""

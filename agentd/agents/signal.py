@@ -24,6 +24,11 @@ class Signal:
         if self._waiter is not None:
             _wake(self._waiter)
 
+    @property
+    def is_set(self) -> bool:
+        """Tell whether something happened that nobody has waited for yet."""
+        return self._is_set
+
     def clear(self) -> None:
         """Forget what happened before."""
         self._is_set = False

@@ -25,6 +25,7 @@ RELOOK_S = 0.25  # a look without an event: the event stream may be down
 DRAW_S = 0.004  # what a program takes at most to draw what it was given, unless it is busy
 FIRST_SETTLE_S, SETTLE_S = 0.001, 0.01  # a program draws in several writes: each look waits longer, up to this
 REDRAWN_S = 0.05  # a prompt that is drawn anew is gone for a moment
+FRESH_S = 0.005  # what a look may be old when typing begins; a commit to disk, beside which it is made, takes 1 to 2 ms
 SECOND_ENTER_S = 1.0  # agents.md §1, paste rules: an Enter too soon after a paste is swallowed; one more repairs it
 CLEAR_TRIES = 100  # some clear a line, or the end of one, at each press
 PROOFS: Final[frozenset[Means]] = frozenset({"submitted", "working", "tool"})  # `done` may be late, of the turn before
@@ -45,6 +46,15 @@ class Attempt:
 
     outcome: Outcome
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What a look showed, and when."""
+
+    look: Look
+    verdict: Verdict
+    at_s: float
 
 
 class Terminal:
@@ -74,18 +84,27 @@ class Terminal:
         look = replace(look, text="\n".join(line.rstrip(" ") for line in shown.plain.split("\n")))
         return look, classify(self.profile, look, shown.solid)
 
+    async def glance(self) -> Glance:
+        """Return what the screen shows, for a text that is typed at once."""
+        at_s = anyio.current_time()
+        self.changed.clear()
+        return Glance(*await self.look(), at_s)
+
     def told(self, means: Means, source: str) -> None:
         """Take in what the program said of itself."""
         if means in PROOFS:
             self._proof = source
             self.changed.set()
 
-    async def submit(self, text: str) -> Attempt:
+    async def submit(self, text: str, seen: Glance | None = None) -> Attempt:
         """Type the text and press Enter, each seen on the screen before the next step.
 
         Nothing is typed over a draft or into a question; Enter is pressed only while our text stands in the composer.
+        A glance of this very moment saves the first look, unless something was printed since.
         """
-        look, verdict = await self.look()
+        if seen is None or self.changed.is_set or anyio.current_time() > seen.at_s + FRESH_S:
+            seen = await self.glance()
+        look, verdict = seen.look, seen.verdict
         if verdict.state is not AgentState.IDLE or verdict.draft:
             return Attempt(Outcome.NOT_TYPED, _why_not(verdict))
         if look.in_mode:
@@ -97,11 +116,11 @@ class Terminal:
             await self.press([self.profile.input.submit_key])
             return Attempt(Outcome.SUBMITTED, "typed and entered; its profile says that neither can be seen")
         await self._drawn()
-        seen = await self._seen(lambda look, verdict: self._pasted(look, verdict, text), self._confirm_s)
-        if seen is None:
+        shown = await self._seen(lambda look, verdict: self._pasted(look, verdict, text), self._confirm_s)
+        if shown is None:
             return _unsure("the text did not show in the composer; Enter was not pressed")
-        if seen.state is AgentState.WAITING:
-            return _unsure(f"a question came up after the paste ({seen.reason}); Enter was not pressed")
+        if shown.state is AgentState.WAITING:
+            return _unsure(f"a question came up after the paste ({shown.reason}); Enter was not pressed")
         if self.profile.input.enter_delay_ms:
             await anyio.sleep(self.profile.input.enter_delay_ms / 1000)
             # Looked at once more: what came up during the delay must not be answered by our Enter.
@@ -214,8 +233,7 @@ class Terminal:
 
     async def _drawn(self) -> None:
         """Give the program a moment to draw what was typed: a look before that would be in vain."""
-        if await self.changed.wait(DRAW_S):
-            await anyio.sleep(FIRST_SETTLE_S)
+        await self.changed.wait(DRAW_S)
 
     async def _seen(self, wanted: Callable[[Look, Verdict], bool], timeout_s: float) -> Verdict | None:
         """Look after every change of the screen until something is seen; None when the time is over."""
