@@ -103,8 +103,7 @@ class Pool:
             except Exception:
                 self._parts.log.error("the pool's turn failed", exc_info=True)
             await self._wake.wait(TICK_S if self._sites or any(self._slots) else REST_S)
-            while (calm_s := self._calm_until_s - time.monotonic()) > 0:  # a claim is waited for: its core is not ours
-                await anyio.sleep(calm_s)
+            await anyio.sleep(max(0.0, self._calm_until_s - time.monotonic()))  # while a claim's prompt is being typed
 
     def close(self) -> None:
         """Begin no boots any more: the daemon stops."""
