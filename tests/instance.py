@@ -27,6 +27,7 @@ class Instance:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.place = directory  # where agents are started
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AGENTD_", "TMUX"))}
         self.environ = kept | {"AGENTD_DIR": str(directory), "HOME": str(directory / "home")}
         (directory / "home").mkdir()
@@ -75,10 +76,19 @@ class Instance:
         with connect(environ=self.environ, autostart=False, **more) as client:
             yield client
 
+    def call(self, method: str, *, timeout_s: float | None = None, **params: Any) -> Any:
+        """Make one call on a connection of its own."""
+        with self.client() as client:
+            return client.call(method, params, timeout_s=timeout_s)
+
+    def show(self, target: str) -> dict[str, Any]:
+        """Return everything about one agent."""
+        return dict(self.call("agents.get", target=target))
+
     def spawn(self, profile: str = "demo", *, ready: bool = True, **more: Any) -> dict[str, Any]:
         """Spawn one agent and wait until it is idle."""
         with self.client() as client:
-            agent = client.call("agents.spawn", {"profile": profile, "cwd": str(self.directory), **more})["agents"][0]
+            agent = client.call("agents.spawn", {"profile": profile, "cwd": str(self.place), **more})["agents"][0]
             if ready:
                 client.call("agents.wait", {"target": agent["id"], "until": "idle", "timeout_s": 20.0})
             return agent

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,32 @@ def filled(whole: Instance, count: int, profile: str = "demo") -> dict[str, int]
     return slots(whole)
 
 
-def keep(whole: Instance, count: int, *words: str, profile: str = "demo", cwd: Path | None = None) -> dict[str, int]:
-    """Have slots kept, in the instance's own directory; return the pids in their panes by their ids."""
-    whole.cli("pool", "set", profile, str(count), "--cwd", str(cwd or whole.directory), *words)
+def keep(
+    whole: Instance, count: int, *, profile: str = "demo", cwd: Path | None = None, recycle: bool = False
+) -> dict[str, int]:
+    """Have slots kept, in the instance's own place; return the pids in their panes by their ids."""
+    whole.call("pool.set", profile=profile, size=count, cwd=str(cwd or whole.place), recycle=recycle)
     return filled(whole, count, profile)
+
+
+@contextmanager
+def at_a_new_place(whole: Instance) -> Iterator[Instance]:
+    """Give an instance that tests share with a place that no test has had; nothing runs in it afterwards."""
+    whole.place = Path(tempfile.mkdtemp(prefix="place-", dir=whole.directory))
+    try:
+        yield whole
+    finally:
+        emptied(whole)
+
+
+def emptied(whole: Instance) -> None:
+    """End every agent and slot, and give every place up."""
+    with whole.client() as client:
+        for profile in {row["profile"] for row in client.call("pool.list")["pools"]}:
+            client.call("pool.drain", profile=profile)
+        if found := [agent["id"] for agent in client.call("agents.list")["agents"]]:
+            client.call("agents.stop", targets=found, force=True)
+    wait_until(lambda: not panes(whole) and not pools(whole), "nothing to run any more")
 
 
 def slots(whole: Instance) -> dict[str, int]:
@@ -84,7 +108,7 @@ def put_profile(whole: Instance, name: str, text: str) -> None:
 def claim(whole: Instance, **more: Any) -> dict[str, Any]:
     """Spawn one agent where slots are kept, and wait for nothing."""
     with whole.client() as client:
-        params = {"profile": "demo", "cwd": str(whole.directory), **more}
+        params = {"profile": "demo", "cwd": str(whole.place), **more}
         return dict(client.call("agents.spawn", params)["agents"][0])
 
 

@@ -7,14 +7,28 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pytest
 from fault_rows import row
-from faults import back_in_s, form, rows, say
-from instance import Instance, alive, wait_until
-from pooling import BUSY, DEMO, agents, answered, claim, filled, keep, panes, pool, put_profile, slots, written_slots
+from faults import form, rows, say
+from instance import Instance, alive, instance, wait_until
+from pooling import (
+    BUSY,
+    DEMO,
+    agents,
+    answered,
+    at_a_new_place,
+    claim,
+    filled,
+    keep,
+    panes,
+    pool,
+    put_profile,
+    slots,
+    written_slots,
+)
 from test_faults_crash_points import SPAWN
 from test_soak import rss_kb, settled
 
@@ -25,9 +39,10 @@ from agentd.failpoint import VARIABLE
 ACQUIRE = ("acquire.before_commit", "acquire.after_commit")
 RELEASE = ("release.before_stop", "release.after_stop")
 TURNS = form((1,), (1, 2, 3))
+FILLING = form(("refill.after_tmux", "spawn.before_tmux"), ("refill.after_tmux", *SPAWN))
 SIZE = 2
-CYCLES = form(30, 2000)
-WARM_UP_CYCLES = form(10, 50)
+CYCLES = form(12, 2000)
+WARM_UP_CYCLES = form(6, 50)
 RSS_SLOPE_KB = 4.0  # a cycle is an agent's life: its rows, its messages, its transcript
 
 
@@ -39,8 +54,9 @@ def up_to_die(whole: Instance, point: str, turn: int) -> int:
 
 def put_right(whole: Instance) -> None:
     """Start the next daemon and check what it made of what it found."""
-    back_in_s(whole)
-    whole.cli("restart", "--set", BUSY)  # back_in_s knows no settings; and twice is as good as once
+    whole.up(BUSY)
+    for _ in range(form(0, 1)):  # twice is as good as once
+        whole.cli("restart", "--set", BUSY)
     filled(whole, SIZE)
     check_whole(whole)
 
@@ -76,55 +92,82 @@ def ask_until_answered(whole: Instance, answers: list[dict[str, Any]], **params:
     wait_until(ask, "the daemon to answer")
 
 
+@pytest.fixture
+def logged(idle_instance: Instance) -> Instance:
+    """Give an instance whose agents write down what they read."""
+    put_profile(idle_instance, "demo", f'{DEMO}\n[env]\nAGENTD_DEMO_LOG = "{idle_instance.directory / "log"}"\n')
+    return idle_instance
+
+
+def bodies(whole: Instance) -> list[str]:
+    return [line["body"] for line in rows(whole.directory / "log")]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(form(120, 300))
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("point", ACQUIRE)
-def test_killed_while_a_slot_becomes_somebodys(idle_instance: Instance, point: str, turn: int):
-    """F02: whether the answer came before the crash or after it, one key is one agent, and it is nobody else's."""
-    idle_instance.up(BUSY)
-    keep(idle_instance, SIZE)
-    idle_instance.cli("down")
-    daemon = up_to_die(idle_instance, point, turn)
-    filled(idle_instance, SIZE)
-    answers: list[dict[str, Any]] = []
-    asking = threading.Thread(target=claims, args=(idle_instance, answers, turn))
-    asking.start()
+def test_killed_while_a_slot_becomes_somebodys(logged: Instance, point: str, turn: int):
+    """F02, G4: one key is one agent and one first prompt, nobody else's, and its session has its name.
+
+    Before the commit the slot stays a slot that can say who it is: the next daemon makes a new token.
+    """
+    daemon = up_to_die(logged, point, turn)
+    keep(logged, SIZE)
+    asked = [{"key": f"k-{number}", "name": f"a-{number}", "prompt": f"once {number}"} for number in range(turn)]
+    answers = [claim(logged, **params) for params in asked[:-1]]
+    before = filled(logged, SIZE)
+    with pytest.raises(Unavailable):
+        claim(logged, **asked[-1])
     wait_until(lambda: not alive(daemon), f"the daemon to die at {point}", 20)
-    put_right(idle_instance)
+    committed = point == "acquire.after_commit"
+    asking = threading.Thread(target=ask_until_answered, args=(logged, answers), kwargs=asked[-1])
+    if committed:
+        asking.start()
+    put_right(logged)
+    assert len(agents(logged)) == turn - 1 + committed
+    assert committed or slots(logged) == before
+    if not committed:
+        asking.start()
     asking.join(60)
-    for number in range(turn):
-        ask_until_answered(idle_instance, answers, key=f"k-{number}", name=f"a-{number}")
+    for params in asked * 2:
+        ask_until_answered(logged, answers, **params)
     by_name = {agent["name"]: {other["id"] for other in answers if other["name"] == agent["name"]} for agent in answers}
-    assert by_name.keys() == {f"a-{number}" for number in range(turn)}
+    assert by_name.keys() == {params["name"] for params in asked}
     assert all(len(ids) == 1 for ids in by_name.values()), "one key, several agents"
-    assert {agent["name"]: {agent["id"]} for agent in agents(idle_instance)} == by_name
-    answered(idle_instance, *by_name)
-    filled(idle_instance, SIZE)
-    check_whole(idle_instance)
+    assert {agent["name"]: {agent["id"]} for agent in agents(logged)} == by_name
+    answered(logged, *by_name)  # behind their prompts
+    assert sorted(body for body in bodies(logged) if "once" in body) == [params["prompt"] for params in asked]
+    sessions = {f"{name}_{id_}" for name, ids in by_name.items() for id_ in ids}
+    wait_until(lambda: sessions <= set(session_names(logged)), "the sessions to have their agents' names")
+    filled(logged, SIZE)
+    check_whole(logged)
 
 
-def claims(whole: Instance, answers: list[dict[str, Any]], count: int) -> None:
-    for number in range(count):
-        ask_until_answered(whole, answers, key=f"k-{number}", name=f"a-{number}")
+def session_names(whole: Instance) -> list[str]:
+    return whole.tmux("list-sessions", "-F", "#{session_name}").split()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(form(120, 300))
 @pytest.mark.parametrize("turn", TURNS)
-@pytest.mark.parametrize("point", ["refill.after_tmux", *SPAWN])
+@pytest.mark.parametrize("point", FILLING)
 def test_killed_while_the_pool_fills(idle_instance: Instance, point: str, turn: int):
     """F02: what was booting is taken over or removed, and the pool is filled."""
     daemon = up_to_die(idle_instance, point, turn)
-    idle_instance.cli("pool", "set", "demo", str(SIZE + turn), "--cwd", str(idle_instance.directory), check=False)
+    set_size(idle_instance, SIZE)
     wait_until(lambda: not alive(daemon), f"the daemon to die at {point}", 20)
-    back_in_s(idle_instance)
-    idle_instance.cli("pool", "set", "demo", str(SIZE), "--cwd", str(idle_instance.directory))
     put_right(idle_instance)
     assert agents(idle_instance) == []
     agent = claim(idle_instance)
     assert agent["warm"] is True
     answered(idle_instance, agent["name"])
+
+
+def set_size(whole: Instance, size: int) -> None:
+    """Set how many are kept, by a daemon that may die of it."""
+    with suppress(Unavailable):
+        whole.call("pool.set", profile="demo", size=size, cwd=str(whole.directory))
 
 
 @pytest.mark.slow
@@ -133,12 +176,9 @@ def test_killed_while_the_pool_fills(idle_instance: Instance, point: str, turn: 
 @pytest.mark.parametrize("point", RELEASE)
 def test_killed_while_slots_are_ended(idle_instance: Instance, point: str, turn: int):
     """F02: a slot that was about to end is ended, or kept and counted."""
-    idle_instance.up(BUSY)
-    keep(idle_instance, SIZE + 2)
-    idle_instance.cli("down")
     daemon = up_to_die(idle_instance, point, turn)
-    filled(idle_instance, SIZE + 2)
-    idle_instance.cli("pool", "set", "demo", str(SIZE), "--cwd", str(idle_instance.directory), check=False)
+    keep(idle_instance, SIZE + 2)
+    set_size(idle_instance, SIZE)
     wait_until(lambda: not alive(daemon), f"the daemon to die at {point}", 20)
     put_right(idle_instance)
     assert agents(idle_instance) == []
@@ -146,39 +186,37 @@ def test_killed_while_slots_are_ended(idle_instance: Instance, point: str, turn:
     assert directories == slots(idle_instance).keys(), "what is kept of a slot goes with it"
 
 
-def test_a_hand_out_that_was_cut_off_leaves_slots_that_can_say_who_they_are(idle_instance: Instance):
-    """The token that was written down was never kept: the next daemon makes a new one."""
-    idle_instance.up(BUSY)
-    before = keep(idle_instance, SIZE)
-    idle_instance.cli("down")
-    daemon = up_to_die(idle_instance, "acquire.before_commit", 1)
-    filled(idle_instance, SIZE)
+def test_a_first_prompt_that_a_crash_came_before_is_put_by_who_asks_again_for_a_fresh_one(logged: Instance):
+    """F02, G4: whose the agent is was on disk and its prompt was not; the same key puts it, once."""
+    daemon = up_to_die(logged, "spawn.after_tmux", 1)
     with pytest.raises(Unavailable):
-        claim(idle_instance, name="ann")
+        claim(logged, name="ann", prompt="once", key="k")
     wait_until(lambda: not alive(daemon), "the daemon to die")
-    put_right(idle_instance)
-    assert slots(idle_instance) == before
-    assert agents(idle_instance) == []
-
-
-def test_a_session_is_named_after_its_agent_also_when_a_crash_came_between(idle_instance: Instance):
-    idle_instance.up(BUSY)
-    keep(idle_instance, SIZE)
-    idle_instance.cli("down")
-    daemon = up_to_die(idle_instance, "acquire.after_commit", 1)
-    filled(idle_instance, SIZE)
-    with pytest.raises(Unavailable):
-        claim(idle_instance, name="ann")
-    wait_until(lambda: not alive(daemon), "the daemon to die")
-    back_in_s(idle_instance)
-    session = f"ann_{idle_instance.json('show', 'ann')['id']}"
-    wait_until(
-        lambda: session in idle_instance.tmux("list-sessions", "-F", "#{session_name}").split(),
-        "the session to have its agent's name",
-    )
+    logged.up(BUSY)
+    answers = [claim(logged, name="ann", prompt="once", key="k") for _ in range(3)]
+    assert len({answer["id"] for answer in answers}) == 1
+    answered(logged, "ann")  # behind it
+    assert bodies(logged) == ["once", "are you ann?"]
 
 
 # -- what cannot be written, or not at once
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Instance]:
+    """Give an instance whose agents write down what they read."""
+    with instance() as whole:
+        put_profile(whole, "demo", f'{DEMO}\n[env]\nAGENTD_DEMO_LOG = "{whole.directory / "log"}"\n')
+        whole.up(BUSY, "pool.boots_per_min=10000")
+        yield whole
+
+
+@pytest.fixture
+def busy(shared: Instance) -> Iterator[Instance]:
+    """Give the shared instance with a place of the test's own, and nothing written down yet."""
+    with at_a_new_place(shared) as whole:
+        (whole.directory / "log").unlink(missing_ok=True)
+        yield whole
 
 
 @contextmanager
@@ -196,37 +234,34 @@ def disk_full(whole: Instance, room_bytes: int) -> Iterator[None]:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can change another process's limits")
 @pytest.mark.parametrize("room_bytes", [0, 500], ids=["no token", "a token and no commit"])
 @pytest.mark.parametrize("size", [0, SIZE], ids=["cold", "warm"])
-def test_a_spawn_that_cannot_be_kept_leaves_nothing(idle_instance: Instance, room_bytes: int, size: int):
+def test_a_spawn_that_cannot_be_kept_leaves_nothing(busy: Instance, room_bytes: int, size: int):
     """One clear error, no agent under that name, and the next spawn works once there is room."""
-    idle_instance.up(BUSY)
-    keep(idle_instance, size)
-    with disk_full(idle_instance, room_bytes), pytest.raises(StorageError):
-        claim(idle_instance, name="ann")
-    assert agents(idle_instance) == []
-    assert claim(idle_instance, name="ann")["name"] == "ann"
-    answered(idle_instance, "ann")
-    filled(idle_instance, size)
-    check_whole(idle_instance)
+    keep(busy, size)
+    with disk_full(busy, room_bytes), pytest.raises(StorageError):
+        claim(busy, name="ann")
+    assert agents(busy) == []
+    assert claim(busy, name="ann")["name"] == "ann"
+    answered(busy, "ann")
+    filled(busy, size)
+    check_whole(busy)
 
 
-def test_a_hand_out_that_cannot_be_kept_gives_its_first_prompt_to_nobody(idle_instance: Instance):
+def test_a_hand_out_that_cannot_be_kept_gives_its_first_prompt_to_nobody(busy: Instance):
     """The registry alone cannot be written: no message is left, and no slot has read one."""
-    log = idle_instance.directory / "log"
-    put_profile(idle_instance, "demo", f'{DEMO}\n[env]\nAGENTD_DEMO_LOG = "{log}"\n')
-    idle_instance.up(BUSY)
-    keep(idle_instance, SIZE)
-    with closing(sqlite3.connect(idle_instance.directory / "registry.db")) as other:
+    keep(busy, SIZE)
+    messages = messages_of(busy)
+    with closing(sqlite3.connect(busy.directory / "registry.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageError):
-            claim(idle_instance, name="ann", prompt="once")
-        assert messages_of(idle_instance) == 0
+            claim(busy, name="ann", prompt="once")
+        assert messages_of(busy) == messages
         other.rollback()
-    filled(idle_instance, SIZE)
-    assert rows(log) == []
-    agent = claim(idle_instance, name="ann", prompt="once")  # the positive control
+    filled(busy, SIZE)
+    assert rows(busy.directory / "log") == []
+    agent = claim(busy, name="ann", prompt="once")  # the positive control
     assert agent["warm"] is True
-    wait_until(lambda: rows(log), "it to be read")
-    assert [line["body"] for line in rows(log)] == ["once"]
+    wait_until(lambda: rows(busy.directory / "log"), "it to be read")
+    assert bodies(busy) == ["once"]
 
 
 def messages_of(whole: Instance) -> int:
@@ -239,35 +274,13 @@ def messages_of(whole: Instance) -> int:
 
 
 @pytest.mark.parametrize("size", [0, SIZE], ids=["cold", "warm"])
-def test_a_first_prompt_that_a_crash_came_before_is_put_by_who_asks_again(idle_instance: Instance, size: int):
-    """F02, G4: whose the agent is was on disk and its prompt was not; the same key puts it, once."""
-    log = idle_instance.directory / "log"
-    put_profile(idle_instance, "demo", f'{DEMO}\n[env]\nAGENTD_DEMO_LOG = "{log}"\n')
-    idle_instance.up(BUSY)
-    keep(idle_instance, size)
-    idle_instance.cli("down")
-    daemon = up_to_die(idle_instance, "acquire.after_commit" if size else "spawn.after_tmux", 1)
-    if size:
-        filled(idle_instance, size)
-    with pytest.raises(Unavailable):
-        claim(idle_instance, name="ann", prompt="once", key="k")
-    wait_until(lambda: not alive(daemon), "the daemon to die")
-    back_in_s(idle_instance)
-    answers = [claim(idle_instance, name="ann", prompt="once", key="k") for _ in range(3)]
-    assert len({answer["id"] for answer in answers}) == 1
-    answered(idle_instance, "ann")  # behind it
-    assert [line["body"] for line in rows(log)] == ["once", "are you ann?"]
-
-
-@pytest.mark.parametrize("size", [0, SIZE], ids=["cold", "warm"])
-def test_one_key_asked_for_side_by_side_is_one_agent(idle_instance: Instance, size: int):
+def test_one_key_asked_for_side_by_side_is_one_agent(busy: Instance, size: int):
     """A program that was cut off asks again before the first asking has come to its end."""
-    idle_instance.up(BUSY)
-    keep(idle_instance, size)
-    got = side_by_side(idle_instance, 8, key="k")
+    keep(busy, size)
+    got = side_by_side(busy, 8, key="k")
     assert {isinstance(answer, dict) for answer in got} == {True}, got
     assert len({answer["id"] for answer in got if isinstance(answer, dict)}) == 1
-    assert len(agents(idle_instance)) == 1
+    assert len(agents(busy)) == 1
 
 
 def test_no_more_than_agents_max_however_many_ask_at_once(idle_instance: Instance):
@@ -287,7 +300,7 @@ def side_by_side(whole: Instance, count: int, **params: Any) -> list[dict[str, A
         with whole.client() as client:
             begin.wait(20)
             try:
-                params_ = {"profile": "demo", "cwd": str(whole.directory), **params}
+                params_ = {"profile": "demo", "cwd": str(whole.place), **params}
                 got.append(client.call("agents.spawn", params_)["agents"][0])
             except AgentdError as error:
                 got.append(error)
@@ -323,7 +336,7 @@ def test_what_the_daemon_holds_stays_flat_over_many_hand_outs(idle_instance: Ins
         assert slope_kb <= RSS_SLOPE_KB
     row("L4", 0, cycles=CYCLES, reconnects=CYCLES, kb_a_cycle=round(slope_kb, 1))
     kept = {path.name for path in (idle_instance.directory / "agents").iterdir()}
-    known = {agent["id"] for agent in idle_instance.json("ls", "--state", "stopped")}
+    known = {agent["id"] for agent in idle_instance.call("agents.list", state="stopped")["agents"]}
     assert kept == known | slots(idle_instance).keys()
 
 
