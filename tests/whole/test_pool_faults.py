@@ -52,12 +52,12 @@ def up_to_die(whole: Instance, point: str, turn: int) -> int:
     return whole.pid()
 
 
-def put_right(whole: Instance) -> None:
+def put_right(whole: Instance, size: int = SIZE) -> None:
     """Start the next daemon and check what it made of what it found."""
     whole.up(BUSY)
     for _ in range(form(0, 1)):  # twice is as good as once
         whole.cli("restart", "--set", BUSY)
-    filled(whole, SIZE)
+    filled(whole, size)
     check_whole(whole)
 
 
@@ -155,9 +155,9 @@ def session_names(whole: Instance) -> list[str]:
 def test_killed_while_the_pool_fills(idle_instance: Instance, point: str, turn: int):
     """F02: what was booting is taken over or removed, and the pool is filled."""
     daemon = up_to_die(idle_instance, point, turn)
-    set_size(idle_instance, SIZE)
+    set_size(idle_instance, SIZE + turn)
     wait_until(lambda: not alive(daemon), f"the daemon to die at {point}", 20)
-    put_right(idle_instance)
+    put_right(idle_instance, SIZE + turn)
     assert agents(idle_instance) == []
     agent = claim(idle_instance)
     assert agent["warm"] is True
@@ -277,7 +277,7 @@ def messages_of(whole: Instance) -> int:
 def test_one_key_asked_for_side_by_side_is_one_agent(busy: Instance, size: int):
     """A program that was cut off asks again before the first asking has come to its end."""
     keep(busy, size)
-    got = side_by_side(busy, 8, key="k")
+    got = side_by_side(busy, 8, key=f"k-{size}")
     assert {isinstance(answer, dict) for answer in got} == {True}, got
     assert len({answer["id"] for answer in got if isinstance(answer, dict)}) == 1
     assert len(agents(busy)) == 1

@@ -10,15 +10,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import back_in_s, pane_pids
-from instance import Instance, alive, wait_until
+from faults import form, pane_pids
+from instance import Instance, alive, instance, wait_until
 from mcp_client import mcp_client
-from pooling import BUSY, DEMO, agents, answered, claim, keep, panes, pool, put_profile
+from pooling import BUSY, DEMO, agents, answered, at_a_new_place, claim, keep, panes, pool, pools, put_profile, slots
 
 from agentd.agents.ids import id_of_session
 from agentd.errors import EXIT_USAGE, AgentdError, Unauthenticated, Unavailable
@@ -30,12 +30,56 @@ ONE_BOOT = "pool.boots_per_min=1"  # so that a place has room when its only slot
 SECRET = "the code is xyzzy"
 
 
+SHARED = (BUSY, "pool.boots_at_once=1", "pool.boots_per_min=10000")
+NEVER_READY = DEMO.replace('"agentd.testing.demo_agent"', '"agentd.testing.demo_agent", "--mode", "never-ready"')
+
+
+def does(mode: list[str]) -> str:
+    """Return the demo profile in a mode."""
+    words = ["-P", "-m", "agentd.testing.demo_agent", "--mode", *mode]
+    return DEMO.replace('["-P", "-m", "agentd.testing.demo_agent"]', json.dumps(words))
+
+
+PROFILES = {
+    "never-ready": NEVER_READY,
+    "works": does(["slow", "--delay", "600"]),
+    "asks": does(["asks-permission"]),
+    "changes": DEMO,
+    "not-fresh": DEMO.replace("; a new session", "; something else").replace("timeout_s = 10.0", "timeout_s = 1.0"),
+    "not-known": DEMO.replace('text = "/clear"', 'text = "/forget"').replace("timeout_s = 10.0", "timeout_s = 1.0"),
+    "ends": DEMO.replace('text = "/clear"', 'text = "/exit"'),
+}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Instance]:
+    with instance() as one:
+        for name, text in PROFILES.items():
+            assert name == "changes" or text != DEMO
+            put_profile(one, name, text)
+        one.up(*SHARED)
+        yield one
+
+
 @pytest.fixture
-def whole(idle_instance: Instance) -> Instance:
-    """Give an instance with one slot whose place takes programs back."""
-    idle_instance.up(BUSY, ONE_BOOT)
-    keep(idle_instance, 1, "--recycle")
-    return idle_instance
+def place(shared: Instance) -> Iterator[Instance]:
+    """Give the shared instance with a place of the test's own."""
+    with at_a_new_place(shared) as one:
+        yield one
+
+
+@pytest.fixture
+def whole(place: Instance) -> Instance:
+    """Give one with one slot, at a place that takes programs back."""
+    only(place)
+    return place
+
+
+def only(whole: Instance, profile: str = "demo") -> None:
+    """Have one slot, and no other after it was given away, so that its place has room."""
+    keep(whole, 1, profile=profile, recycle=True)
+    whole.call("pool.set", profile="never-ready", size=1, cwd=str(whole.place))
+    wait_until(lambda: pool(whole, "never-ready")["booting"] == 1, "the only boot at a time to be taken")
 
 
 def written(whole: Instance) -> dict[str, dict[str, Any]]:
@@ -61,19 +105,30 @@ def whoami(whole: Instance, token: str) -> dict[str, Any]:
 
 def at_rest(whole: Instance, name: str) -> None:
     """Wait until an agent's turn is over, by its screen and by the daemon: it acknowledges before that."""
-    agent = whole.json("show", name)
+    agent = whole.show(name)
     wait_until(lambda: whole.screen(agent).rstrip().endswith("demo>"), "the end of the turn")
-    wait_until(lambda: whole.json("explain", name)["state"] == "idle", "the daemon to see it")
+    whole.call("agents.wait", target=name, until="idle", timeout_s=30.0)
 
 
 def stop(whole: Instance, name: str) -> dict[str, Any]:
-    (stopped,) = whole.json("stop", name)["stopped"]
+    (stopped,) = whole.call("agents.stop", targets=[name])["stopped"]
     assert stopped["state"] == "stopped"
-    return dict(whole.json("show", name))
+    return whole.show(stopped["id"])
+
+
+def said(whole: Instance, name: str, body: str) -> None:
+    """Send an agent a message, and wait until it has acknowledged it."""
+    with whole.client() as client:
+        id_ = client.call("messages.send", to=name, body=body)["id"]
+        client.call("messages.wait", id=id_, until="acked", timeout_s=30.0)
+
+
+def read(whole: Instance, name: str, lines: int | None = None) -> str:
+    return str(whole.call("agents.capture", target=name, lines=lines)["text"])
 
 
 def printed(whole: Instance, agent: dict[str, Any]) -> str:
-    return whole.cli("transcript", agent["id"], check=False).stdout
+    return str(whole.call("agents.transcript", target=agent["id"])["text"])
 
 
 # -- what is the next one's, and what stays the old one's
@@ -82,9 +137,9 @@ def printed(whole: Instance, agent: dict[str, Any]) -> str:
 def test_the_program_of_a_stopped_agent_is_the_next_ones(whole: Instance):
     ann = claim(whole, name="ann")
     answered(whole, "ann")
-    whole.cli("send", "ann", SECRET, "--wait", "acked")
+    said(whole, "ann", SECRET)
     at_rest(whole, "ann")
-    assert SECRET in whole.cli("read", "ann").stdout
+    assert SECRET in read(whole, "ann")
     old = token_of(whole, ann["id"])
     with whole.client(token=old) as early:
         assert early.call("agents.whoami")["id"] == ann["id"], "the old token worked"
@@ -94,39 +149,40 @@ def test_the_program_of_a_stopped_agent_is_the_next_ones(whole: Instance):
     assert after["reason"] == "stopped on request; its program was recycled"
     with pytest.raises(Unauthenticated):
         whoami(whole, old)
-    whole.cli("send", ann["id"], "are you there?")
+    whole.call("messages.send", to=ann["id"], body="are you there?")
     recycled(whole)
-    assert panes(whole) == {ann["id"]: ann["pid"]}, "the same program in the same session"
+    assert panes(whole)[ann["id"]] == ann["pid"], "the same program in the same session"
+    assert len(panes(whole)) == 2, "its own and that of who boots"
     bob = claim(whole, name="bob")
     assert (bob["warm"], bob["pid"]) == (True, ann["pid"])
     assert bob["id"] != ann["id"]
-    assert (bob["inbox"], whole.json("show", "ann")["inbox"]) == (0, 1), "messages stay with whom they were sent to"
-    assert sum(whole.json("show", "bob")["messages"].values()) == 0
+    assert (bob["inbox"], whole.show("ann")["inbox"]) == (0, 1), "messages stay with whom they were sent to"
+    assert sum(whole.show("bob")["messages"].values()) == 0
     answered(whole, "bob")
     who = whoami(whole, token_of(whole, ann["id"]))
     assert (who["id"], who["name"]) == (bob["id"], "bob")
     assert json.loads((whole.directory / "agents" / ann["id"] / "identity.json").read_text())["id"] == bob["id"]
     assert f"bob_{ann['id']}" in whole.tmux("list-sessions", "-F", "#{session_name}")
-    assert whole.json("show", "bob")["resume_id"] == ""
+    assert whole.show("bob")["resume_id"] == ""
 
 
 def test_nothing_of_the_old_session_is_shown_to_the_next(whole: Instance):
     ann = claim(whole, name="ann")
-    whole.cli("send", "ann", "\n".join(f"{SECRET} {number}" for number in range(200)), "--wait", "acked")
-    whole.cli("send", "ann", SECRET, "--wait", "acked")
+    said(whole, "ann", "\n".join(f"{SECRET} {number}" for number in range(200)))
+    said(whole, "ann", SECRET)
     at_rest(whole, "ann")
-    assert SECRET in whole.cli("read", "ann", "--lines", "1000").stdout
+    assert SECRET in read(whole, "ann", 1000)
     stop(whole, "ann")
     recycled(whole)
     bob = claim(whole, name="bob")
     answered(whole, "bob")
-    shown = whole.cli("read", "bob", "--lines", "1000").stdout
+    shown = read(whole, "bob", 1000)
     assert "are you bob?" in shown
     assert SECRET not in shown
     wait_until(lambda: "are you bob?" in printed(whole, bob), "the transcript")
     assert SECRET not in printed(whole, bob)
     assert SECRET in printed(whole, ann)
-    assert SECRET in whole.cli("read", "ann").stdout, "its last screen is kept"
+    assert SECRET in read(whole, "ann"), "its last screen is kept"
 
 
 def test_an_mcp_server_of_the_program_speaks_for_the_next(whole: Instance):
@@ -141,9 +197,15 @@ def test_an_mcp_server_of_the_program_speaks_for_the_next(whole: Instance):
         assert client.use("whoami")["id"] == bob["id"]
 
 
+def slots_of(whole: Instance) -> dict[str, int]:
+    """Return the pids of the slots of the demo profile, by their ids."""
+    pooled = {id_ for id_, agent in written(whole).items() if agent["pooled"] and agent["profile"] == "demo"}
+    return {id_: pid for id_, pid in panes(whole).items() if id_ in pooled}
+
+
 def test_a_program_is_recycled_again_and_again(whole: Instance):
-    before = keep(whole, 1, "--recycle")
-    names = [f"a-{number}" for number in range(4)]
+    before = slots_of(whole)
+    names = [f"a-{number}" for number in range(form(3, 4))]
     for number, name in enumerate(names, 1):
         agent = claim(whole, name=name)
         assert (agent["warm"], agent["pid"]) == (True, *before.values())
@@ -151,17 +213,17 @@ def test_a_program_is_recycled_again_and_again(whole: Instance):
         at_rest(whole, name)
         stop(whole, name)
         recycled(whole, number)
-    assert len({whole.json("show", name)["id"] for name in names}) == len(names)
+    assert len({whole.show(name)["id"] for name in names}) == len(names)
     homes = [agent["booted_as"] or agent["id"] for agent in written(whole).values()]
     assert len(set(homes)) == len(homes), "each home is one agent's"
 
 
 def test_a_team_gives_its_programs_back(whole: Instance):
-    file = whole.directory / "team.toml"
+    file = whole.place / "team.toml"
     file.write_text('[team]\nname = "crew"\ncwd = "."\n[[agents]]\nname = "worker"\nprofile = "demo"\n')
     (worker,) = whole.json("team", "up", str(file))["agents"]
     assert worker["warm"] is True
-    whole.cli("team", "down", "crew")
+    whole.call("teams.down", team="crew")
     recycled(whole)
     assert claim(whole)["pid"] == worker["pid"]
 
@@ -181,21 +243,21 @@ def test_the_old_one_is_started_again_beside_its_program(whole: Instance):
     stop(whole, "ann")
     recycled(whole)
     bob = claim(whole, name="bob")
-    whole.cli("respawn", "ann")
+    whole.call("agents.respawn", target="ann")
     answered(whole, "ann", "bob")
-    again = whole.json("show", "ann")
+    again = whole.show("ann")
     assert again["id"] == ann["id"]
     assert again["pid"] != bob["pid"] == ann["pid"]
     homes = {id_: agent["booted_as"] or id_ for id_, agent in written(whole).items()}
     assert homes[bob["id"]] == ann["id"] != homes[ann["id"]]
     assert whoami(whole, token_of(whole, homes[bob["id"]]))["id"] == bob["id"]
     assert whoami(whole, token_of(whole, homes[ann["id"]]))["id"] == ann["id"]
-    for how in (whole.kill, lambda: whole.cli("down")):
+    for how in (whole.kill, *form((), (lambda: whole.cli("down"),))):
         how()
-        whole.up(BUSY, ONE_BOOT)
+        whole.up(*SHARED)
         assert {agent["name"]: agent["pid"] for agent in agents(whole)} == {"ann": again["pid"], "bob": bob["pid"]}
         answered(whole, "ann", "bob")
-    whole.cli("stop", "--force", "bob")
+    whole.call("agents.stop", targets=["bob"], force=True)
     assert not alive(bob["pid"])
     answered(whole, "ann")
 
@@ -224,14 +286,15 @@ def check_not_recycled(whole: Instance, agent: dict[str, Any], why: str, profile
     assert after["reason"] == "stopped on request"
     assert not alive(agent["pid"])
     assert pool(whole, profile)["recycled"] == 0
-    assert why in (whole.directory / "agentd.log").read_text()
+    said_of_it = [line for line in (whole.directory / "agentd.log").read_text().splitlines() if agent["id"] in line]
+    assert any("was not recycled" in line and why in line for line in said_of_it), said_of_it
 
 
 def test_a_draft_is_somebodys(whole: Instance):
     ann = claim(whole, name="ann")
     with whole.client() as client:
         client.call("agents.keys", target="ann", keys=["h", "i"])
-    wait_until(lambda: whole.json("explain", "ann")["draft"], "the draft to be seen")
+    wait_until(lambda: whole.call("agents.explain", target="ann")["draft"], "the draft to be seen")
     check_not_recycled(whole, ann, "it cannot take input now")
 
 
@@ -240,23 +303,17 @@ def test_variables_stay_with_whom_they_were_given_to(whole: Instance):
     check_not_recycled(whole, whole.spawn(name="ann", env={"A": "b"}), "it was started with variables of its own")
 
 
-@pytest.mark.parametrize(
-    ("mode", "state"), [(["slow", "--delay", "600"], "working"), (["asks-permission"], "waiting")], ids=str
-)
-def test_what_is_busy_or_asks_is_not_recycled(idle_instance: Instance, mode: list[str], state: str):
-    words = json.dumps(["-P", "-m", "agentd.testing.demo_agent", "--mode", *mode])
-    put_profile(idle_instance, "odd", DEMO.replace('["-P", "-m", "agentd.testing.demo_agent"]', words))
-    idle_instance.up(BUSY, ONE_BOOT)
-    keep(idle_instance, 1, "--recycle", profile="odd")
-    ann = claim(idle_instance, profile="odd", name="ann", prompt="go on")
-    with idle_instance.client() as client:
-        client.call("agents.wait", target="ann", until=state, timeout_s=20.0)
-    check_not_recycled(idle_instance, ann, f"it cannot take input now ({state}", "odd")
+@pytest.mark.parametrize(("profile", "state"), [("works", "working"), ("asks", "waiting")])
+def test_what_is_busy_or_asks_is_not_recycled(place: Instance, profile: str, state: str):
+    only(place, profile)
+    ann = claim(place, profile=profile, name="ann", prompt="go on")
+    place.call("agents.wait", target="ann", until=state, timeout_s=20.0)
+    check_not_recycled(place, ann, f"it cannot take input now ({state}", profile)
 
 
 def test_what_somebody_looks_at_is_not_recycled(whole: Instance):
     ann = claim(whole, name="ann")
-    with attached(whole.json("show", "ann")["attach"]):
+    with attached(whole.show("ann")["attach"]):
         wait_until(lambda: "1" in whole.tmux("display", "-p", "-t", ann["pane"], "#{session_attached}"), "the person")
         check_not_recycled(whole, ann, "somebody is attached to it")
 
@@ -296,106 +353,101 @@ def test_what_it_started_must_have_ended(whole: Instance):
 
 def test_force_recycles_nothing(whole: Instance):
     ann = claim(whole, name="ann")
-    whole.cli("stop", "--force", "ann")
+    whole.call("agents.stop", targets=["ann"], force=True)
     assert not alive(ann["pid"])
     assert pool(whole)["recycled"] == 0
 
 
-def test_a_place_that_was_not_told_to_recycles_nothing(idle_instance: Instance):
-    idle_instance.up(BUSY, ONE_BOOT)
-    keep(idle_instance, 1)
-    ann = claim(idle_instance, name="ann")
-    stop(idle_instance, "ann")
+def test_a_place_that_was_not_told_to_recycles_nothing_and_a_full_one_takes_none_back(place: Instance):
+    keep(place, 1)
+    for recycle in (False, True):
+        keep(place, 1, recycle=recycle)
+        cold = place.spawn(cold=True)
+        stop(place, cold["name"])
+        assert not alive(cold["pid"])
+        row = pool(place)
+        assert (row["warm"], row["recycle"], row["recycled"]) == (1, recycle, 0)
+
+
+def test_a_place_that_was_not_told_to_recycles_nothing_though_it_has_room(whole: Instance):
+    whole.call("pool.set", profile="demo", size=1, cwd=str(whole.place))
+    ann = claim(whole, name="ann")
+    stop(whole, "ann")
     assert not alive(ann["pid"])
-    assert (pool(idle_instance)["recycle"], pool(idle_instance)["recycled"]) == (False, 0)
-
-
-def test_a_full_place_takes_none_back(idle_instance: Instance):
-    idle_instance.up(BUSY)
-    keep(idle_instance, 1, "--recycle")
-    cold = idle_instance.spawn(cold=True)
-    stop(idle_instance, cold["name"])
-    assert not alive(cold["pid"])
-    assert (pool(idle_instance)["warm"], pool(idle_instance)["recycled"]) == (1, 0)
+    assert (pool(whole)["recycle"], pool(whole)["recycled"]) == (False, 0)
 
 
 def test_what_another_daemon_has_started_is_not_recycled(whole: Instance):
     ann = claim(whole, name="ann")
-    whole.cli("restart", "--set", BUSY, "--set", "pool.slot_mb=100000")  # nothing is booted: the place has room
+    whole.cli("restart", *(word for setting in SHARED for word in ("--set", setting)))
     check_not_recycled(whole, ann, "its program was not started by this daemon")
 
 
-def test_a_profile_that_has_changed_since_is_not_recycled(whole: Instance):
-    ann = claim(whole, name="ann")
-    put_profile(whole, "demo", DEMO.replace("settle_ms = 50", "settle_ms = 60"))
-    wait_until(lambda: whole.json("profile", "show", "demo")["boot"]["settle_ms"] == 60, "it to be taken up")
-    check_not_recycled(whole, ann, "from its profile as it is now")
+def test_a_profile_that_has_changed_since_is_not_recycled(place: Instance):
+    only(place, "changes")
+    ann = claim(place, name="ann", profile="changes")
+    put_profile(place, "changes", DEMO.replace("settle_ms = 50", "settle_ms = 60"))
+    wait_until(lambda: place.call("profiles.get", name="changes")["boot"]["settle_ms"] == 60, "it to be taken up")
+    check_not_recycled(place, ann, "from its profile as it is now", "changes")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "why"),
+    ("profile", "why"),
     [
-        ("; a new session", "; something else", "its program showed no new session within 1 s"),
-        ('text = "/clear"', 'text = "/forget"', "its program showed no new session within 1 s"),
-        ('text = "/clear"', 'text = "/exit"', ""),
+        ("not-fresh", "its program showed no new session within 1 s"),
+        ("not-known", "its program showed no new session within 1 s"),
+        ("ends", ""),
     ],
-    ids=["not fresh", "not known", "it ended"],
 )
-def test_what_does_not_forget_is_ended_and_never_given_away(idle_instance: Instance, old: str, new: str, why: str):
-    changed = DEMO.replace(old, new).replace("timeout_s = 10.0", "timeout_s = 1.0")
-    assert changed.count(new) >= 1
-    put_profile(idle_instance, "odd", changed)
-    idle_instance.up(BUSY, ONE_BOOT)
-    keep(idle_instance, 1, "--recycle", profile="odd")
-    ann = claim(idle_instance, profile="odd", name="ann")
-    stop(idle_instance, "ann")
-    bob = claim(idle_instance, profile="odd", name="bob")
+def test_what_does_not_forget_is_ended_and_never_given_away(place: Instance, profile: str, why: str):
+    only(place, profile)
+    before = written(place).keys() - slots(place).keys()
+    ann = claim(place, profile=profile, name="ann")
+    stop(place, "ann")
+    bob = claim(place, profile=profile, name="bob")
     assert bob["warm"] is False
     wait_until(lambda: not alive(ann["pid"]), "the program to be ended")
-    wait_until(lambda: written(idle_instance).keys() == {ann["id"], bob["id"]}, "the slot to be forgotten")
-    assert panes(idle_instance).keys() == {bob["id"]}
-    assert why in (idle_instance.directory / "agentd.log").read_text()
-    assert pool(idle_instance, "odd")["recycled"] == 0
-    idle_instance.cli("respawn", "ann")
-    answered(idle_instance, "ann", "bob")
+    mine = {ann["id"], bob["id"]}
+    wait_until(lambda: of_profile(place, profile) - before == mine, "the slot to be forgotten")
+    assert panes(place).keys() & of_profile(place, profile) == {bob["id"]}
+    assert why in (place.directory / "agentd.log").read_text()
+    assert pool(place, profile)["recycled"] == 0
+    place.call("agents.respawn", target="ann")
+    answered(place, "ann", "bob")
+
+
+def of_profile(whole: Instance, profile: str) -> set[str]:
+    return {id_ for id_, agent in written(whole).items() if agent["profile"] == profile}
 
 
 # -- crashes
 
 
-@pytest.mark.parametrize(
-    ("point", "old_lives", "comes_back"),
-    [
-        ("recycle.before_commit", True, False),
-        ("recycle.after_commit", False, False),
-        ("recycle.after_typing", False, False),
-        ("recycle.before_ready", False, False),
-        ("recycle.after_ready", False, True),
-    ],
-)
+KILLED_AT = [("recycle.before_commit", True, False), ("recycle.after_commit", False, False)]
+KILLED_AT += form([], [("recycle.after_typing", False, False), ("recycle.before_ready", False, False)])
+KILLED_AT += [("recycle.after_ready", False, True)]
+
+
+@pytest.mark.parametrize(("point", "old_lives", "comes_back"), KILLED_AT)
 def test_killed_while_a_program_is_recycled(idle_instance: Instance, point: str, old_lives: bool, comes_back: bool):
     """No program is in two hands or in none, and one that has not forgotten is given to nobody."""
     idle_instance.cli("up", "--set", BUSY, "--set", ONE_BOOT, **{VARIABLE: f"{point}:kill"})
     daemon = idle_instance.pid()
-    keep(idle_instance, 1, "--recycle")
+    keep(idle_instance, 1, recycle=True)
     ann = claim(idle_instance, name="ann")
-    try:
-        with idle_instance.client() as client:
-            client.call("agents.stop", targets=["ann"])
-    except Unavailable:
-        pass
+    with suppress(Unavailable):
+        idle_instance.call("agents.stop", targets=["ann"])
     wait_until(lambda: not alive(daemon), f"the daemon to die at {point}")
-    back_in_s(idle_instance)
-    idle_instance.cli("restart", "--set", BUSY)
+    idle_instance.up(BUSY)
     wait_until(lambda: (pool(idle_instance)["warm"], pool(idle_instance)["booting"]) == (1, 0), "a slot to be ready")
-    assert idle_instance.json("show", "ann")["state"] == ("idle" if old_lives else "stopped")
+    assert idle_instance.show("ann")["state"] == ("idle" if old_lives else "stopped")
     assert alive(ann["pid"]) == (old_lives or comes_back)
     bob = claim(idle_instance, name="bob")
     assert bob["warm"] is True
     assert (bob["pid"] == ann["pid"]) == comes_back
     answered(idle_instance, "bob")
     if not old_lives:
-        idle_instance.cli("respawn", "ann")
+        idle_instance.call("agents.respawn", target="ann")
     answered(idle_instance, "ann", "bob")
     wait_until(lambda: pool(idle_instance)["warm"] == 1, "the refill")
     check_one_hand_each(idle_instance)
@@ -416,26 +468,24 @@ def check_one_hand_each(whole: Instance) -> None:
 # -- how it is set
 
 
-def test_what_cannot_be_recycled_is_refused(idle_instance: Instance):
-    idle_instance.up(BUSY)
-    here = str(idle_instance.directory)
-    refused = idle_instance.cli("pool", "set", "sh", "1", "--recycle", "--cwd", here, check=False)
+def test_what_cannot_be_recycled_is_refused(place: Instance):
+    here = str(place.place)
+    refused = place.cli("pool", "set", "sh", "1", "--recycle", "--cwd", here, check=False)
     assert (refused.returncode, "the profile sh has no [recycle] table" in refused.stderr) == (EXIT_USAGE, True)
-    refused = idle_instance.cli("pool", "set", "demo", "1", "--recycle", "--worktree", "--cwd", here, check=False)
+    refused = place.cli("pool", "set", "demo", "1", "--recycle", "--worktree", "--cwd", here, check=False)
     assert (refused.returncode, "are not recycled; nothing was changed" in refused.stderr) == (EXIT_USAGE, True)
-    assert idle_instance.json("pool", "ls") == []
+    assert pools(place) == []
 
 
-def test_a_project_says_so(idle_instance: Instance):
-    idle_instance.up(BUSY)
-    file = idle_instance.directory / "agentd.toml"
-    file.write_text('[[pool]]\nprofile = "demo"\nsize = 1\nrecycle = true\n')
-    here = ("--cwd", str(idle_instance.directory))
-    assert any(
-        "take programs of stopped agents back" in line for line in idle_instance.json("project", "show", *here)["would"]
-    )
-    idle_instance.cli("project", "trust", "--yes", *here)
-    idle_instance.cli("project", "up", *here)
-    assert pool(idle_instance)["recycle"] is True
-    idle_instance.cli("restart", "--set", BUSY)
-    assert pool(idle_instance)["recycle"] is True, "it is kept"
+def test_a_project_or_a_command_says_so_and_it_is_kept(place: Instance):
+    (place.place / "agentd.toml").write_text('[[pool]]\nprofile = "demo"\nsize = 1\nrecycle = true\n')
+    here = ("--cwd", str(place.place))
+    would = place.call("projects.get", cwd=str(place.place))["would"]
+    assert any("take programs of stopped agents back" in line for line in would)
+    place.cli("project", "trust", "--yes", *here)
+    place.cli("project", "up", *here)
+    assert pool(place)["recycle"] is True
+    place.cli("pool", "set", "works", "0", "--recycle", *here)
+    assert pool(place, "works")["recycle"] is True
+    place.cli("restart", *(word for setting in SHARED for word in ("--set", setting)))
+    assert [row["recycle"] for row in pools(place)] == [True, True], "it is kept"
