@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from instance import DEADLINE_S, Instance, wait_until
-from pooling import BUSY, DEMO, agents, panes, put_profile
+from instance import DEADLINE_S, Instance, instance, wait_until
+from pooling import BUSY, DEMO, agents, emptied, panes, pools, put_profile
 from repos import git
 
 from agentd.errors import AgentdError, DeadlineExceeded
@@ -39,11 +39,25 @@ class Boots:
         self.whole = whole
         self.log, self.let = whole.directory / "boots.log", whole.directory / "let"
         self.let.mkdir()
+        self.known: set[str] = set()  # of earlier tests
         script = SCRIPT.format(log=self.log, let=self.let, python=sys.executable)
         slow = DEMO.replace('"{python}"', '"sh"').replace(ARGS, f"args = ['-c', '''{script}''']")
         slow = slow.replace("cores = 0.0 ", "cores = 1.0 ").replace("timeout_s = 20.0", "timeout_s = 120.0")
         assert "cores = 1.0" in slow
         put_profile(whole, "slow", slow)
+
+    def forget(self) -> None:
+        """End what runs, and take it that nothing has begun yet."""
+        self.release("all")
+        emptied(self.whole)
+        self.log.unlink(missing_ok=True)
+        for file in self.let.iterdir():
+            file.unlink()
+        self.known = self.directories()
+
+    def directories(self) -> set[str]:
+        """Return whose directories there are."""
+        return {path.name for path in (self.whole.directory / "agents").glob("*")}
 
     def begun(self) -> list[str]:
         """Return whose programs have begun, in order."""
@@ -95,11 +109,22 @@ def boots(idle_instance: Instance) -> Boots:
     return Boots(idle_instance)
 
 
+NARROW = ("agents.boots_cores=1", BUSY, "pool.boots_per_min=10000")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Boots]:
+    with instance() as whole:
+        boots = Boots(whole)
+        whole.up(*NARROW)
+        yield boots
+
+
 @pytest.fixture
-def narrow(boots: Boots) -> Boots:
-    """Give one with room for one boot at a time."""
-    boots.whole.up("agents.boots_cores=1", BUSY)
-    return boots
+def narrow(shared: Boots) -> Iterator[Boots]:
+    """Give one with room for one boot at a time, where nobody boots yet."""
+    yield shared
+    shared.forget()
 
 
 # -- how many
@@ -113,7 +138,7 @@ def test_no_more_boot_at_once_than_there_are_cores(boots: Boots):
         assert boots.starting() == {"asked": 6, "started": 2, "ready": 0, "waiting": 4, "why": "2 cores"}
         assert len(panes(boots.whole)) == 2
         assert [agent["name"] for agent in boots.whole.json("ls")] == ["a-1", "a-2"]
-        assert boots.whole.json("show", "a-1")["state"] == "starting"
+        assert boots.whole.show("a-1")["state"] == "starting"
         boots.release("a-1")
         assert boots.until_begun(3)[2] == "a-3"
         assert len(boots.begun()) == len(panes(boots.whole)) == 3
@@ -152,9 +177,9 @@ def test_what_takes_nothing_waits_for_nobody(narrow: Boots):
 def test_one_that_ends_or_never_gets_ready_makes_room(narrow: Boots):
     with narrow.spawning(n=3, name="a"):
         narrow.until_begun(1)
-        narrow.whole.cli("stop", "--force", "a-1")
+        narrow.whole.call("agents.stop", targets=["a-1"], force=True)
         narrow.until_begun(2)
-        os.kill(panes(narrow.whole)[narrow.whole.json("show", "a-2")["id"]], 9)
+        os.kill(panes(narrow.whole)[narrow.whole.show("a-2")["id"]], 9)
         assert narrow.until_begun(3) == ["a-1", "a-2", "a-3"]
 
 
@@ -174,7 +199,7 @@ def test_a_spawn_of_one_is_not_behind_all_of_anothers(narrow: Boots):
 def test_refills_of_the_pool_wait_for_users(narrow: Boots):
     with narrow.spawning(n=3, name="a", cold=True):
         narrow.until_waiting(2)
-        narrow.whole.cli("pool", "set", "slow", "1", "--cwd", str(narrow.whole.directory))
+        narrow.whole.call("pool.set", profile="slow", size=1, cwd=str(narrow.whole.directory))
         narrow.release("a-1", "a-2")
         assert narrow.until_begun(3) == ["a-1", "a-2", "a-3"]
         narrow.release("a-3")
@@ -184,10 +209,10 @@ def test_refills_of_the_pool_wait_for_users(narrow: Boots):
 def test_a_refill_that_is_drained_while_it_waits_is_never_begun(narrow: Boots):
     with narrow.spawning(name="a", cold=True) as answers:
         narrow.until_begun(1)
-        narrow.whole.cli("pool", "set", "slow", "1", "--cwd", str(narrow.whole.directory))
-        wait_until(lambda: narrow.whole.json("pool", "ls")[0]["booting"] == 1, "the refill to be decided")
-        narrow.whole.cli("pool", "drain", "slow")
-        wait_until(lambda: narrow.whole.json("pool", "ls") == [], "the place to be forgotten")
+        narrow.whole.call("pool.set", profile="slow", size=1, cwd=str(narrow.whole.directory))
+        wait_until(lambda: pools(narrow.whole)[0]["booting"] == 1, "the refill to be decided")
+        narrow.whole.call("pool.drain", profile="slow")
+        wait_until(lambda: pools(narrow.whole) == [], "the place to be forgotten")
     assert len(answers) == 1
     narrow.spawn(name="b")
     assert narrow.until_begun(2) == ["a", "b"]
@@ -196,14 +221,14 @@ def test_a_refill_that_is_drained_while_it_waits_is_never_begun(narrow: Boots):
 def test_a_respawn_waits_for_its_turn(narrow: Boots):
     narrow.release("old")
     narrow.spawn(name="old")
-    wait_until(lambda: narrow.whole.json("show", "old")["state"] == "idle", "it to boot")
-    narrow.whole.cli("stop", "old")
+    wait_until(lambda: narrow.whole.show("old")["state"] == "idle", "it to boot")
+    narrow.whole.call("agents.stop", targets=["old"])
     with narrow.spawning(name="a"):
         narrow.until_begun(2)
         with narrow.whole.client() as client, pytest.raises(DeadlineExceeded, match="not started: its turn to boot"):
-            client.call("agents.respawn", {"target": "old"}, timeout_s=1.0)
-        assert narrow.whole.json("show", "old")["state"] == "stopped"
-    narrow.whole.cli("respawn", "old")
+            client.call("agents.respawn", {"target": "old"}, timeout_s=0.5)
+        assert narrow.whole.show("old")["state"] == "stopped"
+    narrow.whole.call("agents.respawn", target="old")
     assert narrow.until_begun(3) == ["old", "a", "old"]
 
 
@@ -211,7 +236,7 @@ def test_a_respawn_waits_for_its_turn(narrow: Boots):
 
 
 def test_a_deadline_names_those_that_were_not_begun(narrow: Boots):
-    answer = narrow.spawn(n=3, name="a", timeout_s=2.0)
+    answer = narrow.spawn(n=3, name="a", timeout_s=1.5)
     assert [agent["name"] for agent in answer["agents"]] == ["a-1"]
     assert [(row["name"], row["error"]["code"]) for row in answer["failed"]] == [
         ("a-2", "deadline"),
@@ -223,7 +248,7 @@ def test_a_deadline_names_those_that_were_not_begun(narrow: Boots):
     assert error["hint"] == "what was started runs on; ask for this one again, or allow more time"
     assert_nothing_but(narrow, "a-1")
     with pytest.raises(DeadlineExceeded, match="its turn to boot did not come"):
-        narrow.spawn(name="a-2", timeout_s=1.0)  # its name is free again
+        narrow.spawn(name="a-2", timeout_s=0.5)  # its name is free again
 
 
 def assert_nothing_but(boots: Boots, name: str) -> None:
@@ -231,7 +256,7 @@ def assert_nothing_but(boots: Boots, name: str) -> None:
     (agent,) = agents(boots.whole)
     assert agent["name"] == name
     assert panes(boots.whole).keys() == {agent["id"]}
-    assert {path.name for path in (boots.whole.directory / "agents").iterdir()} == {agent["id"]}
+    assert boots.directories() - boots.known == {agent["id"]}
 
 
 def test_a_caller_that_goes_away_leaves_those_unbegun(narrow: Boots):
@@ -274,7 +299,7 @@ def test_what_waits_when_the_daemon_is_killed_leaves_nothing(narrow: Boots):
         narrow.until_begun(1)
         wait_until(lambda: waiting_of(narrow), "two to wait")
         narrow.whole.kill()
-    narrow.whole.up("agents.boots_cores=1")
+    narrow.whole.up(*NARROW)
     assert_nothing_but(narrow, "a-1")
     with narrow.spawning(name="next"):
         narrow.until_waiting(1)
@@ -286,7 +311,7 @@ def test_what_waits_when_the_daemon_is_killed_leaves_nothing(narrow: Boots):
 def test_the_worktree_of_one_that_was_not_begun_is_removed(narrow: Boots, tmp_path: Path):
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "first")
-    answer = narrow.spawn(n=2, name="a", cwd=str(tmp_path), worktree=True, timeout_s=5.0)
+    answer = narrow.spawn(n=2, name="a", cwd=str(tmp_path), worktree=True, timeout_s=3.0)
     assert [row["name"] for row in answer["failed"]] == ["a-2"]
     wait_until(lambda: git(tmp_path, "worktree", "list").count("\n") == 2, "the user's own and that of a-1 to be left")
 
@@ -306,7 +331,7 @@ def test_a_team_waits_for_its_turns_and_says_who_is_missing(narrow: Boots):
     file.write_text('[team]\nname = "crew"\ncwd = "."\n[[agents]]\nname = "w"\ncount = 3\nprofile = "slow"\n')
     with narrow.whole.client() as client:
         tables = {"team": {"name": "crew"}, "agents": [{"name": "w", "count": 3, "profile": "slow"}]}
-        answer = client.call("teams.up", {**tables, "cwd": str(narrow.whole.directory)}, timeout_s=2.0)
+        answer = client.call("teams.up", {**tables, "cwd": str(narrow.whole.directory)}, timeout_s=1.5)
     assert ([a["name"] for a in answer["agents"]], [f["name"] for f in answer["failed"]]) == (["w-1"], ["w-2", "w-3"])
     narrow.release("all")
     again = narrow.whole.json("team", "up", str(file))["agents"]

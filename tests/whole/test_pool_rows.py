@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from fault_rows import row
-from faults import SEED, back_in_s, form, say, seeded
+from faults import HUB, SEED, form, say, seeded
 from instance import Instance, alive, wait_until
 from pooling import BUSY, DEMO, agents, answered, claim, filled, keep, panes, pool, put_profile, written_slots
 from test_load import HEALTH_P99_MS, asked, p99
@@ -26,9 +26,9 @@ from agentd.client import connect
 from agentd.errors import AgentdError, OverLimit, RateLimit
 
 SIZE = 3
-DEATHS = form(16, 200)  # of clients
+DEATHS = form(8, 200)  # of clients
 LONGEST_CALL_S = 0.03  # a hand-out's and a cold start's; a client dies at any moment of it
-AT_ONCE = form(20, 50)
+AT_ONCE = form(12, 50)
 DYING = form(6, 24)
 REFILLED_S = form(90.0, 30.0)  # the short form runs beside other things
 
@@ -134,8 +134,8 @@ def test_slots_are_under_the_same_caps(idle_instance: Instance):
     grandchild = asked_by(idle_instance, child["id"], "grandchild")
     great = asked_by(idle_instance, grandchild["id"], "great")
     assert child["warm"] is True
-    shown = idle_instance.json("show", "child")
-    assert (shown["started_by"], idle_instance.json("show", "great")["started_by"]) == ("ann", "grandchild")
+    shown = idle_instance.show("child")
+    assert (shown["started_by"], idle_instance.show("great")["started_by"]) == ("ann", "grandchild")
     filled(idle_instance, 2)
     before = panes(idle_instance)
     with pytest.raises(OverLimit, match="spawn_depth"):
@@ -169,8 +169,7 @@ def test_after_a_reboot_the_pool_is_filled_and_nobody_else_is_touched(idle_insta
     with subprocess.Popen(["sleep", "600"], env={"PATH": os.environ["PATH"]}) as stranger:
         try:
             have_pid(idle_instance, [*before, named["id"]], stranger.pid)
-            back_in_s(idle_instance)
-            idle_instance.cli("restart", "--set", BUSY)
+            idle_instance.up(BUSY)
             after = filled(idle_instance, 2)
             assert stranger.poll() is None, "somebody else's program was ended"
         finally:
@@ -179,9 +178,9 @@ def test_after_a_reboot_the_pool_is_filled_and_nobody_else_is_touched(idle_insta
     assert written_slots(idle_instance) == after.keys()
     directories = {path.name for path in (idle_instance.directory / "agents").iterdir()}
     assert directories == after.keys() | {named["id"]}, "what was kept of the dead slots"
-    shown = idle_instance.json("show", "ann")
+    shown = idle_instance.show("ann")
     assert (shown["id"], shown["state"]) == (named["id"], "failed")
-    idle_instance.cli("respawn", "ann")
+    idle_instance.call("agents.respawn", target="ann")
     answered(idle_instance, "ann")
     check_whole(idle_instance)
     row("F28", 0, slots=len(before), agents=1)
@@ -216,23 +215,25 @@ def have_pid(whole: Instance, ids: list[str], pid: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(form(180, 300))
-@pytest.mark.parametrize("what", ["programs", "server"])
+@pytest.mark.parametrize("what", form(["half by half"], ["half by half", "programs", "server"]))
 def test_all_slots_dead_at_once_are_no_storm(idle_instance: Instance, what: str):
     """L3: each is replaced once, as many at a time as may boot at once, and the daemon answers meanwhile."""
     runs = idle_instance.directory / "runs"
     args = 'args = ["-P", "-m", "agentd.testing.demo_agent"]'
     program = f"args = ['-c', 'echo $$ >>{runs}; exec {sys.executable} -P -m agentd.testing.demo_agent']"
     put_profile(idle_instance, "demo", DEMO.replace('"{python}"', '"/bin/sh"').replace(args, program))
-    idle_instance.up(BUSY, "pool.boots_at_once=2", "pool.slot_mb=10", "pool.boots_per_min=1000")
-    agent = idle_instance.spawn(name="ann", cold=True)
+    idle_instance.up(
+        BUSY,
+        "pool.boots_at_once=2",
+        "pool.slot_mb=10",
+        "pool.boots_per_min=1000",
+        *(["tmux.servers=2"] if what == "half by half" else []),
+    )
+    idle_instance.spawn(name="ann", cold=True)
     before = keep(idle_instance, DYING)
     wait_until(lambda: proven(idle_instance), "the slots to be taken for good ones")
     booted = len(runs.read_text().splitlines())
-    if what == "server":
-        os.kill(int(idle_instance.tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
-    else:
-        for pid in (*before.values(), agent["pid"]):
-            os.killpg(os.getpgid(pid), signal.SIGKILL)
+    end_all(idle_instance, what)
     started, health_ms, most = time.monotonic(), [], 0
     while (row_ := pool(idle_instance))["warm"] < DYING or before.keys() & written_slots(idle_instance):
         health_ms.append(asked(idle_instance, "daemon.status"))
@@ -247,6 +248,24 @@ def test_all_slots_dead_at_once_are_no_storm(idle_instance: Instance, what: str)
     check_whole(idle_instance)
     say(f"{DYING} slots dead at once ({what}): filled after {refilled_s:.1f} s, at most {most} booting")
     row("L3", 0, slots=DYING, refilled_s=round(refilled_s, 1), health_p99_ms=round(p99(sorted(health_ms)), 1))
+
+
+def end_all(whole: Instance, what: str) -> None:
+    """Kill every program of an agent or slot, or every tmux server, or the first server and what is on the others."""
+    servers = whole.servers()
+    dying = {"programs": [], "server": servers, "half by half": servers[:1]}[what]
+    for server in servers:
+        if server in dying:
+            os.kill(int(whole.tmux("display-message", "-p", "#{pid}", server=server)), signal.SIGKILL)
+        else:
+            end_programs(whole, server)
+
+
+def end_programs(whole: Instance, server: int) -> None:
+    for line in whole.tmux("list-panes", "-a", "-F", "#{pane_pid} #{session_name}", server=server).splitlines():
+        pid, _, session = line.partition(" ")
+        if session != HUB:
+            os.killpg(os.getpgid(int(pid)), signal.SIGKILL)
 
 
 def proven(whole: Instance) -> bool:

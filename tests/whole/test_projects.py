@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import form
 from instance import DEADLINE_S, Instance, instance, wait_until
 from repos import git
 
@@ -54,17 +55,55 @@ def lines(runs: Path) -> list[str]:
     return runs.read_text().splitlines() if runs.exists() else []
 
 
-def spawned(whole: Instance, repo: Path, *words: str) -> list[dict[str, Any]]:
-    return list(whole.json("spawn", "shell", "--cwd", str(repo), "--worktree", "--wait", "idle", *words)["agents"])
+def spawned(whole: Instance, repo: Path, n: int = 1) -> list[dict[str, Any]]:
+    found = whole.call("agents.spawn", profile="shell", cwd=str(repo), worktree=True, n=n, timeout_s=60.0)["agents"]
+    for agent in found:
+        whole.call("agents.wait", target=agent["id"], until="idle", timeout_s=20.0)
+    return list(found)
 
 
 def trust(whole: Instance, repo: Path) -> None:
-    whole.cli("project", "trust", "--yes", "--cwd", str(repo))
+    with whole.client() as client:
+        client.call("projects.trust", cwd=str(repo), digest=client.call("projects.get", cwd=str(repo))["digest"])
 
 
-def ended(whole: Instance, *agents: dict[str, Any]) -> None:
-    whole.cli("stop", "--force", *(agent["id"] for agent in agents))
-    whole.cli("worktree", "clean", "--force")
+def untrust(whole: Instance, repo: Path) -> None:
+    whole.call("projects.untrust", cwd=str(repo))
+
+
+def state_of(whole: Instance, repo: Path) -> str:
+    return str(whole.call("projects.get", cwd=str(repo))["state"])
+
+
+def ended(whole: Instance, *agents: str) -> None:
+    """Stop agents, and give up what is in their worktrees."""
+    with whole.client() as client:
+        client.call("agents.stop", targets=list(agents), force=True)
+        client.call("worktrees.clean", force=True)
+
+
+def ids(agents: list[dict[str, Any]]) -> list[str]:
+    return [agent["id"] for agent in agents]
+
+
+def keep(whole: Instance, profile: str, place: Path, size: int = 1, *, worktree: bool = False) -> None:
+    whole.call("pool.set", profile=profile, size=size, cwd=str(place), worktree=worktree)
+
+
+def drain(whole: Instance, profile: str) -> None:
+    whole.call("pool.drain", profile=profile)
+
+
+def acked(whole: Instance, name: str) -> None:
+    """Check that an agent acknowledges a message."""
+    with whole.client() as client:
+        id_ = client.call("messages.send", to=name, body="hello")["id"]
+        client.call("messages.wait", id=id_, until="acked", timeout_s=20.0)
+
+
+def row_of(whole: Instance, name: str) -> dict[str, Any]:
+    (row,) = whole.call("agents.list", target=name)["agents"]
+    return dict(row)
 
 
 def test_what_is_not_trusted_is_not_run_and_what_is_runs_once_in_each_worktree(whole: Instance, repo: Path):
@@ -75,27 +114,27 @@ def test_what_is_not_trusted_is_not_run_and_what_is_runs_once_in_each_worktree(w
         "see it and trust it: agentd project trust\n"
     )
     assert lines(runs) == []
-    assert not Path(whole.json("show", "early")["cwd"], "built").exists()
+    assert not Path(whole.show("early")["cwd"], "built").exists()
     trust(whole, repo)
-    agents = spawned(whole, repo / "sub", "-n", "2")  # the positive control
+    agents = spawned(whole, repo / "sub", 2)  # the positive control
     assert sorted(lines(runs)) == sorted(agent["cwd"] for agent in agents)
     assert whole.cli("spawn", "shell", "--cwd", str(repo), "--name", "plain").stderr == ""
     assert len(lines(runs)) == 2, "without a worktree there is nothing to set up"
-    ended(whole, *agents, {"id": "early"}, {"id": "plain"})
+    ended(whole, *ids(agents), "early", "plain")
 
 
 def test_its_result_is_there_before_the_program_starts(whole: Instance, repo: Path):
     """The program itself says what it found at its first moment; the setup takes its time."""
-    written(repo, "[worktree]\nsetup = 'sleep 0.5; echo ready >built'\n")
+    written(repo, "[worktree]\nsetup = 'sleep 0.2; echo ready >built'\n")
     trust(whole, repo)
     profiles = whole.directory / "profiles"
     profiles.mkdir(exist_ok=True)
     (profiles / "looks.toml").write_text('command = "/bin/sh"\nargs = ["-c", "cat built >found 2>&1; exec /bin/sh"]\n')
-    wait_until(lambda: "looks" in {row["name"] for row in whole.json("profile", "ls")}, "the profile")
-    (agent,) = whole.json("spawn", "looks", "--cwd", str(repo), "--worktree")["agents"]
+    wait_until(lambda: "looks" in profiles(whole), "the profile")
+    (agent,) = whole.call("agents.spawn", profile="looks", cwd=str(repo), worktree=True)["agents"]
     found = Path(agent["cwd"], "found")
     assert wait_until(lambda: found.exists() and found.read_text(), "the program to have looked") == "ready\n"
-    ended(whole, agent)
+    ended(whole, agent["id"])
 
 
 def test_its_environment_is_the_daemons_without_what_is_ours(whole: Instance, repo: Path):
@@ -105,7 +144,7 @@ def test_its_environment_is_the_daemons_without_what_is_ours(whole: Instance, re
     names = {line.partition("=")[0] for line in Path(f"{runs}.env").read_text().splitlines()}
     assert "KEPT_MARK" in names
     assert [name for name in names if name.startswith(("AGENTD_", "TMUX"))] == []
-    ended(whole, agent)
+    ended(whole, agent["id"])
 
 
 def test_one_byte_more_and_it_is_asked_again(whole: Instance, repo: Path):
@@ -113,17 +152,17 @@ def test_one_byte_more_and_it_is_asked_again(whole: Instance, repo: Path):
     trust(whole, repo)
     with (repo / "agentd.toml").open("a") as file:
         file.write("\n")
-    answer = whole.json("spawn", "shell", "--cwd", str(repo), "--worktree")
+    answer = whole.call("agents.spawn", profile="shell", cwd=str(repo), worktree=True)
     assert lines(runs) == []
     assert "has changed since it was trusted" in answer["notices"][0]
-    assert whole.json("project", "--cwd", str(repo))["state"] == "changed"
+    assert state_of(whole, repo) == "changed"
     trust(whole, repo)
     agents = spawned(whole, repo)
     assert lines(runs) == [agents[0]["cwd"]]
-    whole.cli("project", "untrust", "--cwd", str(repo))
+    untrust(whole, repo)
     agents += spawned(whole, repo)
     assert len(lines(runs)) == 1
-    ended(whole, *agents, *answer["agents"])
+    ended(whole, *ids(agents + answer["agents"]))
 
 
 @pytest.mark.parametrize(
@@ -139,21 +178,21 @@ def test_one_that_fails_fails_the_spawn_and_leaves_nothing(
 ):
     written(repo, f"[worktree]\nsetup = {setup}\n")
     trust(whole, repo)
-    before = whole.json("ls")
+    before = whole.call("agents.list")["agents"]
     done = whole.cli("spawn", "shell", "--cwd", str(repo), "--worktree", "topic", check=False)
     assert (done.returncode, says in done.stderr) == (code, True), done.stderr
-    assert whole.json("ls") == before
+    assert [agent["id"] for agent in whole.call("agents.list")["agents"]] == ids(before)
     assert git(repo, "worktree", "list").count("\n") == 1
     assert git(repo, "branch", "--list", "topic") == ""
 
 
 def pool_of(whole: Instance, repo: Path) -> dict[str, Any]:
-    return next((row for row in whole.json("pool") if row["place"] == str(repo)), {"warm": 0, "why": ""})
+    return next((row for row in whole.call("pool.list")["pools"] if row["place"] == str(repo)), {"warm": 0, "why": ""})
 
 
 def test_slots_are_set_up_before_they_are_claimed_and_again_at_a_newer_commit_unless_once(whole: Instance, repo: Path):
     runs = written(repo)
-    whole.cli("pool", "set", "shell", "1", "--cwd", str(repo), "--worktree")
+    keep(whole, "shell", repo, worktree=True)
     agents = []
     try:
         wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "a slot from before the trust")
@@ -173,19 +212,19 @@ def test_slots_are_set_up_before_they_are_claimed_and_again_at_a_newer_commit_un
             agents += spawned(whole, repo)
             assert (agents[-1]["warm"], lines(runs).count(agents[-1]["cwd"])) == (True, times)
     finally:
-        whole.cli("pool", "drain", "shell")
-    ended(whole, *agents)
+        drain(whole, "shell")
+    ended(whole, *ids(agents))
     wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "the slots' worktrees to go")
 
 
 def test_a_slot_whose_setup_fails_opens_the_breaker_and_pool_ls_says_why(whole: Instance, repo: Path):
     written(repo, "[worktree]\nsetup = 'echo no such package; exit 3'\n")
     trust(whole, repo)
-    whole.cli("pool", "set", "demo", "1", "--cwd", str(repo), "--worktree")
+    keep(whole, "demo", repo, worktree=True)
     try:
         wait_until(lambda: "no such package" in pool_of(whole, repo)["why"], "the reason")
     finally:
-        whole.cli("pool", "drain", "demo")
+        drain(whole, "demo")
     wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "the worktrees to go")
 
 
@@ -195,17 +234,17 @@ def test_a_project_whose_setup_fails_does_not_keep_others_from_their_slots(whole
     trust(whole, repo)
     other = repo.parent / "other"
     other.mkdir()
-    whole.cli("pool", "set", "demo", "1", "--cwd", str(repo), "--worktree")
+    keep(whole, "demo", repo, worktree=True)
     try:
         wait_until(lambda: "quarantined" in pool_of(whole, repo)["why"], "it to be left alone")
-        whole.cli("pool", "set", "demo", "1", "--cwd", str(other))
+        keep(whole, "demo", other)
         wait_until(lambda: pool_of(whole, other)["warm"] == 1, "a slot elsewhere")
         assert "quarantined" not in pool_of(whole, other)["why"]
         written(repo, "[worktree]\nsetup = 'true'\n")
         trust(whole, repo)
         wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "a slot here")
     finally:
-        whole.cli("pool", "drain", "demo")
+        drain(whole, "demo")
     wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "the worktrees to go")
 
 
@@ -216,22 +255,22 @@ def test_a_slot_that_is_not_wanted_any_more_while_it_is_set_up_never_starts(whol
     trust(whole, repo)
     runs = repo.parent / "runs"
     before = slots_of(whole)  # of another test, and about to end
-    whole.cli("pool", "set", "shell", "1", "--cwd", str(repo), "--worktree")
+    keep(whole, "shell", repo, worktree=True)
     wait_until(lambda: lines(runs) == ["at"], "the setup")
-    whole.cli("pool", "drain", "shell")
-    wait_until(lambda: whole.json("pool") == [], "the place to be given up")
+    drain(whole, "shell")
+    wait_until(lambda: whole.call("pool.list")["pools"] == [], "the place to be given up")
     gate.write_text("go on\n")
     wait_until(lambda: git(repo, "worktree", "list").count("\n") == 1, "its worktree to go")
     assert slots_of(whole) <= before
 
 
 def test_a_setup_may_take_longer_than_a_boot(repo: Path):
-    runs = written(repo, "[worktree]\nsetup = 'echo at >>{runs}; sleep 4'\n")
+    runs = written(repo, "[worktree]\nsetup = 'echo at >>{runs}; sleep 2.5'\n")
     with instance() as whole:
         whole.environ |= {"GIT_CONFIG_GLOBAL": os.devnull}
-        whole.up("pool.load_max=1000", "pool.max_boot_s=3")
+        whole.up("pool.load_max=1000", "pool.max_boot_s=2")
         trust(whole, repo)
-        whole.cli("pool", "set", "shell", "1", "--cwd", str(repo), "--worktree")
+        keep(whole, "shell", repo, worktree=True)
         wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot")
         assert lines(runs) == ["at"]
 
@@ -257,7 +296,7 @@ def test_two_spawns_at_once_do_not_take_one_name_while_worktrees_are_set_up(whol
         finally:
             gate.touch()
     assert first.returncode == 0
-    ended(whole, {"id": "only"})
+    ended(whole, "only")
 
 
 BOTH = """
@@ -278,22 +317,22 @@ def test_up_sets_the_pools_and_brings_up_the_team_once_it_is_trusted(whole: Inst
     (repo / "agentd.toml").write_text(BOTH.format(team="crew"))
     refused = whole.cli("project", "up", "--cwd", str(repo), check=False)
     assert (refused.returncode, "is not trusted; nothing was set or started" in refused.stderr) == (7, True)
-    assert (whole.json("pool"), whole.json("team", "ls")) == ([], [])
+    assert (whole.call("pool.list")["pools"], whole.call("teams.list")["teams"]) == ([], [])
     trust(whole, repo)
     first = whole.json("project", "up", "--cwd", str(repo / "sub"))
     assert [(row["name"], row["started"], row["cwd"]) for row in first["agents"]] == [("crew-lead", True, str(repo))]
     try:
-        (row,) = whole.json("pool")
+        (row,) = whole.call("pool.list")["pools"]
         assert (row["place"], row["floor"], row["ceiling"]) == (f"{repo}/sub", 1, 2)
         again = whole.json("project", "up", "--cwd", str(repo))
         assert [(row["id"], row["started"]) for row in again["agents"]] == [(first["agents"][0]["id"], False)]
-        assert len(whole.json("pool")) == 1
+        assert len(whole.call("pool.list")["pools"]) == 1
         (repo / "agentd.toml").write_text(BOTH.format(team="other"))
         assert whole.cli("project", "up", "--cwd", str(repo), check=False).returncode == 7
-        assert [team["name"] for team in whole.json("team", "ls")] == ["crew"]
+        assert [team["name"] for team in whole.call("teams.list")["teams"]] == ["crew"]
     finally:
-        whole.cli("pool", "drain", "shell")
-        whole.cli("team", "down", "crew")
+        drain(whole, "shell")
+        whole.call("teams.down", team="crew")
 
 
 def test_up_names_what_fails_and_does_the_rest(whole: Instance, repo: Path):
@@ -301,9 +340,9 @@ def test_up_names_what_fails_and_does_the_rest(whole: Instance, repo: Path):
     trust(whole, repo)
     done = whole.cli("project", "up", "--cwd", str(repo), check=False)
     assert (done.returncode, done.stderr.count("\n"), "pool nothing" in done.stderr) == (4, 1, True), done.stderr
-    assert [team["live"] for team in whole.json("team", "ls")] == [1]
-    whole.cli("pool", "drain", "shell")
-    whole.cli("team", "down", "crew")
+    assert [team["live"] for team in whole.call("teams.list")["teams"]] == [1]
+    drain(whole, "shell")
+    whole.call("teams.down", team="crew")
     wait_until(lambda: not slots_of(whole), "the slots to end")
 
 
@@ -313,8 +352,8 @@ def test_a_team_whose_worktrees_are_not_set_up_is_told(whole: Instance, repo: Pa
     (repo.parent / "team.toml").write_text(f'[team]\nname = "crew"\n{member}')
     done = whole.cli("team", "up", str(repo.parent / "team.toml"))
     assert ("is not trusted, its setup command is not run" in done.stderr, lines(runs)) == (True, [])
-    whole.cli("team", "down", "crew")
-    whole.cli("worktree", "clean")
+    whole.call("teams.down", team="crew")
+    whole.call("worktrees.clean")
 
 
 def test_who_keeps_slots_whose_worktrees_are_not_set_up_is_told(whole: Instance, repo: Path):
@@ -328,7 +367,7 @@ def test_who_keeps_slots_whose_worktrees_are_not_set_up_is_told(whole: Instance,
         trust(whole, repo)
         assert whole.cli("pool", "set", "shell", "0", "--cwd", str(repo), "--worktree").stderr == ""
     finally:
-        whole.cli("pool", "drain", "shell")
+        drain(whole, "shell")
     assert lines(runs) == []
 
 
@@ -342,10 +381,10 @@ def test_up_tells_what_it_does_not_run(whole: Instance, repo: Path):
         assert f"agentd: {repo}/sub/agentd.toml is not trusted, its setup command is not run" in done.stderr
         assert done.stderr.count("\n") == 1
     finally:
-        whole.cli("pool", "drain", "shell")
+        drain(whole, "shell")
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o027])
+@pytest.mark.parametrize("umask", form([0o027], [0o022, 0o027]))
 def test_what_is_set_up_has_the_users_own_umask(repo: Path, umask: int):
     """And so have the files that git checks out; what is agentd's own is private all the same."""
     written(repo, "[worktree]\nsetup = 'umask >built; mkdir made'\n")
@@ -377,7 +416,7 @@ def test_on_a_terminal_it_asks_after_it_has_shown_what_it_would_do(
     assert 0 < shown < question, said
     assert ("is trusted until it changes" in said, "nothing was trusted" in said) == (trusted, not trusted)
     assert code == (0 if trusted else 1)
-    assert whole.json("project", "--cwd", str(repo))["state"] == ("trusted" if trusted else "not trusted")
+    assert state_of(whole, repo) == ("trusted" if trusted else "not trusted")
 
 
 def on_terminal(whole: Instance, words: tuple[str, ...], question: str, answer: str) -> tuple[str, int]:
@@ -413,7 +452,7 @@ def test_without_a_terminal_it_is_trusted_only_when_yes_is_said(whole: Instance,
     done = whole.cli("project", "trust", "--cwd", str(repo), check=False, input_="y\n")
     assert done.returncode == 2
     assert r"npm ci # \n rm" in done.stdout
-    assert whole.json("project", "--cwd", str(repo))["state"] == "not trusted"
+    assert state_of(whole, repo) == "not trusted"
     assert whole.cli("project", "show", "--cwd", str(repo.parent), check=False).returncode == 5
 
 
@@ -428,22 +467,13 @@ def test_only_what_was_shown_is_trusted_and_no_agent_may(whole: Instance, repo: 
         (repo / "agentd.toml").write_text(SETUP.format(runs=runs) + "# more\n")
         assert code_of(client, "projects.trust", {"cwd": str(repo), "digest": shown}) == "conflict"
         assert client.call("projects.get", {"cwd": str(repo)})["state"] == "not trusted"
-    whole.cli("stop", "--force", agent["id"])
+    whole.call("agents.stop", targets=[agent["id"]], force=True)
 
 
 def code_of(client: Client, method: str, params: dict[str, Any]) -> str:
     with pytest.raises(AgentdError) as caught:
         client.call(method, params)
     return caught.value.code
-
-
-def test_trust_outlives_the_daemon(whole: Instance, repo: Path):
-    runs = written(repo)
-    trust(whole, repo)
-    whole.cli("restart")
-    (agent,) = spawned(whole, repo)
-    assert lines(runs) == [agent["cwd"]]
-    ended(whole, agent)
 
 
 # -- profiles
@@ -458,7 +488,7 @@ def as_project(name: str, text: str = DEMO) -> str:
 
 
 def profiles(whole: Instance) -> dict[str, str]:
-    return {row["name"]: row["origin"] for row in whole.json("profile", "ls")}
+    return {row["name"]: row["origin"] for row in whole.call("profiles.list")["profiles"]}
 
 
 def without(whole: Instance, name: str) -> None:
@@ -472,17 +502,17 @@ def test_a_profile_is_there_when_its_file_is_trusted_and_not_before(whole: Insta
         as_project("early-bird", DEMO.replace("[env]", f"[env]\nAGENTD_DEMO_LOG = '{log}'"))
     )
     spawn = ("spawn", "early-bird", "--cwd", str(repo), "--wait", "idle", "--name", "bird")
-    whole.json("project", "--cwd", str(repo))
+    state_of(whole, repo)
     refused = whole.cli(*spawn, check=False)
     assert (refused.returncode, "no profile is named 'early-bird'" in refused.stderr) == (5, True), refused.stderr
     assert "early-bird" not in profiles(whole)
     trust(whole, repo)
     whole.cli(*spawn)
     assert profiles(whole)["early-bird"] == f"{repo}/agentd.toml"
-    assert whole.json("profile", "show", "early-bird")["origin"] == f"{repo}/agentd.toml"
-    whole.cli("send", "bird", "hello", "--wait", "acked", "--timeout", "20")
-    ended(whole, {"id": "bird"})
-    whole.cli("project", "untrust", "--cwd", str(repo))
+    assert whole.call("profiles.get", name="early-bird")["origin"] == f"{repo}/agentd.toml"
+    acked(whole, "bird")
+    ended(whole, "bird")
+    untrust(whole, repo)
 
 
 @pytest.mark.parametrize("how", ["untrust", "change", "remove"])
@@ -492,7 +522,7 @@ def test_who_runs_goes_on_and_nobody_new_starts_once_it_is_not_trusted(whole: In
     trust(whole, repo)
     whole.spawn("passing", name="stays")
     if how == "untrust":
-        whole.cli("project", "untrust", "--cwd", str(repo))
+        untrust(whole, repo)
         assert "passing" not in profiles(whole), "at once"
     elif how == "change":
         place.write_text(place.read_text() + "\n")
@@ -501,13 +531,13 @@ def test_who_runs_goes_on_and_nobody_new_starts_once_it_is_not_trusted(whole: In
     without(whole, "passing")
     assert whole.cli("spawn", "passing", check=False).returncode == 5
     assert whole.cli("respawn", "stays", check=False).returncode != 0
-    whole.cli("send", "stays", "hello", "--wait", "acked", "--timeout", "20")
+    acked(whole, "stays")
     place.write_text(as_project("passing"))
     if how == "untrust":
         trust(whole, repo)
     wait_until(lambda: "passing" in profiles(whole), "it to be as it was trusted again")
-    ended(whole, {"id": "stays"})
-    whole.cli("project", "untrust", "--cwd", str(repo))
+    ended(whole, "stays")
+    untrust(whole, repo)
 
 
 def test_a_changed_profile_counts_once_it_is_trusted_again(whole: Instance, repo: Path):
@@ -518,21 +548,24 @@ def test_a_changed_profile_counts_once_it_is_trusted_again(whole: Instance, repo
     agent = whole.spawn("strict", name="strict-one")
     place.write_text(as_project("strict", DEMO.replace('state = "idle"', 'state = "waiting"\nwaits_for = "question"')))
     without(whole, "strict")
-    assert whole.json("ls", "strict-one")[0]["state"] == "idle"
+    assert row_of(whole, "strict-one")["state"] == "idle"
     trust(whole, repo)
     with whole.client() as client:
         now = client.call("agents.wait", target="strict-one", until="waiting", timeout_s=20.0)["agent"]
     assert (now["pid"], now["waits_for"]) == (agent["pid"], "question")
-    ended(whole, agent)
-    whole.cli("project", "untrust", "--cwd", str(repo))
+    ended(whole, agent["id"])
+    untrust(whole, repo)
 
 
-def test_a_new_daemon_loads_what_is_trusted_and_nothing_that_has_changed_meanwhile(repo: Path):
+def test_a_new_daemon_goes_by_what_is_trusted_and_loads_nothing_that_has_changed_meanwhile(repo: Path):
     other = repo.parent / "other"
     other.mkdir()
-    (repo / "agentd.toml").write_text(as_project("kept"))
+    runs = written(repo, SETUP)
+    with (repo / "agentd.toml").open("a") as file:
+        file.write(as_project("kept"))
     (other / "agentd.toml").write_text(as_project("edited"))
     with instance() as whole:
+        whole.environ |= {"GIT_CONFIG_GLOBAL": os.devnull}
         whole.up()
         for place in (repo, other):
             trust(whole, place)
@@ -541,10 +574,11 @@ def test_a_new_daemon_loads_what_is_trusted_and_nothing_that_has_changed_meanwhi
         (other / "agentd.toml").write_text(as_project("edited") + "# more\n")
         whole.up()
         assert profiles(whole)["kept"] == f"{repo}/agentd.toml"
+        assert lines(runs) == [spawned(whole, repo)[0]["cwd"]], "its setup is run"
         assert "edited" not in profiles(whole)
-        whole.cli("send", "a", "hello", "--wait", "acked", "--timeout", "20")
+        acked(whole, "a")
         whole.spawn("kept", name="c")
-        row = wait_until(lambda: (r := whole.json("ls", "b")[0])["state"] == "waiting" and r, "it to be unreadable")
+        row = wait_until(lambda: (r := row_of(whole, "b"))["state"] == "waiting" and r, "it to be unreadable")
         assert "no profile is named 'edited'" in row["reason"]
         with whole.client() as client:
             since = client.call("events.list", limit=1)["last"]
@@ -556,7 +590,7 @@ def test_a_new_daemon_loads_what_is_trusted_and_nothing_that_has_changed_meanwhi
 
 
 def notices(whole: Instance, place: Path) -> list[str]:
-    return list(whole.json("project", "--cwd", str(place))["notices"])
+    return list(whole.call("projects.get", cwd=str(place))["notices"])
 
 
 def test_the_name_is_ours_then_the_users_then_that_of_who_was_trusted_first(whole: Instance, repo: Path):
@@ -588,14 +622,14 @@ def test_the_name_is_ours_then_the_users_then_that_of_who_was_trusted_first(whol
     finally:
         mine.unlink()
     wait_until(lambda: profiles(whole).get("mine") == first, "the project's again")
-    whole.cli("project", "untrust", "--cwd", str(repo))
+    untrust(whole, repo)
     assert (profiles(whole)["shared"], "mine" in profiles(whole)) == (second, False)
-    whole.cli("send", "stays", "hello", "--wait", "acked", "--timeout", "20")
+    acked(whole, "stays")
     trust(whole, repo)
     assert profiles(whole)["shared"] == second, "who was trusted first by now"
-    ended(whole, {"id": "stays"})
+    ended(whole, "stays")
     for place in (repo, other):
-        whole.cli("project", "untrust", "--cwd", str(place))
+        untrust(whole, place)
 
 
 def test_pools_and_the_team_of_the_file_use_its_profiles(whole: Instance, repo: Path):
@@ -607,15 +641,15 @@ def test_pools_and_the_team_of_the_file_use_its_profiles(whole: Instance, repo: 
     assert (answer["failed"], [agent["profile"] for agent in answer["agents"]]) == ([], ["reviewer"])
     try:
         wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot")
-        whole.cli("send", "crew-lead", "hello", "--wait", "acked", "--timeout", "20")
-        whole.cli("project", "untrust", "--cwd", str(repo))
+        acked(whole, "crew-lead")
+        untrust(whole, repo)
         wait_until(lambda: not slots_of(whole), "the slot of a profile that is gone to end")
         trust(whole, repo)
         wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot of one that is back")
     finally:
-        whole.cli("pool", "drain", "reviewer")
-        whole.cli("team", "down", "crew")
-        whole.cli("project", "untrust", "--cwd", str(repo))
+        drain(whole, "reviewer")
+        whole.call("teams.down", team="crew")
+        untrust(whole, repo)
     wait_until(lambda: not slots_of(whole), "the slots to end")
 
 
@@ -627,22 +661,22 @@ def test_another_projects_profile_of_the_name_comes_over_no_agent_but_replaces_t
     trust(whole, repo)
     trust(whole, other)
     whole.spawn("shared", name="stays")
-    whole.cli("pool", "set", "shared", "1", "--cwd", str(repo))
+    keep(whole, "shared", repo)
     try:
         wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot")
         before = slots_of(whole)
-        whole.cli("project", "untrust", "--cwd", str(repo))
+        untrust(whole, repo)
         wait_until(lambda: slots_of(whole) and not slots_of(whole) & before, "the slot to be replaced")
         wait_until(lambda: pool_of(whole, repo)["warm"] == 1, "the slot of the other profile")
-        whole.cli("send", "stays", "hello", "--wait", "acked", "--timeout", "20")
+        acked(whole, "stays")
         with whole.client() as client:
             client.call("agents.wait", target="stays", until="idle", timeout_s=20.0)
-        reasons = [whole.json("ls", name)[0]["reason"] for name in ("stays", whole.spawn("shared", name="new")["name"])]
+        reasons = [row_of(whole, name)["reason"] for name in ("stays", whole.spawn("shared", name="new")["name"])]
         assert ["theirs" in reason for reason in reasons] == [False, True], reasons
     finally:
-        whole.cli("pool", "drain", "shared")
-        whole.cli("project", "untrust", "--cwd", str(other))
-    ended(whole, {"id": "stays"}, {"id": "new"})
+        drain(whole, "shared")
+        untrust(whole, other)
+    ended(whole, "stays", "new")
     wait_until(lambda: not slots_of(whole), "the slots to end")
 
 
