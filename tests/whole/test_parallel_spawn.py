@@ -177,6 +177,7 @@ def test_what_takes_nothing_waits_for_nobody(narrow: Boots):
 def test_one_that_ends_or_never_gets_ready_makes_room(narrow: Boots):
     with narrow.spawning(n=3, name="a"):
         narrow.until_begun(1)
+        wait_until(lambda: narrow.starting()["started"] == 1, "its start to be over")
         narrow.whole.call("agents.stop", targets=["a-1"], force=True)
         narrow.until_begun(2)
         os.kill(panes(narrow.whole)[narrow.whole.show("a-2")["id"]], 9)

@@ -127,9 +127,9 @@ def test_its_result_is_there_before_the_program_starts(whole: Instance, repo: Pa
     """The program itself says what it found at its first moment; the setup takes its time."""
     written(repo, "[worktree]\nsetup = 'sleep 0.2; echo ready >built'\n")
     trust(whole, repo)
-    profiles = whole.directory / "profiles"
-    profiles.mkdir(exist_ok=True)
-    (profiles / "looks.toml").write_text('command = "/bin/sh"\nargs = ["-c", "cat built >found 2>&1; exec /bin/sh"]\n')
+    users = whole.directory / "profiles"
+    users.mkdir(exist_ok=True)
+    (users / "looks.toml").write_text('command = "/bin/sh"\nargs = ["-c", "cat built >found 2>&1; exec /bin/sh"]\n')
     wait_until(lambda: "looks" in profiles(whole), "the profile")
     (agent,) = whole.call("agents.spawn", profile="looks", cwd=str(repo), worktree=True)["agents"]
     found = Path(agent["cwd"], "found")
@@ -574,7 +574,8 @@ def test_a_new_daemon_goes_by_what_is_trusted_and_loads_nothing_that_has_changed
         (other / "agentd.toml").write_text(as_project("edited") + "# more\n")
         whole.up()
         assert profiles(whole)["kept"] == f"{repo}/agentd.toml"
-        assert lines(runs) == [spawned(whole, repo)[0]["cwd"]], "its setup is run"
+        (one,) = spawned(whole, repo)
+        assert lines(runs) == [one["cwd"]], "its setup is run"
         assert "edited" not in profiles(whole)
         acked(whole, "a")
         whole.spawn("kept", name="c")

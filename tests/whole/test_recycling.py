@@ -40,14 +40,15 @@ def does(mode: list[str]) -> str:
     return DEMO.replace('["-P", "-m", "agentd.testing.demo_agent"]', json.dumps(words))
 
 
+HASTY = DEMO.replace("timeout_s = 10.0", "timeout_s = 1.0")  # in what a new session takes
 PROFILES = {
     "never-ready": NEVER_READY,
     "works": does(["slow", "--delay", "600"]),
     "asks": does(["asks-permission"]),
     "changes": DEMO,
-    "not-fresh": DEMO.replace("; a new session", "; something else").replace("timeout_s = 10.0", "timeout_s = 1.0"),
-    "not-known": DEMO.replace('text = "/clear"', 'text = "/forget"').replace("timeout_s = 10.0", "timeout_s = 1.0"),
-    "ends": DEMO.replace('text = "/clear"', 'text = "/exit"'),
+    "not-fresh": HASTY.replace("; a new session", "; something else"),
+    "not-known": HASTY.replace('text = "/clear"', 'text = "/forget"'),
+    "ends": HASTY.replace('text = "/clear"', 'text = "/exit"'),
 }
 
 
@@ -55,7 +56,7 @@ PROFILES = {
 def shared() -> Iterator[Instance]:
     with instance() as one:
         for name, text in PROFILES.items():
-            assert name == "changes" or text != DEMO
+            assert name == "changes" or text not in (DEMO, HASTY)
             put_profile(one, name, text)
         one.up(*SHARED)
         yield one
@@ -107,7 +108,7 @@ def at_rest(whole: Instance, name: str) -> None:
     """Wait until an agent's turn is over, by its screen and by the daemon: it acknowledges before that."""
     agent = whole.show(name)
     wait_until(lambda: whole.screen(agent).rstrip().endswith("demo>"), "the end of the turn")
-    whole.call("agents.wait", target=name, until="idle", timeout_s=30.0)
+    wait_until(lambda: whole.call("agents.explain", target=name)["state"] == "idle", "the daemon to see it")
 
 
 def stop(whole: Instance, name: str) -> dict[str, Any]:
