@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from agentd.failpoint import VARIABLE
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing else tells what an agent has started")
 
 ONE_BOOT = "pool.boots_per_min=1"  # so that a place has room when its only slot was given away
+QUIET_S = 0.4  # after the last line that it printed it takes input again; nothing that can be asked says so
 SECRET = "the code is xyzzy"
 
 
@@ -108,7 +110,11 @@ def at_rest(whole: Instance, name: str) -> None:
     """Wait until an agent's turn is over, by its screen and by the daemon: it acknowledges before that."""
     agent = whole.show(name)
     wait_until(lambda: whole.screen(agent).rstrip().endswith("demo>"), "the end of the turn")
-    wait_until(lambda: whole.call("agents.explain", target=name)["state"] == "idle", "the daemon to see it")
+    ended_s = time.monotonic()
+    wait_until(
+        lambda: time.monotonic() - ended_s > QUIET_S and whole.call("agents.explain", target=name)["state"] == "idle",
+        "the daemon to see it",
+    )
 
 
 def stop(whole: Instance, name: str) -> dict[str, Any]:
@@ -348,8 +354,10 @@ def test_what_it_started_must_have_ended(whole: Instance):
     ann = claim(whole, name="ann")
     environ = dict(pair.split("=", 1) for pair in Path(f"/proc/{ann['pid']}/environ").read_text().split("\0") if pair)
     with subprocess.Popen(["sleep", "600"], env=environ) as left:
-        check_not_recycled(whole, ann, "1 programs that it started still run")
-        left.kill()
+        try:
+            check_not_recycled(whole, ann, "1 programs that it started still run")
+        finally:
+            left.kill()
 
 
 def test_force_recycles_nothing(whole: Instance):
