@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -39,11 +40,17 @@ class Frame:
     text: str  # with attributes
 
     def verdict(self) -> Verdict:
-        shown = read(self.text)
-        seen = Seen(shown.plain, title=self.recorded.fact("pane_title"))
-        return classify(BUILT_IN.get(self.recorded.program), seen, shown.solid)
+        return verdict_on(self.recorded, self.text)
 
 
+@functools.cache  # the same screens come again in many streams
+def verdict_on(recorded: Recorded, text: str) -> Verdict:
+    shown = read(text)
+    seen = Seen(shown.plain, title=recorded.fact("pane_title"))
+    return classify(BUILT_IN.get(recorded.program), seen, shown.solid)
+
+
+@functools.cache
 def frames(program: str, label: str) -> list[Frame]:
     chosen = [each for each in RECORDED if each.program == program and each.label == label]
     return [Frame(each, each.text(".ansi.txt")) for each in chosen]
