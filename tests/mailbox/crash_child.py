@@ -32,7 +32,11 @@ AGENTS = 4
 LEASE_S = 1.0  # of those taken by a reserve whose answer was lost
 INBOXES = [f"agent-{n}" for n in range(AGENTS)]
 GAVE_UP = 9  # the exit code of a life in which the disk refused for too long
-PATIENCE_S = float(os.environ.get("AGENTD_TEST_PATIENCE_S", "15"))
+
+
+def deadline_at_s() -> float:
+    """Return until when a disk that refuses is asked again."""
+    return time.monotonic() + float(os.environ.get("AGENTD_TEST_PATIENCE_S", "15"))
 
 
 class Ledger:
@@ -55,7 +59,7 @@ async def send(box: Mailbox, ledger: Ledger, keys: list[str]) -> None:
     for start in range(0, len(keys), 3):
         group = keys[start : start + 3]
         ledger.write(*(f"try {key}" for key in group))
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = deadline_at_s()
         while True:
             drafts = [Draft(to=inbox_of(key), sender="s", body=f"body of {key}", key=key) for key in group]
             results = await box.put(drafts)
@@ -91,7 +95,7 @@ async def receive(box: Mailbox, ledger: Ledger, agent: str, done: asyncio.Event)
 
 async def insist(call: Callable[[], Awaitable[T]]) -> T:
     """Call again while the disk refuses."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = deadline_at_s()
     while True:
         try:
             return await call()

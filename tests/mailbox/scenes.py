@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import faulty_vfs
 from boxes import ALL, config
 from crash_child import INBOXES
+from nursery import nursery
 
 from agentd.mailbox.mailbox import Mailbox
 from agentd.records import Message, MessageState
@@ -40,19 +41,29 @@ class Scene:
         self.ledger.touch()
         self.lives = 0
 
-    def start(
-        self, sends: int, environ: Mapping[str, str] | None = None, wrap: Sequence[str] = ()
-    ) -> subprocess.Popen[str]:
+    def words(self, sends: int) -> list[str]:
+        """Return what the next life is told."""
         self.lives += 1
-        argv = [*wrap, sys.executable, str(CHILD), str(self.box), str(self.ledger), f"life{self.lives}", str(sends)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
+        return [str(self.box), str(self.ledger), f"life{self.lives}", str(sends)]
+
+    def start(self, sends: int, wrap: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Begin a life in a program of its own."""
+        argv = [*wrap, sys.executable, str(CHILD), *self.words(sends)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def run(self, sends: int, environ: Mapping[str, str] | None = None, wrap: Sequence[str] = ()) -> int:
-        child = self.start(sends, environ, wrap)
+    def run_under(self, wrap: Sequence[str], sends: int) -> int:
+        """Run a life under another program, to its end."""
+        child = self.start(sends, wrap)
         _, err = child.communicate(timeout=100)
         assert "Traceback" not in err, err
         return child.returncode
+
+    def run(self, sends: int, environ: Mapping[str, str] | None = None) -> int:
+        """Run a life to its end."""
+        ended = nursery("crash_child").live(self.words(sends), environ)
+        assert "Traceback" not in ended.err, ended.err
+        return ended.returncode
 
     def run_on(self, plan: Mapping[str, Any], sends: int, **environ: str) -> int:
         """Run a life on a disk that goes by a plan."""
@@ -84,7 +95,8 @@ async def judge(place: Path, ledger: str, *, finished: bool = False) -> Verdict:
     faults += [f"{key} became {count} messages" for key, count in per_key.items() if count > 1]
     if finished:
         faults += [f"{m.id} is {m.state}" for m in found.values() if m.state is not MessageState.ACKED]
-        faults += [f"{m.id} was never promised" for m in found.values() if ["sent", str(m.key), m.id] not in lines]
+        sent = {tuple(line) for line in lines}
+        faults += [f"{m.id} was never promised" for m in found.values() if ("sent", str(m.key), m.id) not in sent]
     return Verdict(Counter(word for word, *_ in lines), faults)
 
 
