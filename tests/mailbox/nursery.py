@@ -1,7 +1,8 @@
-"""Programs that a test kills, forked from a process that has imported everything already: `python nursery.py MODULE`."""
+"""Lives that a test kills, forked from a process that has imported everything: `python nursery.py MODULE`."""
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import json
@@ -34,6 +35,10 @@ class Nursery:
         argv = [sys.executable, __file__, module]
         self._process = subprocess.Popen(argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
+    def end(self) -> None:
+        """End the process, which ends when it is asked for nothing more."""
+        self._process.communicate()
+
     def live(self, words: list[str], environ: Mapping[str, str] | None = None) -> Ended:
         """Run one life to its end."""
         assert self._process.stdin
@@ -47,7 +52,9 @@ class Nursery:
 @functools.cache
 def nursery(module: str) -> Nursery:
     """Give the nursery of a module; it ends when the tests' process does."""
-    return Nursery(module)
+    made = Nursery(module)
+    atexit.register(made.end)
+    return made
 
 
 def _forked(module: Any, words: list[str], environ: Mapping[str, str], err: str) -> int:

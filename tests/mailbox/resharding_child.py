@@ -10,5 +10,11 @@ from agentd.mailbox import resharding
 
 resharding.BATCH_ROWS = 20  # so that the middle of copying is passed several times
 
+
+def run(words: list[str]) -> None:
+    """Reshard once."""
+    resharding.reshard(Path(words[0]), int(words[1]), MailboxConfig(reserve_mb=0), lambda *_: None)
+
+
 if __name__ == "__main__":
-    resharding.reshard(Path(sys.argv[1]), int(sys.argv[2]), MailboxConfig(reserve_mb=0), lambda *_: None)
+    run(sys.argv[1:])

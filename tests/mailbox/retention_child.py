@@ -19,5 +19,10 @@ async def main(directory: str) -> None:
             clock.forward(30)
 
 
+def run(words: list[str]) -> None:
+    """Live once."""
+    asyncio.run(main(words[0]))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    run(sys.argv[1:])

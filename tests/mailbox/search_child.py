@@ -29,5 +29,10 @@ async def main(directory: str, engine: str, messages: int) -> None:
             tasks.cancel_scope.cancel()
 
 
+def run(words: list[str]) -> None:
+    """Live once."""
+    anyio.run(main, words[0], words[1], int(words[2]))
+
+
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    run(sys.argv[1:])

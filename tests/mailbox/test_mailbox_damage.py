@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import apsw
 import pytest
 from boxes import ALL, Clock, bodies, draft, open_box, put_ids, state_of, take
+from nursery import nursery
 from upgrading import add_column, lose_a_message
 
 from agentd.errors import InvalidValue, StorageError, VersionMismatch
@@ -22,7 +20,6 @@ from agentd.failpoint import VARIABLE
 from agentd.mailbox import layout, recovery, store
 from agentd.records import MessageState
 
-ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 NEXT = layout.VERSION + 1
 
@@ -391,9 +388,7 @@ async def test_an_upgrade_that_was_killed_is_finished_or_begun_again(tmp_path: P
     place = tmp_path / "box"
     states = await filled(place)
     before = tree(place)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: f"migrate.{point}:kill"}
-    program = Path(__file__).with_name("upgrading.py")
-    killed = subprocess.run([sys.executable, str(program), str(place)], env=environ, check=False)
+    killed = nursery("upgrading").live([str(place)], {VARIABLE: f"migrate.{point}:kill"})
     assert killed.returncode == -signal.SIGKILL
     assert place.exists() == (point != "mid_swap")
     now, existed = layout.prepare(place, 1, version=NEXT, upgrades={layout.VERSION: add_column})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from boxes import ALL, Clock, draft, open_box
+from fault_rows import LONG
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -359,7 +360,7 @@ class Compare:
 
 TestMailboxModel = MailboxMachine.TestCase
 TestMailboxModel.settings = settings(
-    max_examples=60,
+    max_examples=60 if LONG else 30,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

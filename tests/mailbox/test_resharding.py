@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
 from boxes import ALL, Clock, config, draft, open_box, put_ids, take
+from nursery import nursery
 
 from agentd.errors import InvalidValue, NotFound, StorageError, StorageFull
 from agentd.failpoint import VARIABLE
@@ -24,7 +22,6 @@ from agentd.mailbox.resharding import reshard
 from agentd.records import Message, Priority, Receipt
 
 pytestmark = pytest.mark.anyio
-ROOT = Path(__file__).parents[2]
 AGENTS = [f"agent-{n}" for n in range(12)]
 
 
@@ -37,8 +34,8 @@ async def filled(place: Path, shards: int, clock: Clock | None = None) -> dict[s
     clock = clock or Clock()
     chance = random.Random(shards)
     async with open_box(place, clock, shards=shards) as box:
-        for n in range(200):
-            one = draft(
+        drafts = [
+            draft(
                 f"body {n}",
                 to=chance.choice(AGENTS),
                 sender=f"from-{n}",
@@ -46,7 +43,9 @@ async def filled(place: Path, shards: int, clock: Clock | None = None) -> dict[s
                 priority=chance.choice(list(Priority)),
                 ttl_s=1.0 if n % 10 == 0 else None,
             )
-            await put_ids(box, one)
+            for n in range(200)
+        ]
+        await put_ids(box, *drafts)
         clock.forward(2)
         await box.sweep()
         for agent in AGENTS:
@@ -179,9 +178,7 @@ async def test_killed_at_any_step_the_old_or_the_new_is_whole(tmp_path: Path, ki
 
 
 def run_child(place: Path, shards: int, kill: str) -> int:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: kill}
-    program = Path(__file__).with_name("resharding_child.py")
-    return subprocess.run([sys.executable, str(program), str(place), str(shards)], env=environ, check=False).returncode
+    return nursery("resharding_child").live([str(place), str(shards)], {VARIABLE: kill}).returncode
 
 
 OTHER_INBOX = ("VALUES(?, ?", "VALUES(?, CASE WHEN ?2='agent-1' THEN 'agent-2' ELSE ?2 END")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from boxes import ALL, Running, draft, open_box, put_ids, take
+from nursery import nursery
 
 from agentd.failpoint import VARIABLE
 from agentd.mailbox import archive, retention
@@ -21,7 +20,6 @@ from agentd.mailbox.mailbox import Mailbox
 from agentd.records import MessageState, Receipt
 
 pytestmark = pytest.mark.anyio
-ROOT = Path(__file__).parents[2]
 DAY_S = 86_400.0
 DEADLINE_S = 30.0
 
@@ -235,19 +233,16 @@ async def test_killed_between_archive_and_removal_a_message_is_in_both_and_lost_
     place = tmp_path / "box"
     async with open_box(place, Running(), shards=1) as box:
         ids = await ended(box, 600)
+    child = nursery("retention_child")
     for turn in (1, 2):
-        environ = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
-        environ[VARIABLE] = f"retention.after_archive:kill@{turn}"
-        program = Path(__file__).with_name("retention_child.py")
-        killed = subprocess.run([sys.executable, str(program), str(place)], env=environ, check=False)
+        killed = child.live([str(place)], {VARIABLE: f"retention.after_archive:kill@{turn}"})
         assert killed.returncode == -signal.SIGKILL
         async with open_box(place, Running()) as box:
             here = await ids_of(box)
         archived = [line.id for line in lines(place)]
         assert set(here) | set(archived) == set(ids)
         assert set(here) & set(archived)
-    del environ[VARIABLE]
-    assert subprocess.run([sys.executable, str(program), str(place)], env=environ, check=False).returncode == 0
+    assert child.live([str(place)]).returncode == 0
     assert {line.id for line in lines(place)} == set(ids)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -16,8 +13,10 @@ import apsw
 import msgspec
 import pytest
 from boxes import open_box
+from fault_rows import LONG
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nursery import nursery
 from older_formats import columns, make
 
 from agentd.failpoint import VARIABLE
@@ -27,8 +26,7 @@ from agentd.mailbox.rows import STATES, Row, encode, fragment, record_of
 from agentd.records import Draft, MessageState, Priority
 
 pytestmark = pytest.mark.anyio
-ROOT = Path(__file__).parents[2]
-ROWS = 100_000 if os.environ.get("AGENTD_FAULTS") == "long" else 3000
+ROWS = 100_000 if LONG else 3000
 GOLDEN = Path(__file__).parent / "golden"
 OLDER = range(1, layout.VERSION)
 
@@ -60,7 +58,7 @@ def content(place: Path) -> list[tuple[object, ...]]:
 ROW = st.tuples(st.sampled_from("abcdef"), st.integers(0, 5), st.integers(0, 2), st.text(max_size=20))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25 if LONG else 10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ROW, max_size=60))
 @pytest.mark.parametrize("version", OLDER)
 def test_any_store_of_an_older_format_holds_the_same_in_the_newest(
@@ -89,9 +87,7 @@ async def test_an_upgrade_of_many_messages_killed_at_any_step_loses_none(
     rows = [row(n + 1, f"a{n % 50}", n % 6) for n in range(ROWS)]
     make(place, GOLDEN, version, shards(rows))
     before = content(place)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: f"migrate.{point}:kill"}
-    code = "import sys, pathlib; from agentd.mailbox import layout; layout.prepare(pathlib.Path(sys.argv[1]), 2)"
-    killed = subprocess.run([sys.executable, "-c", code, str(place)], env=environ, check=False)
+    killed = nursery("preparing_child").live([str(place)], {VARIABLE: f"migrate.{point}:kill"})
     assert killed.returncode == -signal.SIGKILL
     async with open_box(place) as box:
         assert sum([(await box.tally(shard)).waiting for shard in box.shards]) == sum(one.state < 2 for one in rows)

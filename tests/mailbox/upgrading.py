@@ -27,5 +27,10 @@ def _in_each_shard(directory: Path, sql: str) -> None:
         connection.close()
 
 
+def run(words: list[str]) -> None:
+    """Upgrade once."""
+    layout.prepare(Path(words[0]), 1, version=layout.VERSION + 1, upgrades={layout.VERSION: add_column})
+
+
 if __name__ == "__main__":
-    layout.prepare(Path(sys.argv[1]), 1, version=layout.VERSION + 1, upgrades={layout.VERSION: add_column})
+    run(sys.argv[1:])
