@@ -31,6 +31,7 @@ class Instance:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AGENTD_", "TMUX"))}
         self.environ = kept | {"AGENTD_DIR": str(directory), "HOME": str(directory / "home")}
         (directory / "home").mkdir()
+        self.seen = 0  # the last event before the test that runs, where several share the instance
 
     # -- doing
 
@@ -111,7 +112,21 @@ class Instance:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def events(self, type_: str) -> list[dict[str, Any]]:
+        """Return what events of a type say, since the test began that runs."""
+        with self.client() as client:
+            found = client.call("events.list", types=[type_], since=self.seen, limit=10_000)["events"]
+            return [event["data"] for event in found]
+
     # -- ending
+
+    def tidy(self) -> None:
+        """Between tests that share it: end the agents, count events from here, and start a daemon that is gone."""
+        if not (self.directory / "agentd.sock").exists() or not alive(self.pid()):
+            self.up()
+        with self.client() as client:
+            client.call("agents.stop", targets=["all"], force=True)
+            self.seen = client.call("events.list", limit=1)["last"]
 
     def close(self) -> None:
         """Stop everything and check that nothing is left."""

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from instance import Instance, alive, wait_until
+from faults import form
+from instance import Instance, alive, instance, wait_until
 
 from agentd.daemon import EXIT_ALREADY_RUNNING, EXIT_CANNOT_START
 from agentd.errors import EXIT_USAGE
@@ -21,11 +22,32 @@ from agentd.paths import SOCKET_PATH_MAX_BYTES
 NOBODY = 65_534
 
 
-def refused(whole: Instance, *why: str) -> None:
-    """`up` says one sentence and the exit code of the contract; `up --foreground` the supervisor's."""
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Instance]:
+    """Give an instance whose daemon runs."""
+    with instance() as one:
+        one.up()
+        yield one
+
+
+@pytest.fixture
+def whole(shared: Instance) -> Iterator[Instance]:
+    """Give the shared instance without agents."""
+    yield shared
+    shared.tidy()
+
+
+def refused(whole: Instance, *why: str, everywhere: bool = form(False, True)) -> None:
+    """`up` says one sentence and the exit code of the contract."""
     done = whole.cli("up", check=False)
     assert done.returncode == EXIT_USAGE, (done.returncode, done.stderr)
     one_sentence(done.stderr, *why)
+    if everywhere:
+        refused_everywhere(whole, *why)
+
+
+def refused_everywhere(whole: Instance, *why: str) -> None:
+    """`up --json` says what it is, and `up --foreground` the same sentence, with the supervisor's exit code."""
     told = json.loads(whole.cli("up", "--json", check=False).stdout)
     assert told["error"]["code"] == "invalid"
     foreground = whole.cli("up", "--foreground", check=False)
@@ -65,7 +87,7 @@ def test_a_file_in_the_directorys_place_is_refused_and_kept(idle_instance: Insta
     path = idle_instance.directory / "file"
     path.write_text("mine")
     idle_instance.environ["AGENTD_DIR"] = str(path)
-    refused(idle_instance, f"{path} is not a directory")
+    refused(idle_instance, f"{path} is not a directory", everywhere=True)
     assert path.read_text() == "mine"
 
 
@@ -124,29 +146,33 @@ def test_a_path_too_long_for_a_socket_is_one_sentence(idle_instance: Instance):
 # -- R05: the socket
 
 
-def test_the_socket_of_a_killed_daemon_is_replaced(running: Instance):
-    running.kill()
-    assert (running.directory / "agentd.sock").is_socket()
-    running.up()
-    assert running.json("status")["agents"]["live"] == 0
+def test_the_socket_of_a_killed_daemon_is_replaced(whole: Instance):
+    whole.kill()
+    assert (whole.directory / "agentd.sock").is_socket()
+    whole.up()
+    assert whole.json("status")["agents"]["live"] == 0
 
 
 @pytest.mark.parametrize("name", ["agentd.sock", "tmux-0.sock", "tmux-7.sock"])
 def test_a_file_at_the_sockets_path_is_refused_and_kept(idle_instance: Instance, name: str):
     path = idle_instance.directory / name
     path.write_text("mine")
-    refused(idle_instance, f"{path} is there and is not a socket; it was left alone")
+    refused(
+        idle_instance,
+        f"{path} is there and is not a socket; it was left alone",
+        everywhere=form(name == "agentd.sock", True),
+    )
     assert path.read_text() == "mine"
     wait_until(lambda: not idle_instance.processes(), "what was started to end")
 
 
-def test_a_second_daemon_is_refused(running: Instance):
-    before = running.pid()
-    assert running.cli("up").stdout == f"already running (pid {before})\n"
-    done = running.cli("up", "--foreground", check=False)
+def test_a_second_daemon_is_refused(whole: Instance):
+    before = whole.pid()
+    assert whole.cli("up").stdout == f"already running (pid {before})\n"
+    done = whole.cli("up", "--foreground", check=False)
     assert done.returncode == EXIT_ALREADY_RUNNING
     one_sentence(done.stderr, str(before))
-    assert running.pid() == before
+    assert whole.pid() == before
 
 
 # -- R01: another user
@@ -170,21 +196,21 @@ print(said)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
-def test_another_user_is_turned_away_by_the_mode_and_by_the_daemon(running: Instance):
-    path = running.directory / "agentd.sock"
+def test_another_user_is_turned_away_by_the_mode_and_by_the_daemon(whole: Instance):
+    path = whole.directory / "agentd.sock"
     argv = [sys.executable, "-c", KNOCK, str(path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     assert done.stderr.strip() == "EACCES"
-    running.directory.chmod(0o711)
+    whole.directory.chmod(0o711)
     path.chmod(0o666)
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     finally:
         path.chmod(0o600)
-        running.directory.chmod(0o700)
+        whole.directory.chmod(0o700)
     assert "denied" in done.stdout, done
     assert f"you are uid {NOBODY}" in done.stdout
-    assert str(NOBODY) in (running.directory / "agentd.log").read_text(), "refusals are written down"
+    assert str(NOBODY) in (whole.directory / "agentd.log").read_text(), "refusals are written down"
 
 
 # -- S03: modes
@@ -196,11 +222,12 @@ def test_nothing_is_open_to_others_whatever_the_umask(idle_instance: Instance):
         root = idle_instance.directory / "fresh"
         idle_instance.environ["AGENTD_DIR"] = str(root)
         idle_instance.cli("up")
-        idle_instance.cli("spawn", "demo", "--name", "d", "--wait", "idle")
-        idle_instance.cli("spawn", "sh", "--name", "s", "--wait", "idle")
+        idle_instance.spawn(name="d")
+        idle_instance.spawn("sh", name="s")
         made = idle_instance.directory / "home" / "made"  # an agent's file, which is not ours: its user's umask holds
         idle_instance.cli("send", "d", "hello", "--wait", "reply", "--timeout", "20")
-        idle_instance.cli("send", "s", f"umask > {made}")
+        with idle_instance.client() as client:
+            client.send("s", f"umask > {made}")
         wait_until(lambda: made.exists() and made.read_text(), "the agent to write")
         idle_instance.cli("stop", "d")
     finally:
@@ -231,44 +258,49 @@ def test_a_link_in_the_place_of_our_file_is_refused(idle_instance: Instance, tmp
     assert stat.S_IMODE(target.stat().st_mode) & 0o044
 
 
-def test_a_link_in_the_place_of_a_shard_is_refused(running: Instance, tmp_path: Path):
-    running.cli("down")
-    shard = next(path for path in sorted((running.directory / "mailbox").iterdir()) if path.suffix == ".db")
+def test_a_link_in_the_place_of_a_shard_is_refused(whole: Instance, tmp_path: Path):
+    whole.cli("down")
+    shard = next(path for path in sorted((whole.directory / "mailbox").iterdir()) if path.suffix == ".db")
     target = tmp_path / "shard.db"
     shard.rename(target)
     shard.symlink_to(target)
     before = target.read_bytes()
-    done = running.cli("up", check=False)
+    done = whole.cli("up", check=False)
     after = target.read_bytes()
     shard.unlink()
     target.rename(shard)
-    running.up()
+    whole.up()
     assert done.returncode == EXIT_USAGE, done.stderr
     one_sentence(done.stderr, shard.name, "it is a symlink")
     assert after == before
 
 
 @pytest.mark.parametrize("what", ["agents", "token"])
-def test_a_link_in_the_place_of_a_token_is_refused(running: Instance, tmp_path: Path, what: str):
+def test_a_link_in_the_place_of_a_token_is_refused(whole: Instance, tmp_path: Path, what: str):
     target = tmp_path / "target"
     if what == "agents":
         target.mkdir(mode=0o755)
-        (running.directory / "agents").symlink_to(target)
-        done = running.cli("spawn", "demo", check=False)
+        agents, away = whole.directory / "agents", whole.directory / "away"
+        agents.mkdir(exist_ok=True, mode=0o700)
+        agents.rename(away)
+        agents.symlink_to(target)
+        done = whole.cli("spawn", "demo", check=False)
+        agents.unlink()
+        away.rename(agents)
         left = list(target.iterdir())
     else:
         target.write_text("mine")
-        agent = running.spawn(name="a")
-        running.cli("stop", "a")
-        token = running.directory / "agents" / agent["id"] / "token"
+        agent = whole.spawn(name="a")
+        whole.cli("stop", "a")
+        token = whole.directory / "agents" / agent["id"] / "token"
         token.unlink()
         token.symlink_to(target)
-        done = running.cli("respawn", "a", check=False)
+        done = whole.cli("respawn", "a", check=False)
         left = [] if target.read_text() == "mine" else ["written"]
     assert done.returncode == EXIT_USAGE, (done.returncode, done.stderr)
     one_sentence(done.stderr)
     assert left == []
-    assert running.json("status")["agents"]["live"] == 0
+    assert whole.json("status")["agents"]["live"] == 0
 
 
 # -- S09: the log
@@ -276,9 +308,9 @@ def test_a_link_in_the_place_of_a_token_is_refused(running: Instance, tmp_path: 
 FORGED = '\n{"level": "error", "event": "forged"}\n'
 
 
-def test_no_text_forges_a_line_of_the_log(running: Instance):
-    with running.client() as client:
-        agent = running.spawn(name="a")
+def test_no_text_forges_a_line_of_the_log(whole: Instance):
+    with whole.client() as client:
+        agent = whole.spawn(name="a")
         client.call("messages.send", {"to": "a", "body": FORGED, "key": FORGED, "headers": {FORGED: FORGED}})
         for method, params in {
             "agents.get": {"target": FORGED},
@@ -294,13 +326,13 @@ def test_no_text_forges_a_line_of_the_log(running: Instance):
                 )
         client.call("agents.spawn", {"profile": "demo", "name": "b", "env": {"X": FORGED}, "prompt": FORGED})
     peer = socket.socket(socket.AF_UNIX)
-    peer.connect(str(running.directory / "agentd.sock"))
+    peer.connect(str(whole.directory / "agentd.sock"))
     peer.sendall(FORGED.encode() * 100)
     peer.close()
     os.kill(agent["pid"], 9)
     wait_until(lambda: not alive(agent["pid"]), "the agent to end")
-    running.cli("down", "--agents", "stop")
-    lines = (running.directory / "agentd.log").read_text().split("\n")
+    whole.cli("down", "--agents", "stop")
+    lines = (whole.directory / "agentd.log").read_text().split("\n")
     assert lines.pop() == ""
     rows = [json.loads(line) for line in lines]
     assert rows
