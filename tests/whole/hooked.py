@@ -51,7 +51,8 @@ def _table(name: str, values: dict[str, str]) -> str:
 
 def type_in(whole: Instance, name: str, text: str) -> None:
     """Type a prompt as a person would."""
-    whole.cli("keys", name, *text, "Enter")
+    with whole.client() as client:
+        client.call("agents.keys", target=name, keys=[*text, "Enter"])
 
 
 def environ_of(whole: Instance, agent: dict[str, Any]) -> dict[str, str]:

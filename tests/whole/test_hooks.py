@@ -22,7 +22,7 @@ SOON_S = 1.5  # a hook's own deadline, and a busy machine's delay, less what wou
 
 
 @pytest.fixture(scope="module")
-def whole() -> Iterator[Instance]:
+def shared() -> Iterator[Instance]:
     with instance() as one:
         add_hooked(one)
         add_hooked(one, "puller", delivery="pull")
@@ -31,6 +31,33 @@ def whole() -> Iterator[Instance]:
         add_hooked(one, "ending", carries={"Stop": "block"})
         one.up("courier.max_attempts=3")
         yield one
+
+
+@pytest.fixture
+def whole(shared: Instance) -> Iterator[Instance]:
+    """Give the shared instance without agents."""
+    yield shared
+    shared.tidy()
+
+
+def shown(whole: Instance, name: str) -> dict[str, Any]:
+    with whole.client() as client:
+        return dict(client.call("agents.get", target=name))
+
+
+def explained(whole: Instance, name: str) -> dict[str, Any]:
+    with whole.client() as client:
+        return dict(client.call("agents.explain", target=name))
+
+
+def found(whole: Instance, id_: str) -> dict[str, Any]:
+    with whole.client() as client:
+        return dict(client.call("messages.get", id=id_))
+
+
+def send(whole: Instance, name: str, body: str) -> str:
+    with whole.client() as client:
+        return client.send(name, body).id
 
 
 def spawned(whole: Instance, profile: str, log: Path, delay_s: float = 0.0, **env: str) -> dict[str, Any]:
@@ -62,15 +89,15 @@ def hook(whole: Instance, *words: str, input_: bytes = b"", **environ: str) -> t
 def test_a_turn_is_reported_and_its_session_is_known(whole: Instance, tmp_path: Path):
     agent = spawned(whole, "hooked", tmp_path / "log")
     name = agent["name"]
-    assert whole.json("show", name)["resume_id"] == ""  # its session was not spoken to yet
+    assert shown(whole, name)["resume_id"] == ""  # its session was not spoken to yet
     id_ = whole.json("send", name, "hello", "--wait", "acked", "--timeout", "20")["id"]
-    wait_until(lambda: "hook Stop" in whole.json("explain", name)["rule"], "its hook's word")
-    wait_until(lambda: whole.json("explain", name)["state"] == "idle", "it to be idle")
-    session = whole.json("show", name)["resume_id"]
+    wait_until(lambda: "hook Stop" in explained(whole, name)["rule"], "its hook's word")
+    wait_until(lambda: explained(whole, name)["state"] == "idle", "it to be idle")
+    session = shown(whole, name)["resume_id"]
     assert session == f"demo-{agent['pid']}"
     assert f"resume id    {session}" in whole.cli("show", name).stdout
     assert bodies(tmp_path / "log") == ["hello"]
-    assert "left the composer" in details(whole.json("msg", id_))[2]  # it was idle: typed at once
+    assert "left the composer" in details(found(whole, id_))[2]  # it was idle: typed at once
 
 
 def test_a_question_is_known_before_its_screen_is_read(whole: Instance, tmp_path: Path):
@@ -78,7 +105,7 @@ def test_a_question_is_known_before_its_screen_is_read(whole: Instance, tmp_path
     type_in(whole, agent["name"], "do")
     with whole.client() as client:
         client.call("agents.wait", target=agent["name"], until="waiting", timeout_s=20.0)
-    told = whole.json("explain", agent["name"])
+    told = explained(whole, agent["name"])
     assert "Echo: do" in told["reason"]
 
 
@@ -132,20 +159,20 @@ def test_a_turn_goes_on_for_messages_and_comes_to_its_end(whole: Instance, tmp_p
         type_in(whole, name, "go")
         wait_until(lambda: len(bodies(log)) >= 100, "five answers")
         client.call("agents.wait", target=name, until="idle", timeout_s=20.0)
-        assert whole.json("show", name)["inbox"] == 40
+        assert shown(whole, name)["inbox"] == 40
         type_in(whole, name, "go")
         wait_until(lambda: len(bodies(log)) >= 140, "the rest")
         client.call("agents.wait", target=name, until="idle", timeout_s=20.0)
     assert bodies(log) == [f"{n}" for n in range(140)]
-    assert whole.json("show", name)["inbox"] == 0
+    assert shown(whole, name)["inbox"] == 0
 
 
 def test_nothing_is_typed_into_one_that_pulls_and_all_into_an_idle_one_of_both(whole: Instance, tmp_path: Path):
     puller = spawned(whole, "puller", tmp_path / "p")
     both = spawned(whole, "hooked", tmp_path / "b")
-    waits = whole.json("send", puller["name"], "later")["id"]
+    waits = send(whole, puller["name"], "later")
     whole.cli("send", both["name"], "now", "--wait", "acked", "--timeout", "20")
-    assert whole.json("msg", waits)["state"] == "accepted"
+    assert found(whole, waits)["state"] == "accepted"
     assert bodies(tmp_path / "p") == []
     type_in(whole, puller["name"], "go")
     wait_until(lambda: bodies(tmp_path / "p") == ["later"], "the hook to bring it")
@@ -213,12 +240,12 @@ def test_nothing_is_brought_where_messages_are_typed(whole: Instance, tmp_path: 
 
 def test_the_command_prints_then_confirms(whole: Instance, tmp_path: Path):
     agent = spawned(whole, "puller", tmp_path / "log")
-    id_ = whole.json("send", agent["name"], "\x1b]52;c;x\x07 hi")["id"]
+    id_ = send(whole, agent["name"], "\x1b]52;c;x\x07 hi")
     output, _ = hook(whole, "PostToolUse", **environ_of(whole, agent))
     values = json.loads(output)["hookSpecificOutput"]
     assert values["hookEventName"] == "PostToolUse"
     assert values["additionalContext"] == f"{BROUGHT}\n[agentd {id_} from operator] \ufffd]52;c;x\ufffd hi"
-    assert whole.json("msg", id_)["state"] == "delivered"
+    assert found(whole, id_)["state"] == "delivered"
     assert hook(whole, "PostToolUse", **environ_of(whole, agent))[0] == b""
 
 
@@ -226,8 +253,8 @@ def test_a_notification_comes_as_the_last_word(whole: Instance, tmp_path: Path):
     agent = spawned(whole, "puller", tmp_path / "log")
     event = json.dumps({"hook_event_name": "UserPromptSubmit", "session_id": "s-1", "transcript_path": "/t"})
     hook(whole, event, **environ_of(whole, agent))
-    shown = whole.json("show", agent["name"])
-    assert (shown["resume_id"], shown["log_path"]) == ("s-1", "/t")
+    row = shown(whole, agent["name"])
+    assert (row["resume_id"], row["log_path"]) == ("s-1", "/t")
 
 
 # -- nobody speaks for another
@@ -235,13 +262,13 @@ def test_a_notification_comes_as_the_last_word(whole: Instance, tmp_path: Path):
 
 def test_a_report_is_its_callers_whatever_it_says(whole: Instance, tmp_path: Path):
     ann, bob = spawned(whole, "puller", tmp_path / "a"), spawned(whole, "puller", tmp_path / "b")
-    waits = whole.json("send", ann["name"], "for ann only")["id"]
+    waits = send(whole, ann["name"], "for ann only")
     claims = {"agent": ann["id"], "agent_id": "", "name": ann["name"], "session_id": "bobs", "pid": ann["pid"]}
     output, _ = hook(whole, "PostToolUse", input_=json.dumps(claims).encode(), **environ_of(whole, bob))
     assert output == b""
-    assert whole.json("show", bob["name"])["resume_id"] == "bobs"
-    assert whole.json("show", ann["name"])["resume_id"] == ""
-    assert whole.json("msg", waits)["state"] == "accepted"
+    assert shown(whole, bob["name"])["resume_id"] == "bobs"
+    assert shown(whole, ann["name"])["resume_id"] == ""
+    assert found(whole, waits)["state"] == "accepted"
     token = Path(environ_of(whole, bob)["AGENTD_TOKEN_FILE"]).read_text().strip()
     with whole.client(token=token) as client:
         [failed] = client.call("messages.confirm", ids=[f"{waits}#1"])["failed"]
@@ -263,9 +290,9 @@ def test_anothers_token_does_not_make_one_another(whole: Instance, tmp_path: Pat
         wait_until(lambda: (tmp_path / mark).read_text() == "0\n", "its exit status")
 
     run(f"AGENTD_TOKEN_FILE={anns}", "forged")
-    assert whole.json("show", ann["name"])["resume_id"] == ""
+    assert shown(whole, ann["name"])["resume_id"] == ""
     hook(whole, event, **environ_of(whole, ann))  # the same words by ann's own program
-    assert whole.json("show", ann["name"])["resume_id"] == "forged"
+    assert shown(whole, ann["name"])["resume_id"] == "forged"
 
 
 def test_the_operator_has_no_hooks(whole: Instance):
@@ -293,16 +320,16 @@ def test_a_hostile_payload_is_one_event_and_no_more(whole: Instance, tmp_path: P
     agent = spawned(whole, "puller", tmp_path / "log")
     environ = environ_of(whole, agent)
     assert hook(whole, "PermissionRequest", input_=payload, **environ)[0] == b""
-    assert whole.json("explain", agent["name"])["state"] == "waiting"
-    shown = whole.json("show", agent["name"])
-    assert shown["resume_id"] in {"", "h"} - ({"h"} if payload != HOSTILE["deep"] else set())
-    assert shown["log_path"] == ""
-    assert len(json.dumps(shown)) < 4_000
-    assert "\x1b" not in shown["reason"]
+    assert explained(whole, agent["name"])["state"] == "waiting"
+    row = shown(whole, agent["name"])
+    assert row["resume_id"] in {"", "h"} - ({"h"} if payload != HOSTILE["deep"] else set())
+    assert row["log_path"] == ""
+    assert len(json.dumps(row)) < 4_000
+    assert "\x1b" not in row["reason"]
     log = (whole.directory / "agentd.log").read_text()
     assert '"level": "error"' not in log
     hook(whole, "Stop", input_=b'{"session_id": "after"}', **environ)
-    assert whole.json("show", agent["name"])["resume_id"] == "after"
+    assert shown(whole, agent["name"])["resume_id"] == "after"
 
 
 @pytest.mark.parametrize("words", [["--no-such"], ["Stop", "{}", "more"], ["Stop", "{"], ["\x1b[2J"], ["x" * 5000], []])

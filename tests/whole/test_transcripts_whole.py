@@ -61,15 +61,15 @@ def whole(shared: Instance) -> Iterator[Instance]:
     shared.tidy()
 
 
-def found(whole: Instance, query: str, **params: Any) -> list[dict[str, Any]]:
-    """Return where a query is found, once all that was printed is indexed."""
+def found(whole: Instance, query: str, count: int = 1, **params: Any) -> list[dict[str, Any]]:
+    """Return where a query is found, once it is so often."""
 
-    def answer() -> Any:
+    def passages() -> Any:
         with whole.client() as client:
-            answer = client.call("messages.search", {"query": query, "in": "transcripts", **params})
-        return not answer["indexed_behind"] and answer["passages"]
+            found = client.call("messages.search", {"query": query, "in": "transcripts", **params})["passages"]
+        return found if len(found) >= count else None
 
-    return list(wait_until(answer, "the index"))
+    return list(wait_until(passages, "the index"))
 
 
 def printf(data: bytes) -> str:
@@ -252,9 +252,8 @@ def test_a_killed_daemon_loses_at_most_the_last_second(whole: Instance, tmp_path
 
 
 def test_files_are_private_and_a_damaged_part_of_one_is_named_and_the_rest_is_read(whole: Instance):
-    agent = spawn_printer(whole, f"seq -f 'number %g' 0 100000; {SAY_THE_END}", "a")
+    agent = spawn_printer(whole, f"seq -f 'number %g' 0 60000; {SAY_THE_END}", "a")
     until_printed(whole, "a", "the end")
-    whole.cli("stop", "a", "--force")
     assert found(whole, "number", target="a")
     kept = [whole.directory / "transcripts", *(whole.directory / "transcripts").rglob("*")]
     assert len(kept) > 5
@@ -269,7 +268,7 @@ def test_files_are_private_and_a_damaged_part_of_one_is_named_and_the_rest_is_re
     assert mark
     assert numbers(before) == []
     assert "the end\n" in after
-    assert len(numbers(after)) < 90_000
+    assert len(numbers(after)) < 55_000
     [told] = whole.events("transcripts.report")
     assert files[0].name in told["report"]
 
@@ -400,7 +399,7 @@ def test_an_agent_reads_and_finds_its_own_at_most(whole: Instance):
     agents = [spawn_printer(whole, f"echo the pin of {name}; {STAY}", name) for name in ("a", "b")]
     for name in ("a", "b"):
         until_printed(whole, name, "pin")
-    assert len(found(whole, "pin")) == 2
+    assert len(found(whole, "pin", 2)) == 2
     assert len(whole.json("search", "pin", "--in", "transcripts", "--to", "b")) == 1
     token = (whole.directory / "agents" / agents[0]["id"] / "token").read_text().strip()
     with whole.client(token=token) as client:
@@ -490,7 +489,10 @@ def test_what_a_program_names_to_trick_us_is_refused(whole: Instance, tmp_path: 
 # -- the guide
 
 
-def test_what_the_guide_shows_works(whole: Instance, tmp_path: Path):
+def test_what_the_guide_shows_works(idle_instance: Instance, tmp_path: Path):
+    whole = idle_instance
+    add_printer(whole)
+    whole.up()
     guide = (Path(__file__).parents[2] / "docs" / "transcripts.md").read_text()
     shown = [line.strip() for line in guide.splitlines() if line.startswith("    agentd ")]
     assert len(shown) > 6

@@ -8,11 +8,12 @@ import pty
 import select
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from instance import Instance, alive, proc, wait_until
+from instance import Instance, alive, instance, proc, wait_until
 
 from agentd.errors import EXIT_FAILED, EXIT_USAGE
 
@@ -30,13 +31,56 @@ def kept(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def events(whole: Instance, type_: str) -> list[dict[str, Any]]:
-    with whole.client() as client:
-        return [event["data"] for event in client.call("events.list", types=[type_], limit=10_000)["events"]]
-
-
 def stats(whole: Instance) -> dict[str, int]:
-    return dict(whole.json("status")["hooks"])
+    with whole.client() as client:
+        return dict(client.call("daemon.status")["hooks"])
+
+
+def failure(whole: Instance, hook: str = "on_state") -> dict[str, Any]:
+    """Return what is told first of a hook's failures."""
+
+    def told() -> dict[str, Any] | None:
+        return next((row for row in whole.events("hook.failed") if row["hook"] == hook), None)
+
+    return dict(wait_until(told, f"the failure of {hook} to be told"))
+
+
+class Scripted:
+    """An instance whose hooks run what a test writes down."""
+
+    def __init__(self, whole: Instance) -> None:
+        self.whole = whole
+        self.write()
+        run = ["sh", "-c", '. "$1"', "sh"]
+        configure(
+            whole,
+            on_state=[*run, str(whole.directory / "on_state")],
+            states=["idle", "stopped", "waiting"],
+            on_message=[*run, str(whole.directory / "on_message")],
+            messages="acked,expired",
+            timeout_s=60,
+        )
+
+    def write(self, on_state: str = ":", on_message: str = ":") -> None:
+        for name, script in (("on_state", on_state), ("on_message", on_message)):
+            new = self.whole.directory / f"{name}.new"
+            new.write_text(script + "\n")
+            new.rename(self.whole.directory / name)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Scripted]:
+    """Give an instance whose hooks do nothing yet, and whose daemon runs."""
+    with instance() as one:
+        yield Scripted(one)
+
+
+@pytest.fixture
+def scripted(shared: Scripted) -> Iterator[Scripted]:
+    """Give the shared instance without agents."""
+    yield shared
+    shared.write()
+    shared.whole.tidy()
 
 
 def test_a_change_of_state_runs_the_command_with_the_event(idle_instance: Instance):
@@ -68,90 +112,118 @@ def _umask() -> int:
     return mask
 
 
-def test_only_the_states_that_are_named(idle_instance: Instance):
-    out = idle_instance.directory / "out"
-    words = [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write(sys.stdin.read())", str(out)]
-    configure(idle_instance, on_state=words, states=["idle", "stopped"])
-    idle_instance.spawn(name="a")
-    idle_instance.cli("stop", "a", "--force")
+def test_only_the_states_that_are_named(scripted: Scripted, tmp_path: Path):
+    out = tmp_path / "out"
+    scripted.write(f"cat >> {out}")
+    scripted.whole.spawn(name="a")
+    scripted.whole.cli("stop", "a", "--force")
     wait_until(lambda: [row["data"]["state"] for row in kept(out)] == ["idle", "stopped"], "both")
 
 
-def test_a_change_of_messages_runs_the_command(idle_instance: Instance):
-    out = idle_instance.directory / "out"
-    configure(idle_instance, on_message=f"cat >> {out}", messages="acked,expired")
-    idle_instance.spawn(name="a")
-    id_ = idle_instance.json("send", "a", "hello")["id"]
+def test_a_change_of_messages_runs_the_command(scripted: Scripted, tmp_path: Path):
+    out = tmp_path / "out"
+    scripted.write(on_message=f"cat >> {out}")
+    scripted.whole.spawn(name="a")
+    with scripted.whole.client() as client:
+        id_ = client.send("a", "hello").id
     row = wait_until(lambda: kept(out), "the command to run")[0]
     assert (row["type"], row["data"]["ids"], row["data"]["to_name"]) == ("message.acked", [id_], "a")
 
 
-def test_a_hook_may_answer_for_the_user(idle_instance: Instance):
+def test_a_hook_may_answer_for_the_user(scripted: Scripted, tmp_path: Path):
     """It is the operator's own program, so `agentd` in it is the operator."""
-    agentd = f"PYTHONPATH={os.environ.get('PYTHONPATH', '')} {sys.executable} -m agentd"
-    log = idle_instance.directory / "log"
-    configure(idle_instance, on_state=f"{agentd} approve all", timeout_s=60)
-    idle_instance.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission", "AGENTD_DEMO_LOG": str(log)})
-    idle_instance.cli("send", "a", "make")
+    log = tmp_path / "log"
+    scripted.write(f"PYTHONPATH={os.environ.get('PYTHONPATH', '')} {sys.executable} -m agentd approve all")
+    scripted.whole.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission", "AGENTD_DEMO_LOG": str(log)})
+    with scripted.whole.client() as client:
+        client.send("a", "make")
     wait_until(lambda: log.exists() and "make" in log.read_text(), "it to be approved")
 
 
 # -- commands that misbehave
 
 
-def test_one_that_hangs_is_killed_with_its_children(idle_instance: Instance):
+FAILING = {  # what each kind of hook is set to, and why it fails
+    "status": {
+        "on_state": ("echo why >&2; exit 3", "it exited with status 3"),
+        "on_message": (["/nowhere/program"], "/nowhere/program cannot be run: No such file or directory"),
+        "notify": ("notify-send", "notify-send cannot be run: No such file or directory"),
+    },
+    "signal": {
+        "on_state": ("kill -SEGV $$", "it was killed by SIGSEGV"),
+        "on_message": (["/etc/passwd"], "/etc/passwd cannot be run: Permission denied"),
+        "notify": ("osc9", "nobody is attached, so there is no terminal to tell"),
+    },
+}
+
+
+@pytest.mark.parametrize("hooks", FAILING.values(), ids=FAILING)
+def test_one_that_fails_is_told(idle_instance: Instance, hooks: dict[str, tuple[Any, str]]):
+    path_of(idle_instance, "tmux", "sh", "cat")
+    settings = {name: value for name, (value, _) in hooks.items()}
+    configure(idle_instance, **settings, states="idle", messages="accepted")
+    idle_instance.spawn(name="a")
+    idle_instance.cli("send", "a", "hello", "--wait", "acked", "--timeout", "20")
+    for name, (value, reason) in hooks.items():
+        failed = failure(idle_instance, name)
+        assert failed["reason"] == reason
+        if "why" in value:
+            assert failed["output"] == "why"
+        assert reason in (idle_instance.directory / "agentd.log").read_text()
+    assert alive(idle_instance.pid())
+
+
+def test_one_that_is_not_there_is_told_and_one_that_hangs_is_killed_with_its_children(idle_instance: Instance):
     pids = idle_instance.directory / "pids"
     hang = (
         f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; trap '' TERM HUP; cat > /dev/null; sleep 1000; sleep 1000"
     )
-    configure(idle_instance, on_state=hang, states="idle", timeout_s=0.5)
+    configure(
+        idle_instance,
+        on_state=hang,
+        states="idle",
+        on_message="/nowhere/program",
+        messages="accepted",
+        timeout_s=2,
+    )
     idle_instance.spawn(name="a")
-    failed = wait_until(lambda: events(idle_instance, "hook.failed"), "the failure to be told")[0]
-    assert (failed["hook"], failed["reason"]) == ("on_state", "it was killed after 0.5 s")
+    with idle_instance.client() as client:
+        client.send("a", "hello")
+    assert failure(idle_instance, "on_message")["reason"] == "it exited with status 127"
+    assert failure(idle_instance)["reason"] == "it was killed after 2 s"
     for pid in pids.read_text().split():
         wait_until(lambda pid=int(pid): not alive(pid), "it to be gone")
 
 
-@pytest.mark.parametrize(
-    ("command", "reason"),
-    [
-        ("echo why >&2; exit 3", "it exited with status 3"),
-        ("kill -SEGV $$", "it was killed by SIGSEGV"),
-        (["/nowhere/program"], "/nowhere/program cannot be run: No such file or directory"),
-        (["/etc/passwd"], "/etc/passwd cannot be run: Permission denied"),
-        ("/nowhere/program", "it exited with status 127"),
-    ],
-)
-def test_one_that_fails_is_told(idle_instance: Instance, command: Any, reason: str):
-    configure(idle_instance, on_state=command, states="idle")
-    idle_instance.spawn(name="a")
-    failed = wait_until(lambda: events(idle_instance, "hook.failed"), "the failure to be told")[0]
-    assert failed["reason"] == reason
-    if "why" in command:
-        assert failed["output"] == "why"
-    assert reason in (idle_instance.directory / "agentd.log").read_text()
-    idle_instance.cli("send", "a", "hello", "--wait", "acked", "--timeout", "20")
-    assert alive(idle_instance.pid())
+def path_of(whole: Instance, *programs: str) -> None:
+    """Leave nothing on the path of an instance but these programs."""
+    place = whole.directory / "bin"
+    place.mkdir()
+    for name in programs:
+        (place / name).symlink_to(next(p for d in os.environ["PATH"].split(":") if (p := Path(d) / name).exists()))
+    whole.environ["PATH"] = str(place)
 
 
-def test_what_one_prints_is_kept_in_part_and_can_harm_nobody(idle_instance: Instance):
+def test_what_one_prints_is_kept_in_part_and_can_harm_nobody(scripted: Scripted):
     """Megabytes are read and forgotten; escape sequences are replaced; a line of it cannot forge one of the log."""
-    noise = r"printf '\033]0;x\007first\n{\"event\": \"forged\"}\n'; head -c 20000000 /dev/zero | tr '\\0' y"
-    configure(idle_instance, on_state=noise, states="idle")
-    idle_instance.spawn(name="a")
-    wait_until(lambda: stats(idle_instance)["done"] == 1, "it to end")
-    log = (idle_instance.directory / "agentd.log").read_text()
-    (line,) = [json.loads(line) for line in log.splitlines() if '"hook"' in line]
+    scripted.write(r"printf '\033]0;x\007first\n{\"event\": \"forged\"}\n'; head -c 20000000 /dev/zero | tr '\\0' y")
+    scripted.whole.spawn(name="a")
+    log = scripted.whole.directory / "agentd.log"
+    (line,) = wait_until(
+        lambda: [json.loads(line) for line in log.read_text().splitlines() if "x\\ufffdfirst" in ascii(line)], "its end"
+    )
     assert line["event"] == "hook"
     assert line["output"].startswith("\ufffd]0;x\ufffdfirst\n{")
     assert len(line["output"]) <= 4096
 
 
-def test_one_that_leaves_a_child_with_its_output_is_done_when_it_ends(idle_instance: Instance):
-    pid = idle_instance.directory / "pid"
-    configure(idle_instance, on_state=f"sleep 1000 & echo $! > {pid}; exit 0", states="idle", timeout_s=60)
-    idle_instance.spawn(name="a")
-    wait_until(lambda: stats(idle_instance)["done"] == 1, "it to be done", 20)
+def test_one_that_leaves_a_child_with_its_output_is_done_when_it_ends(scripted: Scripted, tmp_path: Path):
+    pid = tmp_path / "pid"
+    scripted.write(f"sleep 1000 & echo $! > {pid}.new; mv {pid}.new {pid}; exit 0")
+    scripted.whole.spawn(name="a")
+    wait_until(pid.exists, "it to run")
+    wait_until(lambda: stats(scripted.whole)["running"] == 0, "it to be done", 20)
+    assert alive(int(pid.read_text()))
     os.kill(int(pid.read_text()), 9)
 
 
@@ -170,10 +242,10 @@ def test_a_flood_is_dropped_with_a_count_and_nobody_waits(idle_instance: Instanc
         )
         found = client.call("daemon.status")["hooks"]
     assert (found["running"], found["queued"]) == (2, 3)
-    accepted = len(events(idle_instance, "message.accepted"))
+    accepted = len(idle_instance.events("message.accepted"))
     assert accepted >= 40
     assert found["dropped"] == accepted - 5
-    dropped = events(idle_instance, "hook.dropped")
+    dropped = idle_instance.events("hook.dropped")
     assert 1 <= len(dropped) <= 3  # told now and then, with a count
     assert dropped[0]["queue"] == 3
     go.touch()
@@ -181,28 +253,26 @@ def test_a_flood_is_dropped_with_a_count_and_nobody_waits(idle_instance: Instanc
     assert Path(f"{go}.ran").read_text() == "x\n" * 5
 
 
-def test_failures_are_told_now_and_then_only(idle_instance: Instance):
-    configure(idle_instance, on_message="exit 1", messages="accepted", queue=1000)
-    idle_instance.spawn("sh", name="a")
-    with idle_instance.client() as client:
-        for _ in range(12):
-            client.call("messages.send", to="a", body="true")
-    wait_until(lambda: stats(idle_instance)["failed"] >= 12, "all to fail")
-    told = events(idle_instance, "hook.failed")
-    assert 1 <= len(told) <= 4
-    assert all(row["hook"] == "on_message" for row in told)
-
-
-def test_those_that_run_end_with_the_daemon(idle_instance: Instance):
+def test_failures_are_told_now_and_then_only_and_those_that_run_end_with_the_daemon(idle_instance: Instance):
     pid = idle_instance.directory / "pid"
     configure(
         idle_instance,
+        on_message="exit 1",
+        messages="accepted",
+        queue=1000,
         on_state=f"echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 1000; true",
         states="idle",
         timeout_s=200,
     )
-    idle_instance.spawn(name="a")
+    idle_instance.spawn("sh", name="a")
     wait_until(pid.exists, "it to run")
+    with idle_instance.client() as client:
+        for _ in range(12):
+            client.call("messages.send", to="a", body="true")
+    wait_until(lambda: stats(idle_instance)["failed"] >= 12, "all to fail")
+    told = idle_instance.events("hook.failed")
+    assert 1 <= len(told) <= 4
+    assert all(row["hook"] == "on_message" for row in told)
     idle_instance.cli("down")
     wait_until(lambda: not alive(int(pid.read_text())), "it to be gone")
 
@@ -236,19 +306,6 @@ def test_notify_send_gets_plain_text(idle_instance: Instance):
     ]
 
 
-def test_a_notification_without_notify_send_is_told(idle_instance: Instance):
-    place = idle_instance.directory / "bin"
-    place.mkdir()
-    for name in ("tmux", "sh", "cat"):
-        (place / name).symlink_to(next(p for d in os.environ["PATH"].split(":") if (p := Path(d) / name).exists()))
-    idle_instance.environ["PATH"] = str(place)
-    configure(idle_instance, notify="notify-send", states="idle")
-    idle_instance.spawn(name="a")
-    failed = wait_until(lambda: events(idle_instance, "hook.failed"), "the failure to be told")[0]
-    assert failed["hook"] == "notify"
-    assert failed["reason"] == "notify-send cannot be run: No such file or directory"
-
-
 def test_osc_9_reaches_the_terminals_that_are_attached(idle_instance: Instance):
     configure(idle_instance, notify="osc9")
     agent = idle_instance.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission"})
@@ -280,26 +337,19 @@ def read_until(terminal: int, wanted: bytes) -> bytes:
     return seen
 
 
-def test_nobody_attached_is_told(idle_instance: Instance):
-    configure(idle_instance, notify="osc9", states="idle")
-    idle_instance.spawn(name="a")
-    failed = wait_until(lambda: events(idle_instance, "hook.failed"), "the failure to be told")[0]
-    assert failed["reason"] == "nobody is attached, so there is no terminal to tell"
-
-
 # -- trying them
 
 
-def test_each_hook_can_be_tried(idle_instance: Instance):
-    out = idle_instance.directory / "out"
-    configure(idle_instance, on_state=f"cat >> {out}; echo fine", on_message="exit 4")
-    ran = idle_instance.cli("notify", "test", "--json", check=False)
+def test_each_hook_can_be_tried(scripted: Scripted, tmp_path: Path):
+    out = tmp_path / "out"
+    scripted.write(f"cat >> {out}; echo fine", "exit 4")
+    ran = scripted.whole.cli("notify", "test", "--json", check=False)
     assert ran.returncode == EXIT_FAILED
     state, message = json.loads(ran.stdout)
     assert (state["hook"], state["error"], state["output"]) == ("on_state", None, "fine")
     assert (message["hook"], message["error"]) == ("on_message", "it exited with status 4")
     assert kept(out)[0]["data"]["example"] is True
-    shown = idle_instance.cli("notify", "test", check=False).stdout
+    shown = scripted.whole.cli("notify", "test", check=False).stdout
     assert "well" in shown
     assert "it exited with status 4" in shown
 
@@ -321,12 +371,12 @@ def test_a_bad_setting_is_one_line(idle_instance: Instance, line: str, words: st
     assert ran.stderr.count("\n") == 1
 
 
-def test_no_descriptor_of_the_daemon_reaches_a_command(idle_instance: Instance):
-    out = idle_instance.directory / "fds"
-    configure(idle_instance, on_state=f"ls -l /proc/$$/fd > {out}.new; mv {out}.new {out}", states="idle")
-    idle_instance.spawn(name="a")
+def test_no_descriptor_of_the_daemon_reaches_a_command(scripted: Scripted, tmp_path: Path):
+    out = tmp_path / "fds"
+    scripted.write(f"ls -l /proc/$$/fd > {out}.new; mv {out}.new {out}")
+    scripted.whole.spawn(name="a")
     wait_until(out.exists, "it to run")
     listed = out.read_text()
     assert "socket:" not in listed
-    assert str(idle_instance.directory / "mailbox") not in listed
-    assert proc(idle_instance.pid(), "cmdline")
+    assert str(scripted.whole.directory / "mailbox") not in listed
+    assert proc(scripted.whole.pid(), "cmdline")
