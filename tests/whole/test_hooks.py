@@ -154,16 +154,16 @@ def test_a_turn_goes_on_for_messages_and_comes_to_its_end(whole: Instance, tmp_p
     agent = spawned(whole, "talker", log)
     name = agent["name"]
     with whole.client() as client:
-        for n in range(7 * 20):  # what one answer takes is 20
+        for n in range(5 * 20 + 5):  # what one answer takes is 20
             client.send(name, f"{n}")
         type_in(whole, name, "go")
         wait_until(lambda: len(bodies(log)) >= 100, "five answers")
         client.call("agents.wait", target=name, until="idle", timeout_s=20.0)
-        assert shown(whole, name)["inbox"] == 40
+        assert shown(whole, name)["inbox"] == 5
         type_in(whole, name, "go")
-        wait_until(lambda: len(bodies(log)) >= 140, "the rest")
+        wait_until(lambda: len(bodies(log)) >= 105, "the rest")
         client.call("agents.wait", target=name, until="idle", timeout_s=20.0)
-    assert bodies(log) == [f"{n}" for n in range(140)]
+    assert bodies(log) == [f"{n}" for n in range(105)]
     assert shown(whole, name)["inbox"] == 0
 
 
@@ -315,21 +315,25 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("payload", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_payload_is_one_event_and_no_more(whole: Instance, tmp_path: Path, payload: bytes):
+def test_a_hostile_payload_is_one_event_and_no_more(whole: Instance, tmp_path: Path):
     agent = spawned(whole, "puller", tmp_path / "log")
     environ = environ_of(whole, agent)
-    assert hook(whole, "PermissionRequest", input_=payload, **environ)[0] == b""
-    assert explained(whole, agent["name"])["state"] == "waiting"
-    row = shown(whole, agent["name"])
-    assert row["resume_id"] in {"", "h"} - ({"h"} if payload != HOSTILE["deep"] else set())
+    with whole.client(token=Path(environ["AGENTD_TOKEN_FILE"]).read_text().strip()) as client:
+        for kind, payload in HOSTILE.items():
+            client.call("agents.report", event="Stop", payload='{"session_id": "before"}')
+            assert shown(whole, agent["name"])["resume_id"] == "before"
+            assert hook(whole, "PermissionRequest", input_=payload, **environ)[0] == b"", kind
+            check_unharmed(whole, agent["name"], {"before", "h"} if kind == "deep" else {"before"})
+
+
+def check_unharmed(whole: Instance, name: str, sessions: set[str]) -> None:
+    row = shown(whole, name)
+    assert row["state"] == "waiting"
+    assert row["resume_id"] in sessions
     assert row["log_path"] == ""
     assert len(json.dumps(row)) < 4_000
     assert "\x1b" not in row["reason"]
-    log = (whole.directory / "agentd.log").read_text()
-    assert '"level": "error"' not in log
-    hook(whole, "Stop", input_=b'{"session_id": "after"}', **environ)
-    assert shown(whole, agent["name"])["resume_id"] == "after"
+    assert '"level": "error"' not in (whole.directory / "agentd.log").read_text()
 
 
 @pytest.mark.parametrize("words", [["--no-such"], ["Stop", "{}", "more"], ["Stop", "{"], ["\x1b[2J"], ["x" * 5000], []])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from instance import Instance, alive, wait_until
+from instance import Instance, alive, instance, wait_until
 
 SAYING = f"""
 command = "{sys.executable}"
@@ -43,14 +44,31 @@ def profile(whole: Instance, name: str, text: str) -> None:
     (directory / f"{name}.toml").write_text(text)
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Instance]:
+    """Give an instance with the profiles that are wanted here, and whose daemon runs."""
+    with instance() as one:
+        profile(one, "saying", SAYING.replace("OSC", "shim"))
+        profile(one, "free", SAYING.replace("OSC", "free"))
+        shell = (Path(__file__).parents[2] / "agentd/agents/profiles/shell.toml").read_text()
+        profile(one, "shimmed", shell + '\n[signals]\nosc = "shim"\n')
+        profile(one, "absent", 'command = "no-such-agent"\n[signals]\nosc = "shim"\n')
+        one.up()
+        yield one
+
+
 @pytest.fixture
-def said(idle_instance: Instance) -> Instance:
-    """Give an instance with agents `a`, which says what it does, and `deaf`, which nobody understands."""
-    profile(idle_instance, "saying", SAYING.replace("OSC", "shim"))
-    profile(idle_instance, "free", SAYING.replace("OSC", "free"))
-    idle_instance.up()
-    idle_instance.spawn("saying", name="a")
-    return idle_instance
+def whole(shared: Instance) -> Iterator[Instance]:
+    """Give the shared instance without agents."""
+    yield shared
+    shared.tidy()
+
+
+@pytest.fixture
+def said(whole: Instance) -> Instance:
+    """Give the shared instance with an agent `a`, which says what it does."""
+    whole.spawn("saying", name="a")
+    return whole
 
 
 class Heard:
@@ -65,7 +83,7 @@ class Heard:
     def _follow(self, whole: Instance, types: tuple[str, ...]) -> None:
         with whole.client() as client:
             try:
-                for event in client.stream("events.follow", {"types": list(types), "since": 0}):
+                for event in client.stream("events.follow", {"types": list(types), "since": whole.seen}):
                     self.events.append(event["data"])
             except Exception:  # noqa: BLE001  the daemon ends before the test does
                 return
@@ -75,7 +93,26 @@ class Heard:
 
 
 def explained(whole: Instance, name: str, state: str) -> dict[str, Any]:
-    return dict(wait_until(lambda: (e := whole.json("explain", name))["state"] == state and e, f"{name} to be {state}"))
+    with whole.client() as client:
+        return dict(
+            wait_until(
+                lambda: (e := client.call("agents.explain", target=name))["state"] == state and e,
+                f"{name} to be {state}",
+            )
+        )
+
+
+def send(whole: Instance, body: str, *, until: str = "delivered") -> str:
+    with whole.client() as client:
+        id_ = client.send("a", body).id
+        if until:
+            client.call("messages.wait", id=id_, until=until, timeout_s=20.0)
+        return id_
+
+
+def message_state(whole: Instance, id_: str) -> str:
+    with whole.client() as client:
+        return str(client.call("messages.get", id=id_)["state"])
 
 
 def test_a_program_behind_the_shim_is_understood_and_without_it_is_not(said: Instance):
@@ -88,13 +125,13 @@ def test_a_program_behind_the_shim_is_understood_and_without_it_is_not(said: Ins
 
 def test_work_that_no_screen_shows_holds_the_next_message_back(said: Instance):
     heard = Heard(said, "agent.state")
-    said.cli("send", "a", "work 1.5", "--wait", "delivered")
-    later = said.json("send", "a", "second")["id"]
+    send(said, "work 1.5")
+    later = send(said, "second", until="")
     found = explained(said, "a", "working")
     assert found["source"] == "osc"
     assert "saying so" in found["would_change"]
-    assert said.json("msg", later)["state"] == "accepted"
-    wait_until(lambda: said.json("msg", later)["state"] == "delivered", "the second one")
+    assert message_state(said, later) == "accepted"
+    wait_until(lambda: message_state(said, later) == "delivered", "the second one")
     explained(said, "a", "idle")
     screen = said.cli("read", "a").stdout
     assert screen.index("got work 1.5") < screen.index("got second")
@@ -105,11 +142,11 @@ def test_work_that_no_screen_shows_holds_the_next_message_back(said: Instance):
 
 def test_a_question_is_told_everywhere_and_nothing_is_typed_into_it(said: Instance):
     heard = Heard(said, "agent.state")
-    said.cli("send", "a", "ask", "--wait", "delivered")
+    send(said, "ask")
     found = explained(said, "a", "waiting")
     assert found["waits_for"] == "permission"
     assert found["evidence"] == "Bash: rm -rf \ufffd[2J/"
-    later = said.json("send", "a", "hello")["id"]
+    later = send(said, "hello", until="")
     assert "waiting: permission" in said.cli("ls").stdout
     shown = said.cli("show", "a").stdout + said.cli("explain", "a").stdout
     assert "waiting: permission" in shown
@@ -118,21 +155,24 @@ def test_a_question_is_told_everywhere_and_nothing_is_typed_into_it(said: Instan
     with said.client() as client:
         assert client.call("agents.explain", target="a")["waits_for"] == "permission"
     wait_until(lambda: [e for e in heard.events if e.get("waits_for") == "permission"], "its event")
-    assert said.json("msg", later)["state"] == "accepted"
+    assert message_state(said, later) == "accepted"
     said.cli("keys", "a", "y")
-    wait_until(lambda: said.json("msg", later)["state"] == "delivered", "the message after the answer")
+    wait_until(lambda: message_state(said, later) == "delivered", "the message after the answer")
 
 
 def test_a_turn_that_failed_is_idle_with_the_reason(said: Instance):
-    said.cli("send", "a", "fail", "--wait", "delivered")
-    found = wait_until(lambda: (e := said.json("explain", "a"))["waits_for"] == "error" and e, "the failure")
+    send(said, "fail")
+    with said.client() as client:
+        found = wait_until(
+            lambda: (e := client.call("agents.explain", target="a"))["waits_for"] == "error" and e, "the failure"
+        )
     assert found["state"] == "idle"
     assert found["reason"].endswith("overloaded")
 
 
 def test_a_program_killed_behind_the_shim_is_told_as_it_ended(said: Instance):
     pid = said.json("show", "a")["pid"]
-    said.cli("send", "a", "die")
+    send(said, "die", until="")
     found = explained(said, "a", "failed")
     assert found["reason"] == "its program was killed by signal 9 (SIGKILL)"
     assert found["source"] == "process"
@@ -142,44 +182,39 @@ def test_a_program_killed_behind_the_shim_is_told_as_it_ended(said: Instance):
 
 def test_what_it_wants_noticed_is_an_event_with_a_harmless_text(said: Instance):
     heard = Heard(said, "agent.notified")
-    said.cli("send", "a", "ring", "--wait", "delivered")
+    send(said, "ring")
     (notice,) = wait_until(lambda: heard.events, "the notice")
     assert (notice["name"], notice["kind"], notice["text"]) == ("a", "osc 9", "look")
 
 
-def test_a_shell_behind_the_shim_is_read_typed_into_and_known_as_without_it(idle_instance: Instance):
+def test_a_shell_behind_the_shim_is_read_typed_into_and_known_as_without_it(whole: Instance):
     """Rules by the foreground command, line mode, identity and stopping see through it."""
-    source = (Path(__file__).parents[2] / "agentd/agents/profiles/shell.toml").read_text()
-    profile(idle_instance, "shimmed", source + '\n[signals]\nosc = "shim"\n')
-    idle_instance.up()
-    agent = idle_instance.spawn("shimmed", name="a")
-    done = idle_instance.directory / "whoami"
-    idle_instance.cli("send", "a", f"{sys.executable} -m agentd whoami > {done}", "--wait", "delivered")
+    agent = whole.spawn("shimmed", name="a")
+    done = whole.directory / "whoami"
+    send(whole, f"{sys.executable} -m agentd whoami > {done}")
     wait_until(lambda: done.exists() and done.read_text(), "whoami")
     assert done.read_text().startswith("a (")
-    idle_instance.cli("send", "a", "cat", "--wait", "delivered")
-    assert explained(idle_instance, "a", "working")["reason"] == "a command runs"
-    idle_instance.cli("interrupt", "a")
-    explained(idle_instance, "a", "idle")
-    idle_instance.cli("stop", "a")
+    send(whole, "cat")
+    assert explained(whole, "a", "working")["reason"] == "a command runs"
+    whole.cli("interrupt", "a")
+    explained(whole, "a", "idle")
+    whole.cli("stop", "a")
     assert not alive(agent["pid"])
 
 
-def test_a_program_that_is_not_there_is_told_although_the_shim_is(idle_instance: Instance):
-    profile(idle_instance, "absent", 'command = "no-such-agent"\n[signals]\nosc = "shim"\n')
-    idle_instance.up()
-    done = idle_instance.cli("spawn", "absent", check=False)
+def test_a_program_that_is_not_there_is_told_although_the_shim_is(whole: Instance):
+    done = whole.cli("spawn", "absent", check=False)
     assert done.returncode != 0
     assert "no program `no-such-agent` can be run" in done.stderr
 
 
-def test_many_agents_change_their_state_once_for_each_change(running: Instance):
+def test_many_agents_change_their_state_once_for_each_change(whole: Instance):
     """Twelve agents, six of which work: each is seen to work and to be idle again, once."""
-    heard = Heard(running, "agent.state")
-    with running.client() as client:
+    heard = Heard(whole, "agent.state")
+    with whole.client() as client:
         env = {"AGENTD_DEMO_MODE": "slow", "AGENTD_DEMO_DELAY_S": "1.5"}
-        client.call("agents.spawn", profile="demo", n=12, cwd=str(running.directory), env=env)
-        names = [f"demo-{n}" for n in range(1, 13)]
+        agents = client.call("agents.spawn", profile="demo", n=12, cwd=str(whole.directory), env=env)["agents"]
+        names = [agent["name"] for agent in agents]
         for name in names:
             client.call("agents.wait", target=name, until="idle", timeout_s=30)
         client.send_batch([{"to": name, "body": "go"} for name in names[:6]])

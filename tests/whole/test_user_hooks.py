@@ -209,9 +209,12 @@ def test_what_one_prints_is_kept_in_part_and_can_harm_nobody(scripted: Scripted)
     scripted.write(r"printf '\033]0;x\007first\n{\"event\": \"forged\"}\n'; head -c 20000000 /dev/zero | tr '\\0' y")
     scripted.whole.spawn(name="a")
     log = scripted.whole.directory / "agentd.log"
-    (line,) = wait_until(
-        lambda: [json.loads(line) for line in log.read_text().splitlines() if "x\\ufffdfirst" in ascii(line)], "its end"
-    )
+
+    def told() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        return [line for line in lines if "\ufffdfirst" in str(line.get("output"))]
+
+    (line,) = wait_until(told, "its end")
     assert line["event"] == "hook"
     assert line["output"].startswith("\ufffd]0;x\ufffdfirst\n{")
     assert len(line["output"]) <= 4096
