@@ -14,9 +14,9 @@ from agentd.errors import AgentdError, InvalidValue
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Instance]:
-    """Give an instance that keeps little, and whose daemon runs."""
+    """Give an instance with small inboxes, and whose daemon runs."""
     with instance() as one:
-        one.up("mailbox.max_inbox_messages=10", "agents.keep_stopped=2")
+        one.up("mailbox.max_inbox_messages=10")
         yield one
 
 
@@ -141,10 +141,11 @@ def test_a_damaged_place_of_one_agent_ends_no_other(whole: Instance):
     (whole.directory / "agents").chmod(0o700)
 
 
-def test_ended_agents_do_not_pile_up(whole: Instance):
+def test_ended_agents_do_not_pile_up(idle_instance: Instance):
+    idle_instance.up("agents.keep_stopped=2")
     for n in range(4):
-        whole.spawn("sh", name=f"s{n}")
-        with whole.client() as client:
+        idle_instance.spawn("sh", name=f"s{n}")
+        with idle_instance.client() as client:
             client.call("agents.stop", targets=[f"s{n}"], force=True)
-    assert [agent["name"] for agent in whole.json("ls", "--state", "stopped")] == ["s2", "s3"]
-    assert len(list((whole.directory / "agents").iterdir())) == 2
+    assert [agent["name"] for agent in idle_instance.json("ls", "--state", "stopped")] == ["s2", "s3"]
+    assert len(list((idle_instance.directory / "agents").iterdir())) == 2
