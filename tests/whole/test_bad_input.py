@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from faults import form
 from instance import Instance, instance, wait_until
 
+from agentd.cli import main
+from agentd.config import load
 from agentd.errors import (
     EXIT_FAILED,
     EXIT_NO_DAEMON,
@@ -17,6 +23,7 @@ from agentd.errors import (
     EXIT_PARTIAL,
     EXIT_TIMED_OUT,
     EXIT_USAGE,
+    InvalidValue,
 )
 
 HUGE = "x" * 300_000  # over mailbox.max_body_bytes
@@ -127,6 +134,7 @@ WORDS: dict[str, tuple[list[str], int]] = {
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Instance]:
     with instance() as one:
+        add_bad_profiles(one)
         one.up("agents.max=50")
         one.spawn(name="good")
         one.spawn(name="deaf", env={"AGENTD_DEMO_MODE": "deaf"})
@@ -141,13 +149,44 @@ def one_sentence(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ran(
+    whole: Instance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Ran]]:
+    """Give a function that runs a command line in this process: a process for each of so many is dear."""
+
+    def run(*words: str) -> Ran:
+        capsys.readouterr()
+        code = main([*words, "--json"])
+        done = capsys.readouterr()
+        assert "Traceback" not in done.err
+        return Ran(code, done.out, done.err)
+
+    for name in [name for name in os.environ if name not in whole.environ]:
+        monkeypatch.delenv(name)
+    for name, value in whole.environ.items():
+        monkeypatch.setenv(name, value)
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        yield run
+
+
 @pytest.mark.parametrize(("words", "code"), WORDS.values(), ids=WORDS)
-def test_one_sentence_and_the_exit_code(whole: Instance, words: list[str], code: int):
-    done = whole.cli(*words, "--json", check=False, input_="")
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    sentence = one_sentence(done.stderr)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 1, done.stdout
+def test_one_sentence_and_the_exit_code(ran: Callable[..., Ran], words: list[str], code: int):
+    done = ran(*words)
+    assert done.code == code, done
+    sentence = one_sentence(done.err)
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert len(found) == 1, done.out
     error = found[0]["failed"][0]["error"] if found[0].get("failed") else found[0]["error"]
     assert {"code", "message", "hint", "retryable"} <= error.keys()
     assert error["code"] != "internal"
@@ -233,15 +272,16 @@ BAD_TEAMS = {
 
 
 @pytest.mark.parametrize("text", BAD_TEAMS.values(), ids=BAD_TEAMS)
-def test_a_bad_team_file_starts_nothing(whole: Instance, tmp_path: Path, text: str):
+def test_a_bad_team_file_starts_nothing(whole: Instance, ran: Callable[..., Ran], tmp_path: Path, text: str):
     file = tmp_path / "team.toml"
     file.write_bytes(text.encode(errors="surrogateescape"))
-    done = whole.cli("team", "up", str(file), "--json", check=False)
-    assert done.returncode == EXIT_USAGE, (done.returncode, done.stderr)
-    one_sentence(done.stderr)
-    assert json.loads(done.stdout)["error"]["code"] == "invalid"
-    assert whole.json("team", "ls") == []
-    assert len(whole.json("ls")) == 2
+    done = ran("team", "up", str(file))
+    assert done.code == EXIT_USAGE, done
+    one_sentence(done.err)
+    assert json.loads(done.out)["error"]["code"] == "invalid"
+    with whole.client() as client:
+        assert client.call("teams.list")["teams"] == []
+        assert len(client.call("agents.list")["agents"]) == 2
 
 
 def test_an_agent_of_a_team_that_cannot_start_is_named_and_the_rest_run(whole: Instance, tmp_path: Path):
@@ -272,18 +312,30 @@ BAD_PROFILES = {
 }
 
 
-@pytest.mark.parametrize("text", BAD_PROFILES.values(), ids=BAD_PROFILES)
-def test_a_bad_profile_is_named_and_harms_no_other(idle_instance: Instance, text: str):
-    profiles = idle_instance.directory / "profiles"
+def bad_profile(why: str) -> str:
+    return "bad-" + why.lower().replace(" ", "-")
+
+
+def add_bad_profiles(whole: Instance) -> None:
+    """Give an instance, before its daemon starts, every bad profile beside the good ones."""
+    profiles = whole.directory / "profiles"
     profiles.mkdir()
-    (profiles / "mine.toml").write_bytes(text.encode(errors="surrogateescape"))
-    idle_instance.up()
-    done = idle_instance.cli("spawn", "mine", "--json", check=False)
-    assert done.returncode == EXIT_USAGE, (done.returncode, done.stderr)
-    assert "mine.toml" in one_sentence(done.stderr)
-    assert json.loads(done.stdout)["error"]["code"] == "invalid"
-    assert "mine.toml" in idle_instance.cli("profile", "ls").stdout
-    idle_instance.cli("spawn", "demo", "--wait", "idle")
+    for why, text in BAD_PROFILES.items():
+        (profiles / f"{bad_profile(why)}.toml").write_bytes(text.encode(errors="surrogateescape"))
+
+
+@pytest.mark.parametrize("why", BAD_PROFILES)
+def test_a_bad_profile_is_named_and_harms_no_other(ran: Callable[..., Ran], why: str):
+    """That the daemon started, and the good agents with it, is the other half."""
+    done = ran("spawn", bad_profile(why))
+    assert done.code == EXIT_USAGE, done
+    assert f"{bad_profile(why)}.toml" in one_sentence(done.err)
+    assert json.loads(done.out)["error"]["code"] == "invalid"
+
+
+def test_every_bad_profile_is_listed(whole: Instance):
+    listed = whole.cli("profile", "ls").stdout
+    assert [why for why in BAD_PROFILES if f"{bad_profile(why)}.toml" not in listed] == []
 
 
 BAD_SETTINGS = [
@@ -294,17 +346,22 @@ BAD_SETTINGS = [
     "agents=1",
     "tmux.width=",
     "log.level=loud",
-    "cache.redis_url=http://localhost",
-]
-BAD_SETTINGS += [
     "courier.confirm_s=nan",
     "rpc.max_frame_bytes=-1",
     "mailbox.shards=1.5",
     "=1",
 ]
+NO_REDIS = "cache.redis_url=http://localhost"  # the daemon finds out
 
 
 @pytest.mark.parametrize("setting", BAD_SETTINGS)
+def test_a_bad_setting_is_refused_by_its_name(setting: str):
+    with pytest.raises(InvalidValue) as caught:
+        load("/nonexistent/config.toml", {}, [setting])
+    assert setting.partition("=")[0].split(".")[-1] in one_sentence(f"agentd: {caught.value.message}\n")
+
+
+@pytest.mark.parametrize("setting", [*form(["nonsense=1"], BAD_SETTINGS), NO_REDIS])
 def test_a_bad_setting_is_one_sentence(idle_instance: Instance, setting: str):
     done = idle_instance.cli("up", "--set", setting, check=False)
     assert done.returncode in (EXIT_USAGE, EXIT_FAILED), (done.returncode, done.stderr)

@@ -16,34 +16,51 @@ from agentd.errors import Unavailable
 from agentd.failpoint import VARIABLE
 
 MESSAGES = 12
-TURNS = form((2,), tuple(range(1, 11)))
+PAUSE_S = 0.1
 DELIVERY = ("deliver.after_claim", "deliver.after_paste", "deliver.after_commit")
 MAILBOX = ("mailbox.before_journal", "mailbox.before_commit", "mailbox.after_commit")
 CHECKPOINT = ("mailbox.before_checkpoint", "mailbox.after_checkpoint")
 SPAWN = ("spawn.before_db", "spawn.before_tmux", "spawn.after_tmux")
 
 
+def rows_of(points: tuple[str, ...], turn: int, turns: range) -> list[Any]:
+    """Return the deaths of each run: in the short form all after each other, each daemon mending what the last left."""
+    chain = pytest.param(points, turn, id="one after the other")
+    return form([chain], [pytest.param((point,), n, id=f"{point}-{n}") for point in points for n in turns])
+
+
 def up_to_die(whole: Instance, point: str, turn: int) -> int:
-    """Start a daemon that dies at a point; return its pid."""
-    whole.cli("up", **{VARIABLE: f"{point}:kill@{turn}"})
-    return whole.pid()
+    """Start a daemon that dies at a point, maybe while it mends what the last one left; return its pid."""
+    done = whole.cli("up", check=False, **{VARIABLE: f"{point}:kill@{turn}"})
+    pid = whole.pid()
+    assert done.returncode == 0 or not alive(pid), done.stderr
+    return pid
 
 
-def send_until(whole: Instance, stop: threading.Event, daemon: int, acknowledged: dict[str, str]) -> None:
-    """Send one after the other, each until it is acknowledged; MESSAGES, and more as long as the daemon lives."""
-    for number in itertools.count():
-        if number >= MESSAGES and not alive(daemon):
-            return
-        body = f": message {number}"
-        while True:
-            if stop.is_set():
+class Sender(threading.Thread):
+    """Sends one after the other, each until it is acknowledged; at least MESSAGES, and until it is told to end."""
+
+    def __init__(self, whole: Instance) -> None:
+        super().__init__()
+        self.acknowledged: dict[str, str] = {}
+        self.enough, self.stop = threading.Event(), threading.Event()
+        self._whole = whole
+
+    def run(self) -> None:
+        for number in itertools.count():
+            if (number >= MESSAGES and self.enough.is_set()) or not self._sent(number):
                 return
+
+    def _sent(self, number: int) -> bool:
+        body = f": message {number}"
+        while not self.stop.wait(PAUSE_S):
             try:
-                with connect(environ=whole.environ, autostart=False) as client:
-                    acknowledged[client.send("a", body, key=f"m-{number}").id] = body
-                break
+                with connect(environ=self._whole.environ, autostart=False) as client:
+                    self.acknowledged[client.send("a", body, key=f"m-{number}").id] = body
             except Unavailable:
-                stop.wait(0.02)
+                continue
+            return True
+        return False
 
 
 def messages(whole: Instance, ids: list[str]) -> list[dict[str, Any]]:
@@ -53,26 +70,26 @@ def messages(whole: Instance, ids: list[str]) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(form(120, 600))
-@pytest.mark.parametrize("turn", TURNS)
-@pytest.mark.parametrize("point", [*DELIVERY, *MAILBOX])
-def test_killed_while_messages_move(idle_instance: Instance, point: str, turn: int):
+@pytest.mark.parametrize(("points", "turn"), rows_of((*DELIVERY, *MAILBOX), 2, range(1, 11)))
+def test_killed_while_messages_move(idle_instance: Instance, points: tuple[str, ...], turn: int):
     """F02: what was acknowledged is read once, or again with the same id; nothing of ours stays in a composer."""
     log = idle_instance.directory / "a.log"
     idle_instance.up()
     agent = idle_instance.spawn(name="a", env={"AGENTD_DEMO_LOG": str(log)})
-    idle_instance.cli("down")
-    daemon = up_to_die(idle_instance, point, turn)
-    acknowledged: dict[str, str] = {}
-    stop = threading.Event()
-    sender = threading.Thread(target=send_until, args=(idle_instance, stop, daemon, acknowledged))
+    idle_instance.kill()
+    sender = Sender(idle_instance)
     sender.start()
     try:
-        wait_until(lambda: not alive(daemon), f"the daemon to die at {point}", 20)
+        for point in points:
+            daemon = up_to_die(idle_instance, point, turn)
+            wait_until(lambda daemon=daemon: not alive(daemon), f"the daemon to die at {point}", 20)
         back_in_s(idle_instance)
+        sender.enough.set()
         sender.join(20)
     finally:
-        stop.set()
+        sender.stop.set()
         sender.join()
+    acknowledged = sender.acknowledged
     assert len(acknowledged) >= MESSAGES
     wait_until(lambda: {row["id"] for row in rows(log)} >= set(acknowledged), "every message to be read")
     assert {row["id"]: row["body"] for row in rows(log)} == acknowledged
@@ -96,11 +113,9 @@ def session(agent: dict[str, Any]) -> str:
 @pytest.mark.parametrize("profile", ["shell", "sh"])
 def test_killed_between_paste_and_commit_with_a_shell(idle_instance: Instance, profile: str):
     """A shell acknowledges nothing, so the line may run twice: never fewer, never a part, and the prompt is free."""
-    idle_instance.up()
     ran = idle_instance.directory / "ran"
-    agent = idle_instance.spawn(profile, name="a")
-    idle_instance.cli("down")
     daemon = up_to_die(idle_instance, "deliver.after_paste", 1)
+    agent = idle_instance.spawn(profile, name="a")
     id_ = idle_instance.json("send", "a", f"echo once >> {ran}")["id"]
     wait_until(lambda: not alive(daemon), "the daemon to die", 20)
     back_in_s(idle_instance)
@@ -113,26 +128,33 @@ def test_killed_between_paste_and_commit_with_a_shell(idle_instance: Instance, p
 
 @pytest.mark.slow
 @pytest.mark.timeout(form(120, 600))
-@pytest.mark.parametrize("turn", form((1,), (1, 2, 3)))
-@pytest.mark.parametrize("point", SPAWN)
-def test_killed_while_agents_are_started(idle_instance: Instance, point: str, turn: int):
+@pytest.mark.parametrize(("points", "turn"), rows_of(SPAWN, 1, range(1, 4)))
+def test_killed_while_agents_are_started(idle_instance: Instance, points: tuple[str, ...], turn: int):
     """F02, G7: every pane is an agent's and every agent that counts as alive has its pane."""
-    daemon = up_to_die(idle_instance, point, turn)
-    for _ in range(turn):
-        idle_instance.cli("spawn", "sh", "-n", "4", check=False, AGENTD_AUTOSTART="0")
-    wait_until(lambda: not alive(daemon), f"the daemon to die at {point}", 20)
+    for point in points:
+        daemon = up_to_die(idle_instance, point, turn)
+        check_panes(idle_instance)
+        for _ in range(turn):
+            idle_instance.cli("spawn", "sh", "-n", "4", check=False, AGENTD_AUTOSTART="0")
+        wait_until(lambda daemon=daemon: not alive(daemon), f"the daemon to die at {point}", 20)
     back_in_s(idle_instance)
-    with idle_instance.client() as client:
-        agents = client.call("agents.list")["agents"]
-    assert agent_panes(idle_instance) == {session(agent): agent["pid"] for agent in agents if agent["pid"]}
-    assert {agent["state"] for agent in agents if not agent["pid"]} <= {"failed"}
-    assert all(agent["reason"] for agent in agents if agent["state"] == "failed")
-    for agent in agents:
+    for agent in check_panes(idle_instance):
         if agent["pid"]:
-            idle_instance.cli("wait", agent["id"], "--for", "idle", "--timeout", "10")
+            with idle_instance.client() as client:
+                client.call("agents.wait", target=agent["id"], until="idle", timeout_s=10.0)
             token = idle_instance.directory / "agents" / agent["id"] / "token"
             assert token.exists()
     assert len(idle_instance.json("spawn", "sh", "-n", "2", "--wait", "idle")["agents"]) == 2
+
+
+def check_panes(whole: Instance) -> list[dict[str, Any]]:
+    """Check that panes and agents that count as alive are each other's; return the agents."""
+    with whole.client() as client:
+        agents = client.call("agents.list")["agents"]
+    assert agent_panes(whole) == {session(agent): agent["pid"] for agent in agents if agent["pid"]}
+    assert {agent["state"] for agent in agents if not agent["pid"]} <= {"failed"}
+    assert all(agent["reason"] for agent in agents if agent["state"] == "failed")
+    return list(agents)
 
 
 def agent_panes(whole: Instance) -> dict[str, int]:
@@ -142,21 +164,22 @@ def agent_panes(whole: Instance) -> dict[str, int]:
     return pane_pids(whole)
 
 
-@pytest.mark.parametrize("point", CHECKPOINT)
-def test_killed_while_the_mailbox_tidies_up(running: Instance, point: str):
+def test_killed_while_the_mailbox_tidies_up(running: Instance):
     """What a checkpoint moves from one file to another is in one of them, whenever it stops."""
     batch = [{"to": "operator", "body": f"{number} " + "x" * 2000} for number in range(100)]
-    with running.client() as client:
-        ids = [receipt.id for receipt in client.send_batch(batch)]
+    ids = sent(running, batch)
     running.cli("down")
-    started = running.cli("up", check=False, **{VARIABLE: f"{point}:kill@1"})
-    if started.returncode == 0:  # else it tidied up before it was ready, and died there
-        daemon = running.pid()
-        with running.client() as client:
-            ids += [receipt.id for receipt in client.send_batch(batch)]
-        wait_until(lambda: not alive(daemon), f"the daemon to die at {point}", 20)
+    for point in CHECKPOINT:
+        daemon = up_to_die(running, point, 1)
+        if alive(daemon):  # else it tidied up before it was ready, and died there
+            ids += sent(running, batch)
+            wait_until(lambda daemon=daemon: not alive(daemon), f"the daemon to die at {point}", 20)
     back_in_s(running)
-    if started.returncode:
-        with running.client() as client:
-            ids += [receipt.id for receipt in client.send_batch(batch)]
-    assert [message["body"] for message in messages(running, ids)] == [item["body"] for item in batch] * 2
+    ids += sent(running, batch)
+    bodies = [message["body"] for message in messages(running, ids)]
+    assert bodies == [item["body"] for item in batch] * (len(ids) // len(batch))
+
+
+def sent(whole: Instance, batch: list[dict[str, str]]) -> list[str]:
+    with whole.client() as client:
+        return [receipt.id for receipt in client.send_batch(batch)]
