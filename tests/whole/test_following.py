@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
-from instance import Instance, wait_until
+from instance import Instance, instance, wait_until
 
 from agentd import aio
 from agentd.errors import AgentdError, InvalidValue
@@ -16,9 +17,23 @@ from agentd.errors import AgentdError, InvalidValue
 FORGED = 'x\n{"level": "error", "event": "forged"}'
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Instance]:
+    with instance() as whole:
+        yield whole
+
+
 @pytest.fixture
-def whole(running: Instance) -> Instance:
-    return running
+def whole(shared: Instance) -> Instance:
+    """Give the instance that all of these tests share, with a daemon that runs."""
+    if not (shared.directory / "agentd.sock").exists():
+        shared.up()
+    return shared
+
+
+def last_event(whole: Instance) -> int:
+    with whole.client() as client:
+        return int(client.call("events.list", {"limit": 1})["last"])
 
 
 class Follower:
@@ -64,16 +79,36 @@ def of(events: list[dict[str, Any]], type_: str) -> list[dict[str, Any]]:
 
 
 def test_a_follower_misses_nothing_through_an_orderly_restart(whole: Instance, follow: Any):
+    """Neither with the client that blocks nor with the asynchronous one."""
     follower = follow(types=["daemon.*", "message.accepted"])
     with whole.client() as client:
         sent = [client.send("operator", "one").id]
-    whole.cli("restart")
+    assert anyio.run(seen_in_a_restart, whole) == ["daemon.stopping", "daemon.started"]
     with whole.client() as client:
         sent.append(client.send("operator", "two").id)
     follower.accepted(2)
     types = [event["type"] for event in follower.seen]
     assert types == ["message.accepted", "daemon.stopping", "daemon.started", "message.accepted"]
     assert [event["data"]["ids"] for event in of(follower.seen, "message.accepted")] == [[id_] for id_ in sent]
+
+
+async def seen_in_a_restart(whole: Instance) -> list[str]:
+    """Restart the daemon; return what the asynchronous client, which follows, sees of it."""
+    seen: list[str] = []
+    async with aio.connect(environ=whole.environ, autostart=False) as client:
+        since = (await client.call("events.list", {"limit": 1}))["last"]
+
+        async def restart() -> None:
+            await anyio.to_thread.run_sync(whole.cli, "restart")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(restart)
+            with anyio.fail_after(30):
+                async for event in client.events(follow=True, since=since, types=["daemon.*"]):
+                    seen.append(event["type"])
+                    if event["type"] == "daemon.started":
+                        break
+    return seen
 
 
 def test_after_a_kill_ids_are_new_and_what_is_not_known_is_told(whole: Instance, follow: Any):
@@ -102,27 +137,6 @@ def test_a_daemon_that_does_not_come_back_is_told(whole: Instance, follow: Any):
     assert follower.error is not None
     assert follower.error.code == "unavailable"
     assert follower.seen[-1]["type"] == "daemon.stopping"
-
-
-def test_the_asynchronous_client_goes_on_too(whole: Instance):
-    async def run() -> list[str]:
-        seen: list[str] = []
-        async with aio.connect(environ=whole.environ, autostart=False) as client:
-            since = (await client.call("events.list", {"limit": 1}))["last"]
-
-            async def restart() -> None:
-                await anyio.to_thread.run_sync(whole.cli, "restart")
-
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(restart)
-                with anyio.fail_after(30):
-                    async for event in client.events(follow=True, since=since, types=["daemon.*"]):
-                        seen.append(event["type"])
-                        if event["type"] == "daemon.started":
-                            break
-        return seen
-
-    assert anyio.run(run) == ["daemon.stopping", "daemon.started"]
 
 
 def test_events_are_filtered_by_whom_they_are_about(whole: Instance):
@@ -158,8 +172,9 @@ def take(count: int, items: Any) -> list[Any]:
 
 def test_messages_are_followed_from_an_event_on(whole: Instance):
     with whole.client() as client:
+        since = last_event(whole)
         first = client.send("operator", "one").id
-        [event] = client.call("events.list", {"types": ["message.accepted"]})["events"]
+        [event] = client.call("events.list", {"types": ["message.accepted"], "since": since})["events"]
         second = client.send("operator", "two").id
         stream = client.stream("messages.follow", {"since": event["id"] - 1, "heartbeat_s": 0.1})
         assert [item["data"]["ids"] for item in take(2, stream)] == [[first], [second]]
@@ -167,19 +182,21 @@ def test_messages_are_followed_from_an_event_on(whole: Instance):
 
 
 def test_a_transcript_is_not_followed_from_where_it_has_not_been(whole: Instance):
-    whole.spawn("shell", name="ann")
+    whole.spawn("shell", name="told")
     with whole.client() as client:
         with pytest.raises(InvalidValue, match="the transcript ends at"):
-            next(iter(client.stream("agents.follow", {"target": "ann", "offset": 10**12})))
-        end = client.call("agents.transcript", {"target": "ann"})["end"]
-        client.call("agents.keys", {"target": "ann", "keys": [*"echo", "Space", *"hi", "Enter"]})
-        stream = client.stream("agents.follow", {"target": "ann", "offset": end}, timeout_s=20)
+            next(iter(client.stream("agents.follow", {"target": "told", "offset": 10**12})))
+        end = client.call("agents.transcript", {"target": "told"})["end"]
+        client.call("agents.keys", {"target": "told", "keys": [*"echo", "Space", *"hi", "Enter"]})
+        stream = client.stream("agents.follow", {"target": "told", "offset": end}, timeout_s=20)
         part = next(iter(stream))
         assert part["offset"] == end  # nothing between what was read and what follows
 
 
 def test_what_an_agent_was_refused_stands_in_the_access_log(whole: Instance):
-    agent = whole.spawn("shell", name="ann")
+    path = whole.directory / "access.jsonl"
+    size = path.stat().st_size if path.exists() else 0
+    agent = whole.spawn("shell", name="eve")
     token = (whole.directory / "agents" / agent["id"] / "token").read_text().strip()
     with whole.client(token=token) as client:
         for method in ("agents.stop", FORGED):
@@ -187,10 +204,9 @@ def test_what_an_agent_was_refused_stands_in_the_access_log(whole: Instance):
                 client.call(method, {"targets": [FORGED]})
     with whole.client() as client:
         client.call("agents.stop", {"targets": [FORGED]})
-    path = whole.directory / "access.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text()[size:].splitlines()]
     refused = [line for line in lines if line["what"] == "refused"]
-    assert [(line["name"], line["method"], line["code"]) for line in refused] == [("ann", "agents.stop", "denied")]
+    assert [(line["name"], line["method"], line["code"]) for line in refused] == [("eve", "agents.stop", "denied")]
     done = [line for line in lines if line["what"] == "done"]
     assert [line["method"] for line in done] == ["agents.spawn", "agents.stop"]
     assert done[-1]["targets"] == [FORGED]

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from faults import rows
-from instance import Instance, wait_until
+from instance import Instance, instance, wait_until
 
 from agentd.errors import EXIT_NOT_FOUND, EXIT_USAGE
 
 DEMO = (Path(__file__).parents[2] / "agentd/agents/profiles/demo.toml").read_text()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Instance]:
+    """Give an instance whose daemon runs, for all of these tests: each has a profile and an agent of its own."""
+    with instance() as whole:
+        whole.up()
+        yield whole
+
+
+def answers(whole: Instance, name: str) -> None:
+    """Check that an agent reads and acknowledges a message."""
+    with whole.client() as client:
+        client.call("messages.wait", id=client.send(name, "hello").id, until="acked", timeout_s=20.0)
 
 
 def put(whole: Instance, name: str, text: str) -> Path:
@@ -39,17 +55,17 @@ def profile(whole: Instance, name: str) -> dict[str, Any]:
 
 
 def test_a_new_a_changed_and_a_removed_file(running: Instance):
-    path = put(running, "mine", DEMO)
-    assert told(running, "profile.loaded", profile="mine", what="new")["file"] == str(path)
-    running.spawn("mine", name="a")
-    put(running, "mine", DEMO.replace("settle_ms = 50", "settle_ms = 60"))
-    told(running, "profile.loaded", profile="mine", what="changed")
-    assert profile(running, "mine")["boot"]["settle_ms"] == 60
-    assert profile(running, "mine")["origin"] == str(path)
+    path = put(running, "new", DEMO)
+    assert told(running, "profile.loaded", profile="new", what="new")["file"] == str(path)
+    running.spawn("new", name="reader")
+    put(running, "new", DEMO.replace("settle_ms = 50", "settle_ms = 60"))
+    told(running, "profile.loaded", profile="new", what="changed")
+    assert profile(running, "new")["boot"]["settle_ms"] == 60
+    assert profile(running, "new")["origin"] == str(path)
     path.unlink()
-    told(running, "profile.loaded", profile="mine", what="removed")
-    assert running.cli("spawn", "mine", check=False).returncode == EXIT_NOT_FOUND
-    running.cli("send", "a", "hello", "--wait", "acked", "--timeout", "20")  # who runs goes on with what it said
+    told(running, "profile.loaded", profile="new", what="removed")
+    assert running.cli("spawn", "new", check=False).returncode == EXIT_NOT_FOUND
+    answers(running, "reader")  # who runs goes on with what it said
 
 
 def test_an_override_gives_way_to_ours_when_it_is_removed(running: Instance):
@@ -61,10 +77,10 @@ def test_an_override_gives_way_to_ours_when_it_is_removed(running: Instance):
 
 
 def test_a_bad_file_is_refused_and_the_old_one_stays(running: Instance):
-    path = put(running, "mine", DEMO)
-    told(running, "profile.loaded", profile="mine")
-    put(running, "mine", DEMO.replace(r"'^Allow\? \[y/N\]'", "'('"))
-    refused = told(running, "profile.refused", profile="mine")
+    path = put(running, "broken", DEMO)
+    told(running, "profile.loaded", profile="broken")
+    put(running, "broken", DEMO.replace(r"'^Allow\? \[y/N\]'", "'('"))
+    refused = told(running, "profile.refused", profile="broken")
     assert refused["kept"] is True
     assert refused["file"] == str(path)
     line = DEMO.split("\n").index(r"screen = '^Allow\? \[y/N\]'") + 1
@@ -72,14 +88,14 @@ def test_a_bad_file_is_refused_and_the_old_one_stays(running: Instance):
     assert re.match(why, refused["reason"])
     assert refused["reason"] in (running.directory / "agentd.log").read_text()
     listed = running.cli("profile", "ls").stdout
-    assert f"not taken: {refused['reason']}; mine is in force as it was before" in listed
-    row = next(row for row in running.json("profile", "ls") if row["name"] == "mine")
-    assert row["error"] == profile(running, "mine")["error"] == refused["reason"]
-    running.spawn("mine", name="a")
-    running.cli("send", "a", "hello", "--wait", "acked", "--timeout", "20")
-    put(running, "mine", DEMO.replace("settle_ms = 50", "settle_ms = 70"))
-    told(running, "profile.loaded", profile="mine", what="changed")
-    assert profile(running, "mine")["error"] is None
+    assert f"not taken: {refused['reason']}; broken is in force as it was before" in listed
+    row = next(row for row in running.json("profile", "ls") if row["name"] == "broken")
+    assert row["error"] == profile(running, "broken")["error"] == refused["reason"]
+    running.spawn("broken", name="kept")
+    answers(running, "kept")
+    put(running, "broken", DEMO.replace("settle_ms = 50", "settle_ms = 70"))
+    told(running, "profile.loaded", profile="broken", what="changed")
+    assert profile(running, "broken")["error"] is None
 
 
 def test_a_bad_file_at_the_start_harms_nobody_else(idle_instance: Instance):
@@ -99,55 +115,59 @@ def test_a_bad_file_at_the_start_harms_nobody_else(idle_instance: Instance):
 
 def test_an_agent_that_runs_takes_new_rules_and_keeps_its_program(running: Instance):
     """What is idle by the old rules waits by the new ones; its program is not touched."""
-    put(running, "mine", DEMO)
-    told(running, "profile.loaded", profile="mine")
-    agent = running.spawn("mine", name="a")
+    put(running, "ruled", DEMO)
+    told(running, "profile.loaded", profile="ruled")
+    agent = running.spawn("ruled", name="ruled")
     other = DEMO.replace('state = "idle"', 'state = "waiting"\nwaits_for = "question"')
-    put(running, "mine", other.replace('command = "{python}"', 'command = "/nowhere"'))
+    put(running, "ruled", other.replace('command = "{python}"', 'command = "/nowhere"'))
     with running.client() as client:
-        now = client.call("agents.wait", target="a", until="waiting", timeout_s=20.0)["agent"]
+        now = client.call("agents.wait", target="ruled", until="waiting", timeout_s=20.0)["agent"]
         assert (now["pid"], now["waits_for"]) == (agent["pid"], "question")
-        put(running, "mine", DEMO)
-        client.call("agents.wait", target="a", until="idle", timeout_s=20.0)
-    running.cli("send", "a", "hello", "--wait", "acked", "--timeout", "20")
+        put(running, "ruled", DEMO)
+        client.call("agents.wait", target="ruled", until="idle", timeout_s=20.0)
+    answers(running, "ruled")
 
 
 def test_a_stricter_policy_counts_at_once(running: Instance):
     """A prompt that stands is dealt with by the policy that comes, without a look that anybody asked for."""
-    put(running, "mine", DEMO)
-    told(running, "profile.loaded", profile="mine")
+    put(running, "strict", DEMO)
+    told(running, "profile.loaded", profile="strict")
     log = running.directory / "log"
     env = {"AGENTD_DEMO_MODE": "asks-permission", "AGENTD_DEMO_LOG": str(log)}
-    running.spawn("mine", name="a", env=env)
-    running.cli("send", "a", "rm -rf build")
-    wait_until(lambda: running.json("ls", "a")[0]["prompt"], "it to ask")
-    put(running, "mine", DEMO.replace("[answers]", "[answers]\npolicy = 'never'"))
+    running.spawn("strict", name="asks", env=env)
+    with running.client() as client:
+        client.send("asks", "rm -rf build")
+        wait_until(lambda: client.call("agents.get", target="asks")["prompt"], "it to ask")
+    put(running, "strict", DEMO.replace("[answers]", "[answers]\npolicy = 'never'"))
     assert told(running, "agent.permission", answer="deny")["by"] == "policy"
     assert rows(log) == []
 
 
 def test_an_agent_whose_profile_comes_back_is_itself_again(running: Instance):
-    path = put(running, "mine", DEMO)
-    told(running, "profile.loaded", profile="mine")
-    agent = running.spawn("mine", name="a")
+    path = put(running, "back", DEMO)
+    told(running, "profile.loaded", profile="back")
+    agent = running.spawn("back", name="back")
     running.kill()
     path.write_text("command = ")
     running.up()
-    row = wait_until(lambda: (r := running.json("ls", "a")[0])["state"] == "waiting" and r, "it to be unreadable")
-    assert "is not TOML" in row["reason"]
-    path.write_text(DEMO)
     with running.client() as client:
-        now = client.call("agents.wait", target="a", until="idle", timeout_s=20.0)["agent"]
+        row = wait_until(
+            lambda: (r := client.call("agents.get", target="back"))["state"] == "waiting" and r, "it to be unreadable"
+        )
+        assert "is not TOML" in row["reason"]
+        path.write_text(DEMO)
+        now = client.call("agents.wait", target="back", until="idle", timeout_s=20.0)["agent"]
     assert now["pid"] == agent["pid"]
 
 
 def test_a_file_that_is_being_written_is_not_taken_half(running: Instance):
     """A big file in many writes: one event in the end, and no refusal of what was half there."""
     directory = running.directory / "profiles"
-    directory.mkdir(mode=0o700)
-    with (directory / "mine.toml").open("w") as file:
+    directory.mkdir(exist_ok=True, mode=0o700)
+    with (directory / "slow.toml").open("w") as file:
         for line in DEMO.split("\n"):
             print(line, file=file, flush=True)
-    told(running, "profile.loaded", profile="mine")
+    told(running, "profile.loaded", profile="slow")
     with running.client() as client:
-        assert client.call("events.list", types=["profile.refused"])["events"] == []
+        refused = client.call("events.list", types=["profile.refused"])["events"]
+    assert not [event for event in refused if event["data"]["profile"] == "slow"]
