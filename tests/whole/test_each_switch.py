@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from faults import form
 from instance import Instance, instance, wait_until
 
 OFF = [
@@ -20,6 +21,12 @@ OFF = [
     ("l3", "cache.l3=false"),
     ("prefetch", "cache.prefetch=false"),
 ]
+EACH = [pytest.param([row], id=row[0]) for row in OFF]
+TOGETHER = [  # what is of one kind
+    EACH[0],
+    pytest.param(OFF[1:4], id="connections, parallel_spawn and servers"),
+    pytest.param(OFF[4:], id="the cache"),
+]
 LINES = itertools.cycle(range(1, 10_000))
 NO_REDIS = "cache.redis_url=unix:///nonexistent/redis.sock"
 
@@ -29,27 +36,29 @@ def switch(whole: Instance, name: str) -> dict[str, Any]:
         return next(row for row in client.call("daemon.status")["switches"] if row["name"] == name)
 
 
-@pytest.mark.parametrize(("name", "setting"), OFF, ids=[name for name, _ in OFF])
-def test_everything_works_without_it(name: str, setting: str):
+@pytest.mark.parametrize("off", form(TOGETHER, EACH))
+def test_everything_works_without_it(off: list[tuple[str, str]]):
+    names = [name for name, _ in off]
     with instance() as whole:
-        whole.up(setting)
-        row = switch(whole, name)
-        assert (row["on"], row["why"]) == (False, "off by configuration")
+        whole.up(*(setting for _, setting in off))
+        for row in [switch(whole, name) for name in names]:
+            assert (row["on"], row["why"]) == (False, "off by configuration")
         with whole.client() as client:
             client.call("agents.spawn", profile="sh", n=3, cwd=str(whole.directory))
             for number in (1, 2, 3):
                 client.call("agents.wait", target=f"sh-{number}", until="idle", timeout_s=30.0)
             assert len(client.call("sessions.list")["sessions"]) == 3
             again = client.call("sessions.list")
-            assert again["tier"] != "l1" or name != "l1"
+            assert again["tier"] != "l1" or "l1" not in names
             id_ = client.send("sh-2", "echo 'it' works").id
             client.call("messages.wait", id=id_, until="delivered", timeout_s=30.0)
             wait_until(lambda: "it works" in client.call("agents.capture", target="sh-2")["text"], "the answer")
             client.call("agents.stop", targets=["sh-1"])
             assert len(client.call("sessions.list")["sessions"]) == 2
             connections = client.call("daemon.status")["tmux"]["servers"][0]["connections"]
-        assert len(connections) == (3 if name == "connections" else 4)
-        assert name in whole.cli("status").stdout
+        assert len(connections) == (3 if "connections" in names else 4)
+        said = whole.cli("status").stdout
+        assert [name for name in names if name not in said] == []
 
 
 def ask_often(whole: Instance) -> None:
@@ -82,6 +91,6 @@ def test_the_watch_can_be_told_not_to():
     with instance() as whole:
         whole.up(NO_REDIS, "watch.period_s=0.1", "watch.enabled=false")
         whole.spawn("sh")
-        for _ in range(5):
+        for _ in range(2):
             ask_often(whole)
         assert switch(whole, "l3")["on"]

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from faults import Cast, check_nothing_lost, form, load, rows, say
-from instance import Instance, pids, proc, wait_until
+from instance import Instance, instance, pids, proc, wait_until
 
-ROUNDS = form(3, 30)
+ROUNDS = form(2, 30)
 # Printed by a program: what tmux would say in control mode of an end, an answer and an output.
 IMITATION = "\\n".join(
     ["%%exit", "%%end 1 1 1", "%%begin 1 1 1", "%%error 1 1 1", "%%output %%0 x", "%%pane-mode-changed"]
 )
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Instance]:
+    """Give an instance whose daemon runs; each test stops its agents."""
+    with instance() as whole:
+        whole.up()
+        yield whole
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_left(running: Instance) -> Iterator[None]:
+    yield
+    with running.client() as client:
+        client.call("agents.stop", targets=["all"], force=True)
+    wait_until(lambda: len(listeners(running)) == 4, "the control clients to be there")
 
 
 def listeners(whole: Instance) -> list[int]:

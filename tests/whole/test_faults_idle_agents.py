@@ -10,8 +10,8 @@ import pytest
 from faults import back_in_s, form, pane_pids, say
 from instance import Instance, alive, wait_until
 
-SHELLS = form(32, 160)
-DEMOS = form(8, 40)
+SHELLS = form(20, 160)
+DEMOS = form(4, 40)
 BACK_S = form(4.0, 2.0)  # 2 s is the promise; the short form runs beside other tests on shared cores
 
 

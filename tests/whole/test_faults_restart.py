@@ -6,66 +6,68 @@ import os
 import signal
 import time
 
-import pytest
-from faults import Cast, back_in_s, check_nothing_lost, load, say
+from faults import Cast, back_in_s, check_nothing_lost, form, load, say
 from instance import Instance, alive, wait_until
 
 DRAIN_S = 5.0
 GAP_S = 3.0
+SENDERS = form(16, 50)
 
 
-def test_sigterm_under_load(running: Instance):
-    """F06: it ends within five seconds with status kept: agents alive, clients go on with the next daemon."""
+def test_sigterm_and_a_restart_under_load(running: Instance):
+    """F06: it ends within five seconds, then starts again with another setting: agents alive, nothing lost or doubled.
+
+    Clients go on with the next daemon, and the gap of `agentd restart` is short.
+    """
     cast = Cast(running, 3)
-    with load(cast) as under:
-        pid = running.pid()
-        os.kill(pid, signal.SIGTERM)
-        took_s = time_until_gone(pid)
-        assert not (running.directory / "agentd.sock").exists()
-        assert all(alive(pid) for pid in cast.pids.values())
-        away_s = back_in_s(running)
-        under.more(100)
-        ledger = under.stop()
-    repeated = check_nothing_lost(cast, ledger)
-    say(f"SIGTERM: drained in {took_s:.2f} s, back {away_s:.2f} s later; {len(ledger)} sent, {repeated} read twice")
-    assert cast.pids_now() == cast.pids
-    assert took_s <= DRAIN_S
-    assert repeated == 0, "an orderly end finishes or takes back what it began"
-
-
-def test_restart_under_load(running: Instance):
-    """F06: `agentd restart` with another setting; the gap is short and nothing is lost or doubled."""
-    cast = Cast(running, 3)
-    with load(cast) as under:
-        before = running.pid()
-        started = time.monotonic()
-        running.cli("restart", "--set", "courier.batch_messages=7")
-        took_s = time.monotonic() - started
-        assert running.pid() != before
-        under.more(100)
+    with load(cast, senders=SENDERS) as under:
+        drained_s, away_s = ended_and_started(running, cast)
+        under.more(2 * SENDERS)
+        restarted_s = restarted(running)
+        under.more(2 * SENDERS)
         ledger = under.stop()
     assert {row["key"]: row["value"] for row in settings(running)}["courier.batch_messages"] == 7
     repeated = check_nothing_lost(cast, ledger)
-    say(f"restart: {took_s:.2f} s; {len(ledger)} sent, {repeated} read twice")
+    say(f"SIGTERM: drained in {drained_s:.2f} s, back {away_s:.2f} s later; restart: {restarted_s:.2f} s")
+    say(f"{len(ledger)} sent, {repeated} read twice")
     assert cast.pids_now() == cast.pids
-    assert took_s <= DRAIN_S + GAP_S
-    assert repeated == 0
+    assert drained_s <= DRAIN_S
+    assert restarted_s <= DRAIN_S + GAP_S
+    assert repeated == 0, "an orderly end finishes or takes back what it began"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_idle_daemon_ends_at_once(running: Instance, number: signal.Signals):
+def ended_and_started(whole: Instance, cast: Cast) -> tuple[float, float]:
+    """Tell the daemon to end, and start the next; return how long it took to drain, and to answer again."""
+    pid = whole.pid()
+    os.kill(pid, signal.SIGTERM)
+    took_s = time_until_gone(pid)
+    assert not (whole.directory / "agentd.sock").exists()
+    assert all(alive(pid) for pid in cast.pids.values())
+    return took_s, back_in_s(whole)
+
+
+def restarted(whole: Instance) -> float:
+    """Restart the daemon with another setting; return how long that took."""
+    before, started = whole.pid(), time.monotonic()
+    whole.cli("restart", "--set", "courier.batch_messages=7")
+    assert whole.pid() != before
+    return time.monotonic() - started
+
+
+def test_an_idle_daemon_ends_at_once(running: Instance):
     """Nothing is waited for when nothing is under way, not even a client that only listens."""
     agent = running.spawn("sh", name="a")
-    with running.client() as client:
-        following = client.events(follow=True)
-        client.call("daemon.status")
-        pid = running.pid()
-        os.kill(pid, number)
-        assert time_until_gone(pid) <= DRAIN_S + 1
-        following.close()
-    assert alive(agent["pid"])
-    running.up()
-    assert running.json("show", "a")["pid"] == agent["pid"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with running.client() as client:
+            following = client.events(follow=True)
+            client.call("daemon.status")
+            pid = running.pid()
+            os.kill(pid, number)
+            assert time_until_gone(pid) <= DRAIN_S + 1
+            following.close()
+        assert alive(agent["pid"])
+        running.up()
+        assert running.json("show", "a")["pid"] == agent["pid"]
 
 
 def settings(whole: Instance) -> list[dict[str, object]]:

@@ -9,13 +9,13 @@ import sys
 import time
 from typing import Any
 
-from faults import rows, say
+from faults import form, rows, say
 from instance import Instance, alive, wait_until
 
 from agentd.errors import AgentdError
 
-AGENTS = 14
-DEAF_TO_HUP = 4
+AGENTS = form(6, 14)
+DEAF_TO_HUP = form(2, 4)
 SEEN_S = 1.0
 SLACK_S = 2.0  # for a machine that does other things, too
 

@@ -11,9 +11,9 @@ import pytest
 from faults import form, say
 from instance import Instance, wait_until
 
-SECONDS = form(15.0, 600.0)
+SECONDS = form(5.0, 600.0)
 WARM_UP_ROUNDS = form(3, 20)
-AGENTS = 6
+AGENTS = form(4, 6)
 SPARE_THREADS = 4  # those that wait for work end by themselves when there is none
 MOST_SEARCHED = 300
 RSS_SLOPE_KB = 64.0  # a round: each is some 40 calls, 12 messages and 2 agents

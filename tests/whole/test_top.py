@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
-from instance import Instance
+from instance import Instance, instance
 from textual.pilot import Pilot
 from textual.widgets import Static
 from typing_shell import typing_shell
@@ -22,15 +23,23 @@ pytestmark = pytest.mark.anyio
 LIMIT_S = 20.0
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[Instance]:
+    """Give an instance in which two agents run, which every test leaves as they were."""
+    with instance() as whole:
+        whole.up()
+        whole.spawn("demo", name="bea", team="crew")
+        whole.spawn("shell", name="ada")
+        yield whole
+
+
 @pytest.fixture
 def crew(running: Instance, monkeypatch: pytest.MonkeyPatch) -> Instance:
-    """Give an instance in which two agents run, to which this process connects."""
+    """Let this process connect to the instance."""
     for name in [name for name in os.environ if name.startswith("AGENTD_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AGENTD_DIR", str(running.directory))
     monkeypatch.setenv("AGENTD_AUTOSTART", "0")
-    running.spawn("demo", name="bea", team="crew")
-    running.spawn("shell", name="ada")
     return running
 
 
@@ -70,8 +79,8 @@ async def test_it_shows_what_happens_sorts_filters_and_shows_screens(crew: Insta
         await until(pilot, lambda: len(names(app)) == 3)
         assert "x" not in crew.screen(crew.json("show", "ada")).splitlines()[-1]
 
-        crew.cli("stop", "bea")
-        await until(pilot, lambda: sorted(names(app)) == ["abe", "ada"])
+        crew.cli("stop", "abe")
+        await until(pilot, lambda: sorted(names(app)) == ["ada", "bea"])
         await pilot.press("q")
     assert app.return_code == 0
 

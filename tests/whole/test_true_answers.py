@@ -22,7 +22,7 @@ from instance import Instance, wait_until
 from agentd.client import Client
 
 SESSIONS = form((12,), (20, 200))
-SECONDS = form(8.0, 60.0)
+SECONDS = form(4.0, 60.0)
 LAG_S = 1.0  # an event takes milliseconds; this is for a machine that does other things, too
 CLOCK_S = 0.005  # age_ms is a whole number, and two processes read the clock
 
