@@ -249,7 +249,8 @@ def test_the_operators_own_program_is_no_agent(whole: Instance, pair: list[Agent
 # -- a daemon that goes away
 
 
-def test_the_daemon_is_killed_and_comes_back_under_it(idle_instance: Instance):
+def test_the_daemon_is_killed_restarted_and_ended_under_it(idle_instance: Instance):
+    """What is asked meanwhile is answered by the next daemon; without one the model is told."""
     add_reader(idle_instance)
     idle_instance.up()
     with agents_of(idle_instance, 2) as (ann, bob), mcp_client(ann.environ) as client:
@@ -268,6 +269,8 @@ def test_the_daemon_is_killed_and_comes_back_under_it(idle_instance: Instance):
         answer = client.read()
         assert answer["id"] == waiting
         assert [message["from"] for message in answer["result"]["structuredContent"]["messages"]] == [bob.name]
+        check_told_without_a_daemon(idle_instance, client)
+        assert client.use("whoami")["name"] == ann.name
 
 
 def settled(client: McpClient) -> None:
@@ -275,25 +278,21 @@ def settled(client: McpClient) -> None:
     assert client.use("whoami")
 
 
-def test_without_a_daemon_the_model_is_told(idle_instance: Instance):
-    add_reader(idle_instance)
-    idle_instance.up()
-    with agents_of(idle_instance, 1) as (ann,), mcp_client(ann.environ) as client:
-        assert client.use("whoami")
-        idle_instance.cli("down")
-        started_s = time.monotonic()
-        error = client.refusal("whoami")
-        assert (error["code"], error["retryable"]) == ("unavailable", True)
-        assert time.monotonic() - started_s < 15
-        idle_instance.up()
-        assert client.use("whoami")["name"] == ann.name
+def check_told_without_a_daemon(whole: Instance, client: McpClient) -> None:
+    """End the daemon, check that the model is told within bounds, and start the next."""
+    whole.cli("down")
+    started_s = time.monotonic()
+    error = client.refusal("whoami")
+    assert (error["code"], error["retryable"]) == ("unavailable", True)
+    assert time.monotonic() - started_s < 15
+    whole.up()
 
 
 def test_a_start_is_quick(pair: list[Agent]):
     """bench/mcp.py measures it, on a machine that does nothing else; here it is only kept from becoming slow."""
     ann, _ = pair
     times_s = []
-    for _ in range(5):
+    for _ in range(3):
         started_s = time.monotonic()
         with mcp_client(ann.environ) as client:
             assert client.tools()
