@@ -82,45 +82,54 @@ def test_a_users_profile_overrides_ours_by_name(tmp_path: Path) -> None:
     assert profiles.get("mine").env == {"A": "1"}
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "missing required field `command`"),
-        ("command = 3", "command: Expected `str`, got `int`"),
-        (HEAD + "colour = 1", "there is no key `colour`"),
-        (HEAD + '"a\\nb" = 1', "there is no key `a\\nb`"),
-        (HEAD + "[input]\nenvelop = 1", "input: there is no key `envelop`"),
-        (HEAD + '[input]\nenvelope = "x"', "input.envelope: Invalid enum value 'x'"),
-        (HEAD + "[input]\nenter_delay_ms = -1", "input.enter_delay_ms: Expected `int` >= 0"),
-        (HEAD + '[input]\ncomposer = "x"', "input: `composer` needs a group (?P<text>...)"),
-        (HEAD + '[[rules]]\nstate = "idl"', "rules[1].state: Invalid enum value 'idl'"),
-        (HEAD + '[[rules]]\nscreen = "x"', "rules[1]: missing required field `state`"),
-        (HEAD + '[[rules]]\nstate = "idle"\nunless = "x"', "rules[1]: there is no key `unless`"),
-        (HEAD + '[[rules]]\nstate = "idle"\ntail = 0', "rules[1].tail: Expected `int` >= 1"),
-        (HEAD + '[[rules]]\nstate = "idle"\nscreen = 1', "rules[1].screen: Expected a regular expression"),
-        (
-            HEAD + '[[rules]]\nstate = "idle"\nscreen = "("',
-            "rules[1].screen: the pattern '(' is not valid: missing ), unterminated subpattern at position 0",
-        ),
-        (
-            HEAD + '[[rules]]\nstate = "idle"\nnot = "(a+)+b"',
-            "rules[1].not: the pattern '(a+)+b' has a repeat within a repeat; some screens would take it hours",
-        ),
-        (
-            HEAD + '[[rules]]\nstate = "idle"\nnot = "(?:ab)*+c"',
-            "rules[1].not: the pattern '(?:ab)*+c' has a group before *+, ++ or ?+, which some Pythons match wrongly",
-        ),
-        (HEAD + '[[rules]]\nstate = "idle"\n[[rules]]\nstate = "idle"\ntail = 0', "rules[2].tail: Expected `int` >= 1"),
-        (HEAD + '[[rules]]\nstate = "idle"\nregion = "top"', "rules[1].region: Invalid enum value 'top'"),
-        (HEAD + '[[rules]]\nstate = "idle"\nregion = "bare"', "rules[1].region: `bare` needs `input.composer`"),
-        (HEAD + 'name = "y"', "`name` is 'y'"),
-    ],
-)
-def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "x.toml"
-    path.write_text(text)
+MISTAKES = [
+    ("", "missing required field `command`"),
+    ("command = 3", "command: Expected `str`, got `int`"),
+    (HEAD + "colour = 1", "there is no key `colour`"),
+    (HEAD + '"a\\nb" = 1', "there is no key `a\\nb`"),
+    (HEAD + "[input]\nenvelop = 1", "input: there is no key `envelop`"),
+    (HEAD + '[input]\nenvelope = "x"', "input.envelope: Invalid enum value 'x'"),
+    (HEAD + "[input]\nenter_delay_ms = -1", "input.enter_delay_ms: Expected `int` >= 0"),
+    (HEAD + '[input]\ncomposer = "x"', "input: `composer` needs a group (?P<text>...)"),
+    (HEAD + '[[rules]]\nstate = "idl"', "rules[1].state: Invalid enum value 'idl'"),
+    (HEAD + '[[rules]]\nscreen = "x"', "rules[1]: missing required field `state`"),
+    (HEAD + '[[rules]]\nstate = "idle"\nunless = "x"', "rules[1]: there is no key `unless`"),
+    (HEAD + '[[rules]]\nstate = "idle"\ntail = 0', "rules[1].tail: Expected `int` >= 1"),
+    (HEAD + '[[rules]]\nstate = "idle"\nscreen = 1', "rules[1].screen: Expected a regular expression"),
+    (
+        HEAD + '[[rules]]\nstate = "idle"\nscreen = "("',
+        "rules[1].screen: the pattern '(' is not valid: missing ), unterminated subpattern at position 0",
+    ),
+    (
+        HEAD + '[[rules]]\nstate = "idle"\nnot = "(a+)+b"',
+        "rules[1].not: the pattern '(a+)+b' has a repeat within a repeat; some screens would take it hours",
+    ),
+    (
+        HEAD + '[[rules]]\nstate = "idle"\nnot = "(?:ab)*+c"',
+        "rules[1].not: the pattern '(?:ab)*+c' has a group before *+, ++ or ?+, which some Pythons match wrongly",
+    ),
+    (HEAD + '[[rules]]\nstate = "idle"\n[[rules]]\nstate = "idle"\ntail = 0', "rules[2].tail: Expected `int` >= 1"),
+    (HEAD + '[[rules]]\nstate = "idle"\nregion = "top"', "rules[1].region: Invalid enum value 'top'"),
+    (HEAD + '[[rules]]\nstate = "idle"\nregion = "bare"', "rules[1].region: `bare` needs `input.composer`"),
+    (HEAD + 'name = "y"', "`name` is 'y'"),
+]
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Profiles]:
+    """Give a directory with each of the mistakes in a profile of its own, x0, x1 and so on."""
+    place = tmp_path_factory.mktemp("mistaken")
+    for number, (text, _) in enumerate(MISTAKES):
+        (place / f"x{number}.toml").write_text(text)
+    return place, Profiles.load(str(place))
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[message[:60] for _, message in MISTAKES])
+def test_a_mistake_is_one_line_with_file_and_key(mistaken: tuple[Path, Profiles], number: int) -> None:
+    place, profiles = mistaken
+    path, message = place / f"x{number}.toml", MISTAKES[number][1]
     with pytest.raises(InvalidValue) as caught:
-        Profiles.load(str(tmp_path)).get("x")
+        profiles.get(path.stem)
     assert re.sub(r"^(.*?\.toml), line \d+: ", r"\1: ", caught.value.message) == f"{path}: {message}"
     assert caught.value.hint
 

@@ -196,10 +196,10 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("place", "branch", "kind", "words"), BAD)
-async def test_bad_input_is_one_sentence_and_leaves_nothing(
-    scene: Scene, place: str, branch: str | None, kind: type[AgentdError], words: str
-):
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Give a repository beside places that are none."""
+    scene = Scene(tmp_path_factory.mktemp("crowded"))
     (scene.top / "file").write_text("x")
     for name in ("plain", "empty"):
         (scene.top / name).mkdir()
@@ -207,11 +207,18 @@ async def test_bad_input_is_one_sentence_and_leaves_nothing(
     scene.git(scene.top, "init", "-q", "--bare", "empty-bare")
     scene.git(scene.repo, "checkout", "-q", "-b", "before")
     scene.git(scene.repo, "checkout", "-q", "main")  # so that @{-1} means something
+    return scene
+
+
+@pytest.mark.parametrize(("place", "branch", "kind", "words"), BAD)
+async def test_bad_input_is_one_sentence_and_leaves_nothing(
+    crowded: Scene, place: str, branch: str | None, kind: type[AgentdError], words: str
+):
     with pytest.raises(kind, match=words) as caught:
-        await scene.create(branch, scene.top / place)
+        await crowded.create(branch, crowded.top / place)
     assert caught.value.hint
-    assert scene.nothing_left()
-    assert scene.branches() == ["before", "main"]
+    assert crowded.nothing_left()
+    assert crowded.branches() == ["before", "main"]
 
 
 async def test_a_relative_place_and_an_id_that_is_none_are_refused(scene: Scene):
@@ -303,13 +310,12 @@ async def test_a_link_in_place_of_a_directory_of_ours_is_refused_and_its_target_
     assert [path.name for path in target.iterdir()] == ["precious"]
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/etc", "{root}", "{root}/x", "{root}/x/y", "{root}/x/1aaaaaaaaa/..", "{root}/../1aaaaaaaaa"]
-)
-async def test_nothing_but_our_own_worktrees_is_cleaned(scene: Scene, path: str):
-    made = await scene.create()
-    with pytest.raises(InvalidValue, match="no worktree of agentd"):
-        await scene.worktrees.clean(replace(made, path=path.replace("{root}", str(scene.root))), force=True)
+async def test_nothing_but_our_own_worktrees_is_cleaned(scene: Scene):
+    made, root = await scene.create(), scene.root
+    others = ("/", "/etc", f"{root}", f"{root}/x", f"{root}/x/y", f"{root}/x/1aaaaaaaaa/..", f"{root}/../1aaaaaaaaa")
+    for path in others:
+        with pytest.raises(InvalidValue, match="no worktree of agentd"):
+            await scene.worktrees.clean(replace(made, path=path), force=True)
 
 
 # -- renamed

@@ -318,7 +318,7 @@ class Coherence(RuleBasedStateMachine):
 
 
 Coherence.TestCase.settings = settings(
-    max_examples=3_000 if LONG else 200,
+    max_examples=3_000 if LONG else 80,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -12,7 +12,7 @@ def both(trace: Trace) -> tuple[Replayed, Replayed]:
     return replay(trace, prefetch=False), replay(trace, prefetch=True)
 
 
-@pytest.mark.parametrize("trace", [dashboard(length_s=60), script(length_s=1200)], ids=lambda trace: trace.name)
+@pytest.mark.parametrize("trace", [dashboard(length_s=40), script(length_s=600)], ids=lambda trace: trace.name)
 def test_a_trace_with_structure_is_served_and_guessing_spares_most_of_what_memory_lacks(trace):
     without, guessing = both(trace)
     assert guessing.hit_ratio >= 0.95

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgpack
 import pytest
+from fault_rows import LONG
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +50,7 @@ TWICE_OF_94 = b"\xde\x00\x5f" + b"".join(b"\xa2" + f"{n:02}".encode() + b"\x01" 
 EXTENSION = b"\x81\xa1a\xd4\x01\x01"
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=300 if LONG else 100)
 @given(bodies())
 @example(call(TWICE))
 @example(call(b"\x80", TWICE))

@@ -19,8 +19,7 @@ from agentd.transcripts.segment import HEADER, MOST_POSITIONS, Missing, Printed,
 
 def noise(size: int, seed: int = 1) -> bytes:
     """Return bytes that compress to about a half."""
-    dice = random.Random(seed)
-    return bytes(dice.choices(range(16), k=size))
+    return random.Random(seed).randbytes(size // 2 + 1).hex().encode()[:size]
 
 
 def write(place: Path, *portions: bytes, **settings_: float) -> bytes:

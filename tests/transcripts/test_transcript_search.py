@@ -16,6 +16,7 @@ from agentd.errors import InvalidValue, StorageError
 from agentd.index.engine import Within
 from agentd.index.query import parse
 from agentd.transcripts import search as searching
+from agentd.transcripts import track
 from agentd.transcripts.passages import Passages, seq_at
 from agentd.transcripts.reading import Reader
 from agentd.transcripts.search import Recent, TranscriptSearch, next_step
@@ -167,8 +168,9 @@ async def test_what_is_damaged_or_gone_is_made_again(tmp_path: Path, engine: str
 
 
 async def test_what_is_not_kept_any_more_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(track, "FULL_BYTES", 40_000)
     keeper = store(tmp_path)
-    keeper.write({AGENT: heard(b"needle\r\n" + numbered(20_000)), OTHER: heard(b"needle\r\n")})
+    keeper.write({AGENT: heard(b"needle\r\n" + numbered(3000)), OTHER: heard(b"needle\r\n")})
     reports: list[str] = []
     async with opened(tmp_path, "fts5", reports) as search:
         assert len(await found(search, "needle")) == 2
@@ -179,7 +181,7 @@ async def test_what_is_not_kept_any_more_is_not_found(tmp_path: Path, monkeypatc
         search._tidy()
         assert "not kept any more" in reports[0]
         assert await found(search, "needle") == []
-        assert len(await found(search, "number19999")) == 1
+        assert len(await found(search, "number2999")) == 1
         assert search._passages is not None
         assert search._passages.gone == 0
 
