@@ -67,7 +67,7 @@ def emptied(whole: Instance) -> None:
             client.call("pool.drain", profile=profile)
         if found := [agent["id"] for agent in client.call("agents.list")["agents"]]:
             client.call("agents.stop", targets=found, force=True)
-    wait_until(lambda: not panes(whole) and not pools(whole), "nothing to run any more")
+    wait_until(lambda: not pools(whole) and not panes(whole), "nothing to run any more")
 
 
 def slots(whole: Instance) -> dict[str, int]:

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,8 @@ def reboot(whole: Instance) -> None:
     """End everything of an instance at once, and have no socket left of it."""
     whole.kill()
     for pid in whole.processes():
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # one ends as another does
+            os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not whole.processes(), "everything to be gone")
     for path in (
         *whole.directory.glob("*.sock"),
