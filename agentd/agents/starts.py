@@ -25,7 +25,7 @@ from agentd.agents.shimmed import shimmed
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError, AgentGone, Conflict, InvalidValue, NotFound, OverLimit
 from agentd.failpoint import failpoint
-from agentd.records import Agent, AgentState
+from agentd.records import Agent, AgentState, PaneRef
 from agentd.tmux.input import check_place
 
 SPAWNS_AT_ONCE = 64  # in flight; measured by bench/spawn.py: more buys nothing
@@ -242,11 +242,26 @@ class Starts:
             results[index] = _explained(error, profile)
             return
         failpoint("spawn.after_tmux")
+        if self._is_stopped(agent.id):
+            await self._bury(agent, pane)
+            results[index] = AgentGone(f"{agent.name} was stopped while it was being started")
+            return
         started = replace(agent, pane=pane)
         self._ledger.put(started)
         results[index] = started
         self._watch.begin(started, profile, pane, booted=None if agent.resume_id else Booted(profile, clock_s()))
         self._ledger.tell("agent.spawned", started)
+
+    def _is_stopped(self, agent_id: str) -> bool:
+        """Tell whether somebody stopped an agent while tmux was asked for its pane."""
+        now = self._parts.directory.get(agent_id)
+        return now is None or now.state is AgentState.STOPPED
+
+    async def _bury(self, agent: Agent, pane: PaneRef) -> None:
+        try:
+            await self._parts.tmux.kill(pane, 0.0)
+        except AgentdError as error:  # the next daemon ends what nobody knows
+            self._parts.log.warning("could not end a program", agent=agent.id, error=error.message)
 
     def check_room(self, wanted: int) -> None:
         """Raise OverLimit when so many more agents may not be started; slots of the pool make room by themselves."""

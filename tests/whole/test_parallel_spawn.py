@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from instance import DEADLINE_S, Instance, instance, wait_until
 from pooling import BUSY, DEMO, agents, emptied, panes, pools, put_profile
 from repos import git
 
-from agentd.errors import AgentdError, DeadlineExceeded
+from agentd.client import Client
+from agentd.errors import AgentdError, AgentGone, DeadlineExceeded
 
 ARGS = 'args = ["-P", "-m", "agentd.testing.demo_agent"]'
 SCRIPT = """echo "begin $AGENTD_AGENT" >> {log}
@@ -396,3 +397,28 @@ def test_nothing_is_shown_where_nobody_reads_it(narrow: Boots):
         assert (process.wait(DEADLINE_S), done.stderr) == (0, "")
         assert not shown.more()
     released.join()
+
+
+def test_what_is_stopped_while_it_is_being_started_stays_stopped(narrow: Boots):
+    """Sixteen at once: they are between the record on disk and the answer of tmux when the stop comes."""
+    whole = narrow.whole
+
+    def spawn(number: int) -> None:
+        with suppress(AgentGone):  # none of them has come to be
+            narrow.spawn(name=f"s{number}", profile="sh", n=16)
+
+    for number in range(3):
+        spawning = threading.Thread(target=spawn, args=(number,))
+        spawning.start()
+        with whole.client() as client:
+            deadline_s = time.monotonic() + DEADLINE_S
+            while not of_shells(client):  # a moment later all of them have their panes
+                assert time.monotonic() < deadline_s
+            client.call("agents.stop", targets=["%sh"], force=True)
+            spawning.join(DEADLINE_S)
+            assert of_shells(client) == []
+    assert panes(whole) == {}
+
+
+def of_shells(client: Client) -> list[dict[str, Any]]:
+    return [row for row in client.call("agents.list")["agents"] if row["profile"] == "sh"]
