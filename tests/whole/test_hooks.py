@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import form
 from hooked import add_hooked, bodies, environ_of, type_in
 from instance import Instance, instance, wait_until
 
 from agentd.agents.text import BROUGHT
 from agentd.errors import AgentdError, NotFound
 
+BURST = form(40, 60)
 SOON_S = 1.5  # a hook's own deadline, and a busy machine's delay, less what would be a hang
 
 
@@ -183,13 +185,13 @@ def test_a_burst_reaches_a_busy_agent_once_by_whichever_way(whole: Instance, tmp
     agent = spawned(whole, "hooked", log, delay_s=0.05)
     with whole.client() as client:
         ids = []
-        for n in range(60):
+        for n in range(BURST):
             ids.append(client.send(agent["name"], f"{n}").id)
             time.sleep(0.02)  # spread over several turns
         for id_ in ids:
             client.call("messages.wait", id=id_, until="acked", timeout_s=30.0)
         ways = {details(client.call("messages.get", id=id_))[2] for id_ in ids}
-    assert bodies(log) == [f"{n}" for n in range(60)]
+    assert bodies(log) == [f"{n}" for n in range(BURST)]
     assert "handed over by a hook" in ways
     assert len(ways) > 1
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import form
 from instance import Instance, alive, instance, proc, wait_until
 
 from agentd.errors import EXIT_FAILED, EXIT_USAGE
@@ -83,27 +84,42 @@ def scripted(shared: Scripted) -> Iterator[Scripted]:
     shared.whole.tidy()
 
 
-def test_a_change_of_state_runs_the_command_with_the_event(idle_instance: Instance):
+def test_a_change_of_state_runs_the_command_with_the_event_and_notify_send_with_plain_text(idle_instance: Instance):
     out = idle_instance.directory / "out"
-    configure(idle_instance, on_state=f"cat >> {out}; env > {out}.env; umask > {out}.umask; pwd > {out}.pwd")
+    words = notify_send(idle_instance)
+    on_state = f"cat >> {out}; env > {out}.env; umask > {out}.umask; pwd > {out}.pwd"
+    configure(idle_instance, on_state=on_state, notify="notify-send")
     idle_instance.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission"})
-    idle_instance.cli("send", "a", "make")
-    row = wait_until(lambda: kept(out), "the command to run")[0]
+    idle_instance.cli("send", "a", "<b>make\x1b[2J</b> & go")
+    wait_until(lambda: stats(idle_instance)["done"] == 2, "both to end")
+    [row] = kept(out)  # idle and working are not asked for
     assert row["type"] == "agent.state"
-    wanted = {"name": "a", "state": "waiting", "waits_for": "permission", "asks": "make"}
+    wanted = {"name": "a", "state": "waiting", "waits_for": "permission", "asks": "<b>make\ufffd[2J</b> & go"}
     assert wanted.items() <= row["data"].items()
     assert row["data"]["prompt"] == idle_instance.json("ls", "a")[0]["prompt"]
     assert abs(time.time() - row["at"]) < 60
-    environ = wait_until(
-        lambda: (p := Path(f"{out}.pwd")).exists() and p.read_text() and Path(f"{out}.env").read_text(), "its end"
-    )
+    environ = Path(f"{out}.env").read_text()
     assert "AGENTD_EVENT=agent.state" in environ.splitlines()
     assert f"AGENTD_SOCKET={idle_instance.directory}/agentd.sock" in environ.splitlines()
     assert "hunter" not in environ
     assert Path(f"{out}.umask").read_text().strip() == f"{_umask():04o}"
     assert Path(f"{out}.pwd").read_text().strip() == idle_instance.environ["HOME"]
-    assert len(kept(out)) == 1  # idle and working are not asked for
-    wait_until(lambda: stats(idle_instance)["done"] == 1, "it to be counted")
+    assert words.read_text().splitlines() == [
+        "--app-name=agentd",
+        "--",
+        "a is waiting for permission",
+        "&lt;b&gt;make\ufffd[2J&lt;/b&gt; &amp; go",
+    ]
+
+
+def notify_send(whole: Instance) -> Path:
+    """Give an instance a program of that name; return the file it writes its words into, one on each line."""
+    words, place = whole.directory / "words", whole.directory / "bin"
+    place.mkdir()
+    (place / "notify-send").write_text(f'#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word" >> {words}; done\n')
+    (place / "notify-send").chmod(0o700)
+    whole.environ["PATH"] = f"{place}:{whole.environ['PATH']}"
+    return words
 
 
 def _umask() -> int:
@@ -289,26 +305,6 @@ def test_without_hooks_nothing_runs(running: Instance):
 # -- notifications
 
 
-def test_notify_send_gets_plain_text(idle_instance: Instance):
-    """A program of that name that writes down its words: one line each, no markup of an agent's."""
-    out = idle_instance.directory / "words"
-    place = idle_instance.directory / "bin"
-    place.mkdir()
-    (place / "notify-send").write_text(f'#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word" >> {out}; done\n')
-    (place / "notify-send").chmod(0o700)
-    idle_instance.environ["PATH"] = f"{place}:{idle_instance.environ['PATH']}"
-    configure(idle_instance, notify="notify-send")
-    idle_instance.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission"})
-    idle_instance.cli("send", "a", "<b>make\x1b[2J</b> & go")
-    wait_until(lambda: out.exists() and len(out.read_text().splitlines()) == 4, "it to run")
-    assert out.read_text().splitlines() == [
-        "--app-name=agentd",
-        "--",
-        "a is waiting for permission",
-        "&lt;b&gt;make\ufffd[2J&lt;/b&gt; &amp; go",
-    ]
-
-
 def test_osc_9_reaches_the_terminals_that_are_attached(idle_instance: Instance):
     configure(idle_instance, notify="osc9")
     agent = idle_instance.spawn(name="a", env={"AGENTD_DEMO_MODE": "asks-permission"})
@@ -357,15 +353,15 @@ def test_each_hook_can_be_tried(scripted: Scripted, tmp_path: Path):
     assert "it exited with status 4" in shown
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("on_state = 7", "hooks.on_state is 7; it must be a text or a list of texts"),
-        ("states = ['ill']", "it must be some of starting, idle, working, waiting, stopped, failed"),
-        ("notify = 'loud'", "it must be one of none, notify-send, osc9"),
-        ("on_stat = 'x'", "no setting `hooks.on_stat`"),
-    ],
-)
+BAD_SETTINGS = [
+    ("on_state = 7", "hooks.on_state is 7; it must be a text or a list of texts"),
+    ("states = ['ill']", "it must be some of starting, idle, working, waiting, stopped, failed"),
+    ("notify = 'loud'", "it must be one of none, notify-send, osc9"),
+    ("on_stat = 'x'", "no setting `hooks.on_stat`"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), form(BAD_SETTINGS[:2], BAD_SETTINGS))
 def test_a_bad_setting_is_one_line(idle_instance: Instance, line: str, words: str):
     (idle_instance.directory / "config.toml").write_text(f"[hooks]\n{line}\n")
     ran = idle_instance.cli("up", check=False)
