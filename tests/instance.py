@@ -82,6 +82,15 @@ class Instance:
         with self.client() as client:
             return client.call(method, params, timeout_s=timeout_s)
 
+    def send(self, to: str, body: str) -> str:
+        """Send a message; return its id."""
+        with self.client() as client:
+            return client.send(to, body).id
+
+    def message(self, id_: str) -> dict[str, Any]:
+        """Return everything about a message."""
+        return dict(self.call("messages.get", id=id_))
+
     def show(self, target: str) -> dict[str, Any]:
         """Return everything about one agent."""
         return dict(self.call("agents.get", target=target))

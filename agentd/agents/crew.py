@@ -42,7 +42,7 @@ class Crew:
         self._boots = boots = Boots(parts.config.agents)
         ledger.on_booted.append(boots.ended)
         self._roster.on_gone.append(boots.ended)
-        self._starts = Starts(parts, self._roster, ledger, self._watch, boots)
+        self._starts = Starts(parts, self._roster, ledger, self._watch, self._ends, boots)
         self._homecoming = Homecoming(parts, self._roster, ledger, self._watch, self._ends)
         hand_out = HandOut(parts, self._roster, ledger)
         recycling = Recycling(parts, self._roster, ledger, self._ends, self._watch)

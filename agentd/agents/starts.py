@@ -13,6 +13,7 @@ import anyio
 from agentd.agents.booted import Booted, clock_s
 from agentd.agents.boots import Boots
 from agentd.agents.crew_parts import CrewParts
+from agentd.agents.ends import Ends
 from agentd.agents.ids import new_agent_id, new_token, session_name
 from agentd.agents.ledger import Ledger
 from agentd.agents.line import Party
@@ -25,7 +26,7 @@ from agentd.agents.shimmed import shimmed
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError, AgentGone, Conflict, InvalidValue, NotFound, OverLimit
 from agentd.failpoint import failpoint
-from agentd.records import Agent, AgentState, PaneRef
+from agentd.records import Agent, AgentState
 from agentd.tmux.input import check_place
 
 SPAWNS_AT_ONCE = 64  # in flight; measured by bench/spawn.py: more buys nothing
@@ -54,11 +55,14 @@ class SpawnRequest:
 class Starts:
     """Starts programs; each is on disk, with its token, before tmux is asked."""
 
-    def __init__(self, parts: CrewParts, roster: Roster, ledger: Ledger, watch: Watch, boots: Boots) -> None:
+    def __init__(
+        self, parts: CrewParts, roster: Roster, ledger: Ledger, watch: Watch, ends: Ends, boots: Boots
+    ) -> None:
         self._parts = parts
         self._roster = roster
         self._ledger = ledger
         self._watch = watch
+        self._ends = ends
         self._boots = boots
         self._spawns = anyio.CapacityLimiter(SPAWNS_AT_ONCE)
 
@@ -243,7 +247,7 @@ class Starts:
             return
         failpoint("spawn.after_tmux")
         if self._is_stopped(agent.id):
-            await self._bury(agent, pane)
+            await self._ends.bury(pane)
             results[index] = AgentGone(f"{agent.name} was stopped while it was being started")
             return
         started = replace(agent, pane=pane)
@@ -256,12 +260,6 @@ class Starts:
         """Tell whether somebody stopped an agent while tmux was asked for its pane."""
         now = self._parts.directory.get(agent_id)
         return now is None or now.state is AgentState.STOPPED
-
-    async def _bury(self, agent: Agent, pane: PaneRef) -> None:
-        try:
-            await self._parts.tmux.kill(pane, 0.0)
-        except AgentdError as error:  # the next daemon ends what nobody knows
-            self._parts.log.warning("could not end a program", agent=agent.id, error=error.message)
 
     def check_room(self, wanted: int) -> None:
         """Raise OverLimit when so many more agents may not be started; slots of the pool make room by themselves."""

@@ -35,16 +35,6 @@ def seen_draft(whole: Instance, name: str) -> dict[str, Any]:
         return dict(wait_until(lambda: (e := client.call("agents.explain", target=name))["draft"] and e, "the draft"))
 
 
-def get(whole: Instance, id_: str) -> dict[str, Any]:
-    with whole.client() as client:
-        return dict(client.call("messages.get", id=id_))
-
-
-def send(whole: Instance, to: str, body: str) -> str:
-    with whole.client() as client:
-        return client.send(to, body).id
-
-
 def wait_delivered(whole: Instance, id_: str) -> None:
     with whole.client() as client:
         client.call("messages.wait", id=id_, until="delivered", timeout_s=30.0)
@@ -57,7 +47,7 @@ def composer(whole: Instance, agent: dict[str, Any]) -> str:
 
 def waits(whole: Instance, id_: str) -> str:
     """Return what a message that was not typed says it waits for."""
-    message = get(whole, id_)
+    message = whole.message(id_)
     assert (message["state"], message["attempts"]) == ("accepted", 0), message
     return str(message["waits_for"])
 
@@ -68,9 +58,9 @@ def test_a_message_waits_until_a_draft_is_cleared(running: Instance, profile: st
     mark, log = running.directory / f"{name}.mark", running.directory / f"{name}.log"
     body = f"touch {mark}"
     agent = drafted(running, profile, name, AGENTD_DEMO_LOG=str(log))
-    id_ = send(running, name, body)
+    id_ = running.send(name, body)
     running.spawn("sh", name=f"beside-{profile}")
-    wait_delivered(running, send(running, f"beside-{profile}", "true"))
+    wait_delivered(running, running.send(f"beside-{profile}", "true"))
     running.tmux("send-keys", "-t", agent["pane"], "-l", "!")  # typing goes on
     wait_until(lambda: composer(running, agent) == PROMPTS[profile] + DRAFT + "!", "the draft to stand as typed")
     explained = seen_draft(running, name)
@@ -89,7 +79,7 @@ def test_a_message_waits_until_a_draft_is_cleared(running: Instance, profile: st
 def test_a_message_waits_until_a_draft_is_submitted_by_its_writer(running: Instance):
     log = running.directory / "submitted.log"
     agent = drafted(running, "demo", "submitted", AGENTD_DEMO_LOG=str(log))
-    id_ = send(running, "submitted", "hello")
+    id_ = running.send("submitted", "hello")
     assert "half-typed" in waits(running, id_)
     running.tmux("send-keys", "-t", agent["pane"], "Enter")
     wait_until(lambda: [row["id"] for row in rows(log)] == [id_], "the message to be read")
@@ -99,7 +89,7 @@ def test_a_message_waits_until_a_draft_is_submitted_by_its_writer(running: Insta
 def test_a_draft_outlives_the_daemon(running: Instance):
     """The next daemon takes it for a person's, also with a message that the last one was about to type."""
     agents = {profile: drafted(running, profile, f"outlives-{profile}") for profile in PROMPTS}
-    ids = {profile: send(running, agent["name"], ": hello") for profile, agent in agents.items()}
+    ids = {profile: running.send(agent["name"], ": hello") for profile, agent in agents.items()}
     running.kill()
     for agent in agents.values():
         running.tmux("send-keys", "-t", agent["pane"], "-l", " and more")

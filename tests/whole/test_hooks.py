@@ -52,16 +52,6 @@ def explained(whole: Instance, name: str) -> dict[str, Any]:
         return dict(client.call("agents.explain", target=name))
 
 
-def found(whole: Instance, id_: str) -> dict[str, Any]:
-    with whole.client() as client:
-        return dict(client.call("messages.get", id=id_))
-
-
-def send(whole: Instance, name: str, body: str) -> str:
-    with whole.client() as client:
-        return client.send(name, body).id
-
-
 def spawned(whole: Instance, profile: str, log: Path, delay_s: float = 0.0, **env: str) -> dict[str, Any]:
     wanted = {"AGENTD_DEMO_LOG": str(log), "AGENTD_DEMO_DELAY_S": str(delay_s), **env}
     return whole.spawn(profile, env=wanted)
@@ -99,7 +89,7 @@ def test_a_turn_is_reported_and_its_session_is_known(whole: Instance, tmp_path: 
     assert session == f"demo-{agent['pid']}"
     assert f"resume id    {session}" in whole.cli("show", name).stdout
     assert bodies(tmp_path / "log") == ["hello"]
-    assert "left the composer" in details(found(whole, id_))[2]  # it was idle: typed at once
+    assert "left the composer" in details(whole.message(id_))[2]  # it was idle: typed at once
 
 
 def test_a_question_is_known_before_its_screen_is_read(whole: Instance, tmp_path: Path):
@@ -172,9 +162,9 @@ def test_a_turn_goes_on_for_messages_and_comes_to_its_end(whole: Instance, tmp_p
 def test_nothing_is_typed_into_one_that_pulls_and_all_into_an_idle_one_of_both(whole: Instance, tmp_path: Path):
     puller = spawned(whole, "puller", tmp_path / "p")
     both = spawned(whole, "hooked", tmp_path / "b")
-    waits = send(whole, puller["name"], "later")
+    waits = whole.send(puller["name"], "later")
     whole.cli("send", both["name"], "now", "--wait", "acked", "--timeout", "20")
-    assert found(whole, waits)["state"] == "accepted"
+    assert whole.message(waits)["state"] == "accepted"
     assert bodies(tmp_path / "p") == []
     type_in(whole, puller["name"], "go")
     wait_until(lambda: bodies(tmp_path / "p") == ["later"], "the hook to bring it")
@@ -242,12 +232,12 @@ def test_nothing_is_brought_where_messages_are_typed(whole: Instance, tmp_path: 
 
 def test_the_command_prints_then_confirms(whole: Instance, tmp_path: Path):
     agent = spawned(whole, "puller", tmp_path / "log")
-    id_ = send(whole, agent["name"], "\x1b]52;c;x\x07 hi")
+    id_ = whole.send(agent["name"], "\x1b]52;c;x\x07 hi")
     output, _ = hook(whole, "PostToolUse", **environ_of(whole, agent))
     values = json.loads(output)["hookSpecificOutput"]
     assert values["hookEventName"] == "PostToolUse"
     assert values["additionalContext"] == f"{BROUGHT}\n[agentd {id_} from operator] \ufffd]52;c;x\ufffd hi"
-    assert found(whole, id_)["state"] == "delivered"
+    assert whole.message(id_)["state"] == "delivered"
     assert hook(whole, "PostToolUse", **environ_of(whole, agent))[0] == b""
 
 
@@ -264,13 +254,13 @@ def test_a_notification_comes_as_the_last_word(whole: Instance, tmp_path: Path):
 
 def test_a_report_is_its_callers_whatever_it_says(whole: Instance, tmp_path: Path):
     ann, bob = spawned(whole, "puller", tmp_path / "a"), spawned(whole, "puller", tmp_path / "b")
-    waits = send(whole, ann["name"], "for ann only")
+    waits = whole.send(ann["name"], "for ann only")
     claims = {"agent": ann["id"], "agent_id": "", "name": ann["name"], "session_id": "bobs", "pid": ann["pid"]}
     output, _ = hook(whole, "PostToolUse", input_=json.dumps(claims).encode(), **environ_of(whole, bob))
     assert output == b""
     assert shown(whole, bob["name"])["resume_id"] == "bobs"
     assert shown(whole, ann["name"])["resume_id"] == ""
-    assert found(whole, waits)["state"] == "accepted"
+    assert whole.message(waits)["state"] == "accepted"
     token = Path(environ_of(whole, bob)["AGENTD_TOKEN_FILE"]).read_text().strip()
     with whole.client(token=token) as client:
         [failed] = client.call("messages.confirm", ids=[f"{waits}#1"])["failed"]
