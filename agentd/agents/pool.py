@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -492,29 +493,31 @@ class Pool:
 
     async def _lodged(self, agent: Agent, place: Place) -> Agent:
         begun_s = time.monotonic()
-        self._waiting.add(agent.id)
         try:
-            wish = await self._parts.lodging.wish(agent.cwd, None) if place.repo else NO_WISH
-            lodged = await self._parts.lodging.lodge(agent, wish)
+            with self._waits(agent.id):
+                wish = await self._parts.lodging.wish(agent.cwd, None) if place.repo else NO_WISH
+                lodged = await self._parts.lodging.lodge(agent, wish)
             if place in self._sites:
                 self._sites[place].breaker = WORKING
             return lodged
         finally:
-            self._waiting.discard(agent.id)
-            now_s = time.monotonic()
-            self._slots.restart(agent.id, now_s)
             if place in self._sites:
-                self._sites[place].lodging_s = now_s - begun_s
+                self._sites[place].lodging_s = time.monotonic() - begun_s
 
     async def _turn_of(self, agent: Agent, profile: Profile) -> None:
         """Wait until nobody who asked for an agent waits, and there is room for one more boot."""
-        self._waiting.add(agent.id)
+        with self._waits(agent.id), self._boots.turns(Party(), {agent.id: profile}, refill=True) as turns:
+            await turns.next()
+
+    @contextmanager
+    def _waits(self, slot_id: str) -> Iterator[None]:
+        """Take it that a slot's program is not started yet; what a boot takes is counted from the end of the block."""
+        self._waiting.add(slot_id)
         try:
-            with self._boots.turns(Party(), {agent.id: profile}, refill=True) as turns:
-                await turns.next()
+            yield
         finally:
-            self._waiting.discard(agent.id)
-            self._slots.restart(agent.id, time.monotonic())
+            self._waiting.discard(slot_id)
+            self._slots.restart(slot_id, time.monotonic())
 
     async def _stopped(self, slot: Agent) -> None:
         try:
