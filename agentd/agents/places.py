@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import agentd
@@ -46,20 +47,19 @@ class Places:
         _write(fresh, _LAUNCHER.format(socket=shlex.quote(self._paths.socket), words=words), mode=0o700)
         Path(fresh).replace(self._paths.launcher)
 
+    def furnish(self, agent: Agent, profile: Profile, token: str) -> None:
+        """Write all that the agent's program is given to read, as it is before each start."""
+        fill = self._placeholders(agent).file
+        seeds = {file.name: fill(file.name, file.text) for file in profile.files}
+        self._write(agent.home, {TOKEN: token + "\n", IDENTITY: _identity(agent), **seeds})
+
     def write_token(self, home: str, token: str) -> None:
         """Put the agent's token where only its user can read it."""
-        self._write(home, TOKEN, token + "\n")
+        self._write(home, {TOKEN: token + "\n"})
 
     def write_identity(self, agent: Agent) -> None:
         """Write down who the agent is: a program of the pool learns that only after it has started."""
-        known = {"id": agent.id, "name": agent.name, "team": agent.team, "role": agent.role, "cwd": agent.cwd}
-        self._write(agent.home, IDENTITY, json.dumps({**known, "env": dict(agent.env)}) + "\n")
-
-    def seed(self, agent: Agent, profile: Profile) -> None:
-        """Write the files that the profile's program is given to read, as they are before each start."""
-        fill = self._placeholders(agent).file
-        for file in profile.files:
-            self._write(agent.home, file.name, fill(file.name, file.text))
+        self._write(agent.home, {IDENTITY: _identity(agent)})
 
     def as_seeded(self, agent: Agent, profile: Profile) -> bool:
         """Tell whether the files that the program was given still say what they said then."""
@@ -81,7 +81,7 @@ class Places:
 
     def write_last_screen(self, home: str, screen: str) -> None:
         """Keep what the screen showed when the program ended."""
-        self._write(home, LAST_SCREEN, screen)
+        self._write(home, {LAST_SCREEN: screen})
 
     def last_screen(self, home: str) -> str | None:
         """Return what an ended agent's screen showed last."""
@@ -118,11 +118,18 @@ class Places:
     def _private(self, home: str) -> str:
         return str(Path(self._paths.agents_dir, home))
 
-    def _write(self, home: str, name: str, text: str) -> None:
-        directory = private_dir(self._paths.agents_dir)
-        for part in (home, *Path(name).parent.parts):  # each of them: a link that was put there is not followed
-            directory = private_dir(str(Path(directory, part)))
-        _write(str(Path(directory, Path(name).name)), text)
+    def _write(self, home: str, files: Mapping[str, str]) -> None:
+        private = private_dir(str(Path(private_dir(self._paths.agents_dir), home)))
+        for name, text in files.items():
+            directory = private
+            for part in Path(name).parent.parts:  # each of them: a link that was put there is not followed
+                directory = private_dir(str(Path(directory, part)))
+            _write(str(Path(directory, Path(name).name)), text)
+
+
+def _identity(agent: Agent) -> str:
+    known = {"id": agent.id, "name": agent.name, "team": agent.team, "role": agent.role, "cwd": agent.cwd}
+    return json.dumps({**known, "env": dict(agent.env)}) + "\n"
 
 
 def _write(path: str, text: str, mode: int = 0o600) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from agentd.agents.booted import Booted, clock_s
 from agentd.agents.boots import Boots
@@ -26,10 +28,11 @@ from agentd.agents.shimmed import shimmed
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError, AgentGone, Conflict, InvalidValue, NotFound, OverLimit
 from agentd.failpoint import failpoint
-from agentd.records import Agent, AgentState
+from agentd.records import Agent, AgentState, PaneRef
 from agentd.tmux.input import check_place
 
 SPAWNS_AT_ONCE = 64  # in flight; measured by bench/spawn.py: more buys nothing
+WRITERS = 4  # threads that write agents' files: on the loop, those of 700 agents would keep other calls waiting
 
 
 Greet = Callable[[Sequence[Agent]], Coroutine[Any, Any, None]]
@@ -65,6 +68,7 @@ class Starts:
         self._ends = ends
         self._boots = boots
         self._spawns = anyio.CapacityLimiter(SPAWNS_AT_ONCE)
+        self._furnishing = anyio.CapacityLimiter(WRITERS)
 
     async def spawn(self, requests: Sequence[SpawnRequest], party: Party, greet: Greet) -> list[Agent | AgentdError]:
         """Start agents when it is their turn, in order of the requests; a failed one leaves nothing behind.
@@ -226,22 +230,11 @@ class Starts:
     async def _start_one(
         self, entry: Entry, profile: Profile, token: str, results: list[Agent | AgentdError], index: int
     ) -> None:
-        agent, parts = entry.agent, self._parts
+        agent = entry.agent
         try:
             async with self._spawns:
-                parts.places.write_token(agent.home, token)
-                parts.places.write_identity(agent)
-                parts.places.seed(agent, profile)
-                env, cwd = parts.places.environment(agent, profile), agent.cwd or str(Path.home())
-                pane = await parts.tmux.spawn(
-                    session_name(agent.name, agent.home),
-                    _command(profile, parts.places.argv(agent, profile), env.get("PATH"), cwd),
-                    env=env,
-                    cwd=cwd,
-                    width=parts.config.tmux.width,
-                    height=parts.config.tmux.height,
-                    umask=parts.umask,
-                )
+                begin = await anyio.to_thread.run_sync(self._furnish, agent, profile, token, limiter=self._furnishing)
+                pane = await begin()
         except AgentdError as error:
             results[index] = _explained(error, profile)
             return
@@ -255,6 +248,15 @@ class Starts:
         results[index] = started
         self._watch.begin(started, profile, pane, booted=None if agent.resume_id else Booted(profile, clock_s()))
         self._ledger.tell("agent.spawned", started)
+
+    def _furnish(self, agent: Agent, profile: Profile, token: str) -> Callable[[], Awaitable[PaneRef]]:
+        """Write the files that the agent's program finds, and return what starts it; for a thread."""
+        parts, places = self._parts, self._parts.places
+        places.furnish(agent, profile, token)
+        env, cwd = places.environment(agent, profile), agent.cwd or str(Path.home())
+        argv = _command(profile, places.argv(agent, profile), env.get("PATH"), cwd)
+        name, tmux = session_name(agent.name, agent.home), parts.config.tmux
+        return partial(parts.tmux.spawn, name, argv, env, cwd, tmux.width, tmux.height, parts.umask)
 
     def _is_stopped(self, agent_id: str) -> bool:
         """Tell whether somebody stopped an agent while tmux was asked for its pane."""

@@ -44,7 +44,7 @@ def agent(**more: Any) -> Agent:
 
 def test_files_are_private_and_hold_what_was_filled_in(places: Places, root: Path):
     made = profile(("settings.json", '{"dir": "{private}", "run": "{agentd} hook"}'), ("deep/er/x.toml", 'a = "{cwd}"'))
-    places.seed(agent(cwd=ODD), made)
+    places.furnish(agent(cwd=ODD), made, "t")
     private = root / "agents" / "1abc"
     assert json.loads((private / "settings.json").read_text())["dir"] == str(private)
     for path in (private, *private.rglob("*")):
@@ -52,14 +52,14 @@ def test_files_are_private_and_hold_what_was_filled_in(places: Places, root: Pat
 
 
 def test_a_second_start_gets_them_fresh(places: Places, root: Path):
-    places.seed(agent(), profile(("a.txt", "long before")))
-    places.seed(agent(), profile(("a.txt", "now")))
+    places.furnish(agent(), profile(("a.txt", "long before")), "t")
+    places.furnish(agent(), profile(("a.txt", "now")), "t")
     assert (root / "agents" / "1abc" / "a.txt").read_text() == "now"
 
 
 def test_the_directory_goes_with_all_that_was_left_in_it(places: Places, root: Path, tmp_path: Path):
     places.write_token("1abc", "t")
-    places.seed(agent(), profile(("deep/a.txt", "x")))
+    places.furnish(agent(), profile(("deep/a.txt", "x")), "t")
     private, kept = root / "agents" / "1abc", tmp_path / "kept"
     kept.mkdir()
     (kept / "mine").write_text("mine")
@@ -85,7 +85,7 @@ def test_nothing_is_written_through_a_link(places: Places, root: Path, tmp_path:
         made.chmod(0o700)
     at.symlink_to(users / "x.txt" if linked.endswith(".txt") else users)
     with pytest.raises(InvalidValue):
-        places.seed(agent(), profile(("deep/er/x.txt", "theirs")))
+        places.furnish(agent(), profile(("deep/er/x.txt", "theirs")), "t")
     assert {path.read_text() for path in users.rglob("x.txt")} == {"mine"}
 
 
@@ -136,7 +136,7 @@ def test_a_trusted_directory_is_told_and_no_other(places: Places):
 def test_the_launcher_is_this_agentd_with_an_empty_environment(places: Places, root: Path, tmp_path: Path):
     places.write_launcher()
     (tmp_path / "agentd.py").write_text("raise SystemExit('not ours')")
-    places.seed(agent(), profile(("hooks.json", '{"run": "{agentd} version"}')))
+    places.furnish(agent(), profile(("hooks.json", '{"run": "{agentd} version"}')), "t")
     command = json.loads((root / "agents" / "1abc" / "hooks.json").read_text())["run"]
     for argv in (["sh", "-c", command], [str(root / "run-agentd"), "version"]):
         done = subprocess.run(argv, env={}, cwd=tmp_path, capture_output=True, text=True, timeout=30)

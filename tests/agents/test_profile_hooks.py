@@ -91,7 +91,7 @@ def test_nothing_is_written_beside_the_private_directory(name: str, tmp_path):
     root.mkdir(mode=0o700)
     places, profile = Places(Paths(str(root), str(root), str(root)), "i"), BUILT_IN.get(name)
     agent = Agent("1abc", "ann", name, AgentState.STARTING, cwd=str(tmp_path / "home"), resume_id="s-1")
-    places.seed(agent, profile)
+    places.furnish(agent, profile, "t")
     words = [*places.argv(agent, profile), *places.environment(agent, profile).values()]
     assert not any(
         "{" + mark + "}" in word for word in words for mark in ("private", "cwd", "agentd", "python", "session")
