@@ -251,7 +251,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         transcript_search=transcript_search,
         profiles=profiles,
         profile_watch=ProfileWatch(
-            profiles, projects, crew.profile_changed, crew.pool.profile_changed, events, given.log
+            profiles, projects, crew.profile_changed, crew.outcomes.profile_changed, events, given.log
         ),
         crew=crew,
         pool=crew.pool,

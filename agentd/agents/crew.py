@@ -10,19 +10,24 @@ from anyio.abc import TaskStatus
 
 from agentd.agents.adoption import Adoption, Homecoming
 from agentd.agents.boots import Boots
+from agentd.agents.calm import Calm
+from agentd.agents.claims import Claims
 from agentd.agents.crew_parts import CrewParts
 from agentd.agents.ends import Ends
 from agentd.agents.handout import HandOut
 from agentd.agents.ledger import Ledger
 from agentd.agents.line import Party
 from agentd.agents.live import LiveAgent
+from agentd.agents.outcomes import Outcomes
 from agentd.agents.parties import Parties
 from agentd.agents.pool import Pool
 from agentd.agents.recycling import Recycling
+from agentd.agents.refills import Refills
 from agentd.agents.revival import Revival
 from agentd.agents.roster import Roster
 from agentd.agents.spawn_keys import SpawnKeys
 from agentd.agents.starts import Greet, SpawnRequest, Starts
+from agentd.agents.stock import Stock
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError
 from agentd.records import Agent, Change, Delivery, MessageState
@@ -47,9 +52,11 @@ class Crew:
         hand_out = HandOut(parts, self._roster, ledger)
         recycling = Recycling(parts, self._roster, ledger, self._ends, self._watch)
         self.on_retired = recycling.on_retired
-        self.pool = Pool(
-            parts, self._roster, ledger, self._starts, self._ends, hand_out, boots, recycling, random.random
-        )
+        stock, calm = Stock(), Calm()
+        self.outcomes = Outcomes(parts, self._roster, stock, random.random)
+        refills = Refills(parts, self._roster, ledger, self._starts, self._ends, boots, stock, self.outcomes)
+        self._claims = Claims(parts, self._roster, self._starts, hand_out, stock, self.outcomes, refills, calm)
+        self.pool = Pool(parts, self._roster, ledger, hand_out, recycling, stock, self.outcomes, refills, calm)
         self.spawn_keys = SpawnKeys()
         self.parties = Parties()
         self._revival = Revival(parts, self._roster, ledger, self._starts)
@@ -82,7 +89,7 @@ class Crew:
 
     async def spawn(self, requests: Sequence[SpawnRequest], party: Party, greet: Greet) -> list[Agent | AgentdError]:
         """Start agents or take them from the pool, in order of the requests; a failed one leaves nothing behind."""
-        return await self.pool.spawn(requests, party, greet)
+        return await self._claims.spawn(requests, party, greet)
 
     def waiting(self, party: Party) -> int:
         """Return how many of a party wait for their turn to boot."""
@@ -119,7 +126,7 @@ class Crew:
     def profile_changed(self, name: str) -> None:
         """Have the live agents of a profile read and treated as it says now; their programs run on as started."""
         profile = self._parts.profiles.get(name)
-        self.pool.profile_changed(name)
+        self.outcomes.profile_changed(name)
         for live in self._roster.live.values():
             if live.profile.name == name:
                 live.follow_profile(profile)

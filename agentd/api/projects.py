@@ -30,7 +30,7 @@ async def trust(parts: Parts, _caller: Caller, params: calls.ProjectTrust) -> di
     """
     seen = await parts.projects.trust(checked_cwd(params.cwd), params.digest)
     if seen.standing is not Standing.TRUSTED:
-        parts.pool.project_changed(seen.project.file.directory)
+        parts.crew.outcomes.project_changed(seen.project.file.directory)
         parts.log.info("a project file is trusted", path=seen.project.file.path, digest=params.digest)
         await parts.profile_watch.look_now()
     return {"file": sanitise(seen.project.file.path), "state": Standing.TRUSTED}
@@ -40,7 +40,7 @@ async def untrust(parts: Parts, _caller: Caller, params: calls.OneProject) -> di
     """Withdraw the trust in a file."""
     file = await parts.projects.untrust(checked_cwd(params.cwd))
     await parts.profile_watch.look_now()
-    parts.pool.project_changed(file.rpartition("/")[0])
+    parts.crew.outcomes.project_changed(file.rpartition("/")[0])
     return {"file": sanitise(file), "state": Standing.NOT_TRUSTED}
 
 
