@@ -89,6 +89,7 @@ class LiveAgent:
         self._delivering = anyio.Lock()
         self._prolonged = 0  # times in a row that messages kept a turn from ending
         self._log = log
+        self._looked = anyio.Event()  # set, and another one, after each look that somebody waits for
         self._wake = Signal()
         self._urgent = Signal()  # what must not wait until a burst of output is over
         self._asked_to_end = self._message_came = False
@@ -193,6 +194,16 @@ class LiveAgent:
             await self.ended.wait()
         return self.ended.is_set()
 
+    async def comes_to_rest(self, timeout_s: float) -> bool:
+        """Wait until a message could be typed, unless only a person can bring that about; tell whether it could be."""
+        with anyio.move_on_after(timeout_s):
+            while not self.status.deliverable and self._comes_by_itself():
+                await self._looked.wait()
+        return self.status.deliverable
+
+    def _comes_by_itself(self) -> bool:
+        return self.status.opinion.state in (AgentState.IDLE, AgentState.WORKING) and not self.ended.is_set()
+
     async def retire(self) -> bool:
         """Leave the program to another agent: look and type no more. False, and nothing has changed, while it cannot.
 
@@ -234,6 +245,7 @@ class LiveAgent:
         except (AgentGone, StaleTarget) as error:
             ended = Ended(None, screen=error.message)
         self.ended.set()
+        self._looked.set()
         self.asking.close()
         await on_end(self, ended)
 
@@ -325,6 +337,9 @@ class LiveAgent:
         else:
             self._pace_s = min(self._pace_s * 2, UNHURRIED_LOOK_S)
         self._tell_of_question(before, asks_anew=asks_anew)
+        if self._looked.statistics().tasks_waiting:
+            self._looked.set()
+            self._looked = anyio.Event()
         return None
 
     def _tell_of_question(self, before: AgentState, *, asks_anew: bool) -> None:

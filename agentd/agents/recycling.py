@@ -31,6 +31,7 @@ from agentd.errors import AgentdError, AgentGone
 from agentd.failpoint import failpoint
 from agentd.records import Agent, AgentState, PaneRef
 
+REST_S = 2.5  # who stops an agent waits so long at most for it to be at rest: `quiet_s` of most profiles, and a look
 WHY = "stopped on request; its program was recycled"
 
 
@@ -53,7 +54,7 @@ class Recycling:
         if live is None:
             return "its program has ended"
         try:
-            return self._unfit(agent, live) or await self._looks_unfit(agent, live)
+            return self._unfit(agent, live) or await self._unready(live) or await self._looks_unfit(agent, live)
         except AgentdError as error:
             return error.message
 
@@ -68,9 +69,13 @@ class Recycling:
             return "its program was not started by this daemon from its profile as it is now"
         if clock_s() - booted.at_s > self._parts.config.pool.max_age_s:
             return "its program is as old as slots may get"
-        if agent.id in self._roster.stopping or not live.status.deliverable:
-            return f"it cannot take input now ({live.status.opinion.state}: {live.status.opinion.reason})"
-        return ""
+        return "it is being stopped" if agent.id in self._roster.stopping else ""
+
+    async def _unready(self, live: LiveAgent) -> str:
+        """Return why nothing can be typed; a turn that has just ended is followed by the quiet that proves it."""
+        if await live.comes_to_rest(REST_S):
+            return ""
+        return f"it cannot take input now ({live.status.opinion.state}: {live.status.opinion.reason})"
 
     async def _looks_unfit(self, agent: Agent, live: LiveAgent) -> str:
         """Return what is against it by what can be seen."""
