@@ -274,6 +274,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     access = stack.enter_context(AccessLog.open(paths.access_file, events.emit, given.log))
     door = _door(parts, given, access)
     crew.on_retired.append(door.cut)
+    crew.tokens.on_rotated.append(partial(door.cut, why="has a new token"))
     return parts, door, mailbox.recover()
 
 

@@ -323,6 +323,13 @@ async def respawn(parts: Parts, caller: Caller, params: calls.Respawn) -> dict[s
     return {"agent": agent_row(parts, again)}
 
 
+async def rotate_token(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Give an agent that runs a new token; its program finds it where it found the old one."""
+    live = running(parts, params.target)
+    await parts.crew.tokens.rotate(live)
+    return {"id": live.id, "name": parts.directory.display(live.id)}
+
+
 async def keys(parts: Parts, _caller: Caller, params: calls.Keys) -> dict[str, Any]:
     """Press keys."""
     live = running(parts, params.target)
