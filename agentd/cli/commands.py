@@ -199,7 +199,7 @@ _TABLE = (
         "agents:rotate_token",
         "Give an agent a new token; the old one and the connections that it opened end at once.",
         "agentd rotate-token lead",
-        (TARGET,),
+        (Argument("TARGET", completes="running"),),
         group=AGENTS,
     ),
     Command(
