@@ -37,6 +37,7 @@ from agentd.agents.teams import Teams
 from agentd.agents.waiters import Waiters
 from agentd.agents.worktrees import Worktrees
 from agentd.api import table
+from agentd.api.agent_rows import PackedAgents
 from agentd.api.event_rows import PackedEvents
 from agentd.api.parts import Parts
 from agentd.cache.cache import Cache
@@ -262,6 +263,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
         refusals=Refusals(events, metrics, directory.display, time.monotonic),
         events=events,
         packed_events=PackedEvents(),
+        packed_agents=PackedAgents(),
         errands=Errands(
             settings.hooks, Surroundings(os.environ, given.umask, paths.socket, tmux.attached), events, given.log
         ),
@@ -272,6 +274,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     access = stack.enter_context(AccessLog.open(paths.access_file, events.emit, given.log))
     door = _door(parts, given, access)
     crew.on_retired.append(door.cut)
+    crew.tokens.on_rotated.append(partial(door.cut, why="has a new token"))
     return parts, door, mailbox.recover()
 
 

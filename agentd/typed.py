@@ -24,6 +24,7 @@ METHODS: dict[str, str] = {
     "agents_explain": "agents.explain",
     "agents_stop": "agents.stop",
     "agents_respawn": "agents.respawn",
+    "agents_rotate_token": "agents.rotate_token",
     "agents_keys": "agents.keys",
     "agents_interrupt": "agents.interrupt",
     "agents_approve": "agents.approve",
@@ -229,6 +230,18 @@ class BlockingCalls:
         """Start an ended agent again under its identity.
 
         One ended agent; fresh: its program begins a session of its own instead of going on with the last one.
+        """
+        raise NotImplementedError
+
+    def agents_rotate_token(
+        self,
+        *,
+        target: str,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Give an agent a new token; the old one and its connections end at once.
+
+        One agent.
         """
         raise NotImplementedError
 
@@ -1113,6 +1126,18 @@ class AsyncCalls:
         """Start an ended agent again under its identity.
 
         One ended agent; fresh: its program begins a session of its own instead of going on with the last one.
+        """
+        raise NotImplementedError
+
+    async def agents_rotate_token(
+        self,
+        *,
+        target: str,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Give an agent a new token; the old one and its connections end at once.
+
+        One agent.
         """
         raise NotImplementedError
 

@@ -17,6 +17,7 @@ from agentd.agents.directory import Directory
 from agentd.agents.registry import Entry
 from agentd.agents.waiters import Waiters
 from agentd.api import agents, events, views
+from agentd.api.agent_rows import PackedAgents
 from agentd.api.event_rows import PackedEvents
 from agentd.config import RpcConfig
 from agentd.doors.identity import identify
@@ -27,6 +28,7 @@ from agentd.wire import calls
 from bench._rpc_load import packed
 
 AGENTS = 1000
+SERVER, SOCKET = "4242:1700000000", "/run/user/1000/agentd/tmux-0.sock"  # where their panes would be
 PARAMS = {"target": "a-name-of-usual-length-in-a-team-of-some-agents-in-a-project"}  # a call of 100 bytes
 REPLY = {  # an answer of 200 bytes
     "id": "01hzy3v7",
@@ -54,7 +56,7 @@ EVENT = {"agent": "01hzy3v7", "name": "worker-1", "state": "working", "was": "id
 
 def some_agents() -> list[Agent]:
     """Return agents as a large instance has them."""
-    pane = PaneRef("$3", "@5", "%7", 4711, "4242:1700000000")
+    pane = PaneRef("$3", "@5", "%7", 4711, SERVER)
     return [
         Agent(
             id=f"01hzy{number:04}",
@@ -77,10 +79,11 @@ def _parts() -> Any:
     return SimpleNamespace(
         directory=Directory(Entry(agent) for agent in some_agents()),
         crew=SimpleNamespace(live=lambda _id: None),
-        mailbox=SimpleNamespace(depth=lambda _id: 0),
-        tmux=SimpleNamespace(socket_of=lambda _pane: "/run/user/1000/agentd/tmux-0.sock"),
+        mailbox=SimpleNamespace(depth=lambda _id: 0, depths=dict, inboxes_version=0),
+        tmux=SimpleNamespace(socket_of=lambda _pane: SOCKET, sockets=lambda: {SERVER: SOCKET}),
         events=Events(),
         packed_events=PackedEvents(),
+        packed_agents=PackedAgents(),
     )
 
 

@@ -28,6 +28,7 @@ from agentd.agents.roster import Roster
 from agentd.agents.spawn_keys import SpawnKeys
 from agentd.agents.starts import Greet, SpawnRequest, Starts
 from agentd.agents.stock import Stock
+from agentd.agents.tokens import Tokens
 from agentd.agents.watch import Watch
 from agentd.errors import AgentdError
 from agentd.records import Agent, Change, Delivery, MessageState
@@ -49,14 +50,15 @@ class Crew:
         self._roster.on_gone.append(boots.ended)
         self._starts = Starts(parts, self._roster, ledger, self._watch, self._ends, boots)
         self._homecoming = Homecoming(parts, self._roster, ledger, self._watch, self._ends)
-        hand_out = HandOut(parts, self._roster, ledger)
+        self.tokens = Tokens(parts, self._roster, ledger)
+        hand_out = HandOut(parts, self._roster, ledger, self.tokens)
         recycling = Recycling(parts, self._roster, ledger, self._ends, self._watch)
         self.on_retired = recycling.on_retired
         stock, calm = Stock(), Calm()
         self.outcomes = Outcomes(parts, self._roster, stock, random.random)
         refills = Refills(parts, self._roster, ledger, self._starts, self._ends, boots, stock, self.outcomes)
         self._claims = Claims(parts, self._roster, self._starts, hand_out, stock, self.outcomes, refills, calm)
-        self.pool = Pool(parts, self._roster, ledger, hand_out, recycling, stock, self.outcomes, refills, calm)
+        self.pool = Pool(parts, self._roster, ledger, recycling, stock, self.outcomes, refills, calm)
         self.spawn_keys = SpawnKeys()
         self.parties = Parties()
         self._revival = Revival(parts, self._roster, ledger, self._starts)
@@ -109,6 +111,7 @@ class Crew:
         for live in self._roster.live.values():
             if not live.status.started:
                 self._boots.count(live.id, live.profile)
+        await self.tokens.mend()
         self._revival.revive(adoption.crashed)
         await self.pool.take_over()
         directory = self._parts.directory

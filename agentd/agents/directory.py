@@ -19,6 +19,7 @@ class Directory:
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self.version = 0  # another one after whatever changed
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
@@ -36,6 +37,7 @@ class Directory:
 
     def put(self, entry: Entry) -> None:
         """Add or replace an agent; a name belongs to its holder that has not stopped, else to the newest."""
+        self.version += 1
         old = self._entries.get(entry.agent.id)
         if old is not None and old.token != entry.token:
             self._tokens.pop(old.token, None)
@@ -53,6 +55,7 @@ class Directory:
 
     def drop(self, id_: str) -> None:
         """Forget an agent."""
+        self.version += 1
         entry = self._entries.pop(id_)
         self._tokens.pop(entry.token, None)
         if self._homes.get(entry.agent.home) == id_:

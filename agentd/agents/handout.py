@@ -10,11 +10,12 @@ import anyio
 
 from agentd.agents.booted import clock_s
 from agentd.agents.crew_parts import CrewParts
-from agentd.agents.ids import new_token, session_name
+from agentd.agents.ids import session_name
 from agentd.agents.ledger import Ledger
-from agentd.agents.registry import Entry, digest
+from agentd.agents.registry import Entry
 from agentd.agents.roster import Roster
 from agentd.agents.starts import SpawnRequest
+from agentd.agents.tokens import Tokens
 from agentd.errors import AgentdError
 from agentd.failpoint import failpoint
 from agentd.records import Agent
@@ -23,10 +24,11 @@ from agentd.records import Agent
 class HandOut:
     """Gives slots away; who gets which is on disk before anybody is told."""
 
-    def __init__(self, parts: CrewParts, roster: Roster, ledger: Ledger) -> None:
+    def __init__(self, parts: CrewParts, roster: Roster, ledger: Ledger, tokens: Tokens) -> None:
         self._parts = parts
         self._roster = roster
         self._ledger = ledger
+        self._tokens = tokens
 
     def prepare(self, slots: Sequence[Agent], requests: Sequence[SpawnRequest]) -> list[Entry]:
         """Return the slots as the agents that were asked for, and let them know who they are; nothing is kept yet."""
@@ -35,7 +37,7 @@ class HandOut:
             self._parts.places.write_identity(agent)
             if live := self._roster.live.get(agent.id):
                 live.owned_since_s = clock_s()
-        return self._with_tokens(agents)
+        return self._tokens.written(agents)
 
     async def keep(self, entries: Sequence[Entry]) -> None:
         """Have on disk, in one commit, whose the agents are, and tell of them.
@@ -56,17 +58,6 @@ class HandOut:
         for entry in entries:
             self._ledger.tell("agent.spawned", entry.agent)
             self._roster.start(show_name, self._parts, entry.agent)
-
-    async def renew_tokens(self, slots: Sequence[Agent]) -> None:
-        """Give slots new tokens: a hand-out that was cut off may have written down one that was never kept."""
-        await self._ledger.save_new(self._with_tokens(slots))
-
-    def _with_tokens(self, agents: Sequence[Agent]) -> list[Entry]:
-        """Write a new token for each; return what is to be kept of it."""
-        tokens = [new_token() for _ in agents]
-        for agent, token in zip(agents, tokens, strict=True):
-            self._parts.places.write_token(agent.home, token)
-        return [Entry(agent, digest(token)) for agent, token in zip(agents, tokens, strict=True)]
 
 
 async def show_name(parts: CrewParts, agent: Agent) -> None:

@@ -18,6 +18,7 @@ from agentd.paths import Paths, open_private, private_dir
 from agentd.records import Agent
 
 TOKEN = "token"  # noqa: S105  the file's name, not a secret
+NEXT_TOKEN = "token.new"  # noqa: S105
 IDENTITY = "identity.json"
 LAST_SCREEN = "last-screen.txt"
 # The directory of this very agentd comes first, unless the interpreter looks there anyway.
@@ -55,7 +56,27 @@ class Places:
 
     def write_token(self, home: str, token: str) -> None:
         """Put the agent's token where only its user can read it."""
-        self._write(home, {TOKEN: token + "\n"})
+        self.lay_token(home, token)
+        self.exchange_token(home)
+
+    def lay_token(self, home: str, token: str) -> None:
+        """Write a token beside the agent's own one."""
+        self._write(home, {NEXT_TOKEN: token + "\n"})
+
+    def exchange_token(self, home: str) -> None:
+        """Put the one beside it in its place; who reads meanwhile gets the one or the other."""
+        path = Path(self._private(home), TOKEN)
+        try:
+            path.with_name(NEXT_TOKEN).replace(path)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}", hint="see who may write there") from error
+
+    def token(self, home: str) -> str | None:
+        """Return what stands in the file of the agent's token; None when it cannot be read."""
+        try:
+            return Path(self._private(home), TOKEN).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
 
     def write_identity(self, agent: Agent) -> None:
         """Write down who the agent is: a program of the pool learns that only after it has started."""

@@ -14,7 +14,6 @@ from agentd.agents.breaker import WORKING
 from agentd.agents.bucket import Bucket
 from agentd.agents.calm import Calm
 from agentd.agents.crew_parts import CrewParts
-from agentd.agents.handout import HandOut
 from agentd.agents.ledger import Ledger
 from agentd.agents.live import LiveAgent
 from agentd.agents.outcomes import Outcomes
@@ -42,7 +41,6 @@ class Pool:
         parts: CrewParts,
         roster: Roster,
         ledger: Ledger,
-        hand_out: HandOut,
         recycling: Recycling,
         stock: Stock,
         outcomes: Outcomes,
@@ -53,7 +51,6 @@ class Pool:
         self._config = parts.config.pool
         self._roster = roster
         self._ledger = ledger
-        self._hand_out = hand_out
         self._recycling = recycling
         self._stock = stock
         self._outcomes = outcomes
@@ -72,8 +69,6 @@ class Pool:
         self._stock.slots = Slots((_booting(slot) for slot in alive), fence)
         self._stock.untimed = {slot.id for slot in alive}
         await self._ledger.discard([slot.id for slot in pooled if slot not in alive])
-        if alive:
-            await self._hand_out.renew_tokens(alive)
 
     async def run(self) -> None:
         """Keep the places filled until cancelled."""

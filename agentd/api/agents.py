@@ -221,21 +221,9 @@ def _names(parts: Parts, params: calls.Spawn) -> list[str]:
     return [params.name]
 
 
-def list_(parts: Parts, _caller: Caller, params: calls.AgentsList) -> dict[str, Any]:
-    """List agents: those that have not stopped, or those that the target names."""
-    if params.target:
-        found = parts.directory.resolve(params.target)
-    elif params.state == "stopped":
-        found = list(parts.directory)
-    else:
-        found = [agent for agent in parts.directory if agent.state is not AgentState.STOPPED]
-    wanted = [agent for agent in found if params.state in (None, agent.state)]
-    return {"agents": [agent_row(parts, agent) for agent in sorted(wanted, key=_by_name)]}
-
-
-def _by_name(agent: Agent) -> tuple[str, int, str]:
-    stem, _, number = agent.name.rpartition("-")
-    return (stem, int(number), "") if number.isdigit() else (agent.name, 0, "")
+def list_(parts: Parts, _caller: Caller, params: calls.AgentsList) -> msgspec.Raw:
+    """List agents: those that have not stopped, or those that the target names; packed already."""
+    return parts.packed_agents.listed(parts, params.target, params.state)
 
 
 async def get(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
@@ -333,6 +321,13 @@ async def respawn(parts: Parts, caller: Caller, params: calls.Respawn) -> dict[s
         again = await parts.crew.respawn(agent, party, fresh=params.fresh)
     parts.queries.changed()
     return {"agent": agent_row(parts, again)}
+
+
+async def rotate_token(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, Any]:
+    """Give an agent that runs a new token; its program finds it where it found the old one."""
+    live = running(parts, params.target)
+    await parts.crew.tokens.rotate(live)
+    return {"id": live.id, "name": parts.directory.display(live.id)}
 
 
 async def keys(parts: Parts, _caller: Caller, params: calls.Keys) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agentd.agents.causes import Causes
 from agentd.agents.crew import Crew
@@ -34,6 +35,9 @@ from agentd.tmux.fleet import Fleet
 from agentd.tmux.queries import Queries
 from agentd.transcripts.search import TranscriptSearch
 from agentd.transcripts.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from agentd.api.agent_rows import PackedAgents  # which is made of parts itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class Parts:
     refusals: Refusals
     events: Events
     packed_events: PackedEvents
+    packed_agents: PackedAgents
     errands: Errands
     metrics: Metrics
     log: Log

@@ -42,6 +42,7 @@ FUNCTIONS: dict[str, Function] = {
     "agents.explain": agents.explain,
     "agents.stop": agents.stop,
     "agents.respawn": agents.respawn,
+    "agents.rotate_token": agents.rotate_token,
     "agents.keys": agents.keys,
     "agents.interrupt": agents.interrupt,
     "agents.approve": permissions.approve,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentd.agents.asking import NOTHING
@@ -18,7 +19,6 @@ NS = 1_000_000_000
 
 def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
     """Return the keys promised for an agent."""
-    live = parts.crew.live(agent.id)
     return {
         "id": agent.id,
         "name": agent.name,
@@ -28,8 +28,7 @@ def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
         "state": agent.state,
         "reason": agent.reason,
         "waits_for": agent.waits_for,
-        **(live.question if live else NOTHING),
-        "since_s": round(max(0, time.time_ns() - agent.since_ns) / NS, 3),
+        **question_of(parts, agent.id),
         "inbox": parts.mailbox.depth(agent.id),
         "cwd": agent.cwd,
         "pane": agent.pane.pane_id if agent.pane else None,
@@ -39,7 +38,19 @@ def agent_row(parts: Parts, agent: Agent) -> dict[str, Any]:
         "branch": agent.branch or None,
         "pid": agent.pane.pid if agent.pane else None,
         "exit_status": agent.exit_status,
+        "since_s": ages_s(time.time_ns(), [agent.since_ns])[0],  # the last, where agent_rows exchanges it
     }
+
+
+def question_of(parts: Parts, agent_id: str) -> Mapping[str, str | None]:
+    """Return the id of the permission prompt that an agent's program shows, and what it asks."""
+    live = parts.crew.live(agent_id)
+    return live.question if live else NOTHING
+
+
+def ages_s(now_ns: int, since_ns: Sequence[int]) -> list[float]:
+    """Return how long ago each was, to the millisecond; 0 for what a clock that was put back has before it."""
+    return [(now_ns - then_ns) // 1_000_000 / 1000 if then_ns < now_ns else 0.0 for then_ns in since_ns]
 
 
 def max_age_s(params: calls.Cached) -> float | None:

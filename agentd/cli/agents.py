@@ -161,6 +161,12 @@ def respawn(values: Values) -> int:
     return _done(values, answer, f"{answer['agent']['name']} is {answer['agent']['state']}")
 
 
+def rotate_token(values: Values) -> int:
+    """Give an agent a new token."""
+    answer = ask("agents.rotate_token", {"target": values["target"]})
+    return _done(values, answer, f"{answer['name']} has a new token; the old one is refused")
+
+
 def whoami(values: Values) -> int:
     """Say who the caller is."""
     answer = ask("agents.whoami")

@@ -195,6 +195,14 @@ _TABLE = (
         group=AGENTS,
     ),
     Command(
+        "rotate-token",
+        "agents:rotate_token",
+        "Give an agent a new token; the old one and the connections that it opened end at once.",
+        "agentd rotate-token lead",
+        (Argument("TARGET", completes="running"),),
+        group=AGENTS,
+    ),
+    Command(
         "hook",
         "hook:hook",
         "Report an event of an agent's program, which runs this itself; reads JSON, always exits 0.",

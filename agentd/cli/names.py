@@ -149,6 +149,7 @@ _KINDS: dict[str, Callable[[str], Iterable[str]]] = {
     "inboxes": _inboxes,
     "agents": _agents,
     "ended": _in_state("stopped", "failed"),
+    "running": _in_state("starting", "idle", "working", "waiting"),
     "asking": _in_state("waiting"),
     "teams": _teams,
     "roles": _roles,

@@ -73,6 +73,7 @@ def _owner(token: str, directory: Directory) -> tuple[str, str]:
     owner = directory.by_token(token)
     if owner is None:
         raise Unauthenticated(
-            "the token is not known here, or its agent has ended", hint="unset AGENTD_TOKEN_FILE outside agents' panes"
+            "the token is not known here, or its agent has ended or has a new one",
+            hint="read AGENTD_TOKEN_FILE again in an agent's pane, and unset it outside of them",
         )
     return owner

@@ -20,10 +20,21 @@ def framed(body: list[Any]) -> bytes:
 
 def result(call_id: int, value: Any, max_reply_bytes: int) -> bytes:
     """Return the answer to a call; raises OverLimit when it is more than the client takes."""
+    if isinstance(value, msgspec.Raw):
+        return _result_packed(call_id, value, max_reply_bytes)
     packed = _encode([RESULT, call_id, value])
     if len(packed) > max_reply_bytes:
         raise _too_large(len(packed), max_reply_bytes)
     return len(packed).to_bytes(4, "big") + packed
+
+
+def _result_packed(call_id: int, value: msgspec.Raw, max_reply_bytes: int) -> bytes:
+    """Return the same of what is packed already: it may be long, and is copied once."""
+    head = _encode([RESULT, call_id, None])[:-1]  # without the byte of None
+    size_bytes = len(head) + len(value)
+    if size_bytes > max_reply_bytes:
+        raise _too_large(size_bytes, max_reply_bytes)
+    return b"".join((size_bytes.to_bytes(4, "big"), head, value))
 
 
 def item(call_id: int, seq: int, payload: Any, max_reply_bytes: int) -> bytes:

@@ -114,11 +114,11 @@ class RpcDoor:
                 await shared.empty.wait()
         self._closed.set()
 
-    def cut(self, agent_id: str) -> None:
-        """Close the connections of an agent whose program is another's from now on, with that as the last word."""
+    def cut(self, agent_id: str, why: str = "has ended") -> None:
+        """Close the connections of an agent that has not the token or the program any more with which they came."""
         for connection in list(self._shared.connections) if self._shared else ():
             if connection.caller is not None and connection.caller.agent_id == agent_id:
-                connection.close(Unauthenticated(f"{connection.caller.name} has ended", hint="connect again"))
+                connection.close(Unauthenticated(f"{connection.caller.name} {why}", hint="connect again"))
 
     def _shared_by(self, tasks: TaskGroup) -> Shared:
         return Shared(

@@ -33,6 +33,8 @@ _AS_TOOLS = {
 
 def told(value: Any) -> dict[str, Any]:
     """Return a call's answer as the result of a tool."""
+    if isinstance(value, msgspec.Raw):
+        value = msgspec.msgpack.decode(value)
     data = _harmless(_narrowed(msgspec.to_builtins(value, str_keys=True)))
     messages = _messages_in(data)
     if not messages:

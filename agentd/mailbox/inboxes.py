@@ -33,16 +33,19 @@ class Inboxes:
     """The inboxes of one shard; lives in the event loop and learns of each commit before the commit's callers do."""
 
     def __init__(self) -> None:
+        self.version = 0  # another one after whatever changed
         self._inboxes: dict[str, Inbox] = {}
 
     def load(self, snapshot: Snapshot) -> None:
         """Start from what the file says."""
+        self.version += 1
         self._inboxes = {agent: Inbox(depth) for agent, depth in snapshot.depths.items()}
         for agent, seq, due_ns in snapshot.delayed:
             self._inboxes[agent].due_ns[seq] = due_ns
 
     def apply(self, effects: Iterable[Effect]) -> None:
         """Take in a commit, in the order in which it came about."""
+        self.version += 1
         for effect in effects:
             if isinstance(effect, Arrivals):
                 self._arrive(effect.changes)

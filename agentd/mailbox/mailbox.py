@@ -254,6 +254,11 @@ class Mailbox:
         """Return the depth of every inbox that is not empty."""
         return {agent: depth for shard in self._shards for agent, depth in shard.inboxes.depths().items()}
 
+    @property
+    def inboxes_version(self) -> int:
+        """Return a number that is another one whenever an inbox may have become deeper or less deep."""
+        return sum(shard.inboxes.version for shard in self._shards)
+
     def next_due(self, agent: str) -> float | None:
         """Return in how many seconds a message of the inbox can be reserved, None when nothing waits there."""
         due_ns = self._inbox(agent).inboxes.next_due_ns(agent)

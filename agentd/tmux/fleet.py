@@ -239,7 +239,11 @@ class Fleet:
 
     def socket_of(self, ref: PaneRef) -> str | None:
         """Return the path of the socket of the pane's server; None when that is gone."""
-        return next((self._paths.tmux_socket(i) for i, t in self._living().items() if t.server == ref.server), None)
+        return self.sockets().get(ref.server)
+
+    def sockets(self) -> dict[str, str]:
+        """Return the path of the socket of each living server, by its identity."""
+        return {tmux.server: self._paths.tmux_socket(index) for index, tmux in self._living().items()}
 
     # -- typing
 

@@ -492,6 +492,7 @@ _TABLE = (
     Call("agents.explain", OneTarget, "Say why an agent is thought to be in its state.", agent_may=True, writes=False),
     Call("agents.stop", Stop, "Stop agents.", own=True),
     Call("agents.respawn", Respawn, "Start an ended agent again under its identity."),
+    Call("agents.rotate_token", OneTarget, "Give an agent a new token; the old one and its connections end at once."),
     Call("agents.keys", Keys, "Press keys in an agent's terminal."),
     Call("agents.interrupt", OneTarget, "Interrupt what an agent is doing."),
     Call("agents.approve", Approve, "Let agents do what they ask permission for."),

@@ -29,7 +29,7 @@ LEAST: dict[str, dict[str, Any]] = {
         f"agents.{verb}": NOBODY
         for verb in ("get", "explain", "respawn", "interrupt", "capture", "answer", "follow", "transcript", "own_log")
     },
-    **{f"agents.{verb}": NOBODY for verb in ("approve", "deny")},
+    **{f"agents.{verb}": NOBODY for verb in ("approve", "deny", "rotate_token")},
     "notify.test": {},
     **{f"teams.{verb}": {"team": "nobody"} for verb in ("get", "down")},
     "agents.report": {},

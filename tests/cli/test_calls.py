@@ -200,6 +200,7 @@ CASES = [  # command line, call, parameters that differ from the table's default
     ("notify test", "notify.test", {}, {"hooks": []}, "no hook is set"),
     ("interrupt lead", "agents.interrupt", {"target": "lead"}, {"pressed": 1}, "interrupted"),
     ("stop lead @crew --force", "agents.stop", {"targets": ["lead", "@crew"], "force": True}, {"stopped": [STOPPED], "failed": []}, "2 messages"),
+    ("rotate-token lead", "agents.rotate_token", {"target": "lead"}, {"id": "a1", "name": "lead"}, "lead has a new token"),
     ("respawn lead", "agents.respawn", {"target": "lead"}, {"agent": AGENT}, "lead is idle"),
     ("respawn lead --fresh", "agents.respawn", {"target": "lead", "fresh": True}, {"agent": AGENT}, "lead is idle"),
     ("whoami", "agents.whoami", {}, {"role": "operator", "id": None, "name": "operator"}, "operator"),

@@ -98,6 +98,7 @@ def test_what_is_offered_without_a_daemon(line, found, directory):
         ("show o", ["old"]),
         ("show 9", ["9old"]),
         ("respawn ", ["old"]),
+        ("rotate-token ", ["lead", "le-2"]),
         ("approve ", ["le-2"]),
         ("msg ", ["m2", "m3", "m1"]),
         ("send lead hi --reply-to m3", ["m3"]),

@@ -95,6 +95,18 @@ async def test_a_full_inbox_takes_no_more_until_it_is_read(tmp_path: Path) -> No
         await put_ids(box, draft("now"))
 
 
+async def test_a_number_tells_that_an_inbox_has_changed_before_anybody_is_told(tmp_path: Path) -> None:
+    async with open_box(tmp_path / "box", shards=3) as box:
+        versions = [box.inboxes_version]
+        [id_] = await put_ids(box, draft("hi"))
+        versions.append(box.inboxes_version)
+        await box.deliver(await take(box))
+        versions.append(box.inboxes_version)
+        assert await box.ack([id_], "a") == [None]
+        assert len({*versions, box.inboxes_version}) == 4
+        assert box.inboxes_version == box.inboxes_version
+
+
 async def test_too_much_waiting_for_the_disk_is_refused(tmp_path: Path) -> None:
     async with open_box(tmp_path / "box", shards=1) as box:
         many = [draft(str(n)) for n in range(6000)]

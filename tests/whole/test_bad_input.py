@@ -58,6 +58,7 @@ WORDS: dict[str, tuple[list[str], int]] = {
     "a key of no keyboard": (["keys", "good", "Hyperspace-Z"], EXIT_USAGE),
     "an empty key": (["keys", "good", ""], EXIT_USAGE),
     "interrupt nobody": (["interrupt", "nobody"], EXIT_NOT_FOUND),
+    "rotate-token nobody": (["rotate-token", "nobody"], EXIT_NOT_FOUND),
     "stop nobody": (["stop", "nobody"], EXIT_PARTIAL),
     "respawn nobody": (["respawn", "nobody"], EXIT_NOT_FOUND),
     "respawn what runs": (["respawn", "good"], EXIT_FAILED),
