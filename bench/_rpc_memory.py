@@ -15,8 +15,9 @@ _IN_FLIGHT = 1000  # of one connection
 _LIMITS_KB = {"a call in flight": 8.0, "a mere waiter": 0.5, "an idle connection": 5.0}
 _CALLS = {
     "a call in flight": (FOR_EVER, {"target": "worker-1", "until": "idle"}),
-    "a mere waiter": (WAITER, {"id": "m4k2v7q", "until": "acked"}),
+    "a mere waiter": (WAITER, {"until": "acked"}),  # of a message of its own
 }
+_CONNECTIONS = {"a call in flight": 16, "a mere waiter": 64}
 _KB = 1024
 
 
@@ -38,22 +39,27 @@ def _add(rows: Rows, what: str, size_bytes: float) -> None:
     rows.add(f"{what}, KB", size_bytes / _KB, most=_LIMITS_KB[what])
 
 
-def _call_bytes(server: Server, what: str, connections: int = 8) -> float:
-    """Return the memory of one call that stays in flight."""
+def _call_bytes(server: Server, what: str) -> float:
+    """Return the memory of one call that stays in flight: of the later half of them.
+
+    What a call needs while it begins is free again for the next ones; the earlier half has used that up.
+    """
     method, params = _CALLS[what]
-    lines = [connected(server.path) for _ in range(connections)]
-    _in_flight(lines[0], method, params, 50)  # what is made once
-    _, before = server.spent()
-    for line in lines[1:]:
-        _in_flight(line, method, params, _IN_FLIGHT)
+    half = _CONNECTIONS[what] // 2
+    lines = [connected(server.path) for _ in range(2 * half)]
+    for number, line in enumerate(lines):
+        if number == half:
+            _, before = server.spent()
+        _in_flight(line, method, params, number * _IN_FLIGHT)
     _, after = server.spent()
     for line in lines:
         line.close()
-    return (after - before) / (_IN_FLIGHT * (connections - 1))
+    return (after - before) / (_IN_FLIGHT * half)
 
 
-def _in_flight(line: socket.socket, method: str, params: dict, count: int) -> None:
-    line.sendall(b"".join(packed([1, number, method, params]) for number in range(1, count + 1)))
+def _in_flight(line: socket.socket, method: str, params: dict, base: int) -> None:
+    about = [{**params, "id": f"m{base + n:012}"} if method == WAITER else params for n in range(_IN_FLIGHT)]
+    line.sendall(b"".join(packed([1, number, method, given]) for number, given in enumerate(about, 1)))
     line.sendall(packed([8, "ready"]))
     line.recv(65_536)
     time.sleep(0.05)  # their tasks begin after the turn that read them

@@ -15,7 +15,7 @@ import structlog
 
 from agentd.agents.directory import Directory
 from agentd.agents.registry import Entry
-from agentd.agents.waiters import Waiters
+from agentd.agents.waiters import Wait, Waiters
 from agentd.api import agents, events, views
 from agentd.api.agent_rows import PackedAgents
 from agentd.api.event_rows import PackedEvents
@@ -104,7 +104,7 @@ class Answers:
             AT_ONCE: lambda _params: REPLY,
             WAITS: lambda _params: _later(),
             FOR_EVER: lambda _params: asyncio.Event().wait(),
-            WAITER: self._changed,
+            WAITER: lambda params: _Changed(self._waiters, params.id, params.timeout_s).begin(),
             LIST: partial(agents.list_, self._parts, None),
             LIST_PACKED: lambda _params: raw,
             LIST_ROWS: lambda _params: rows,
@@ -116,14 +116,21 @@ class Answers:
         """Return the answer, or what gives it later."""
         return self._by_method[method](params)
 
-    async def _changed(self, params: calls.MessagesWait) -> str:
-        with self._waiters.expect(params.id, lambda _change: True) as change:
-            return (await change).id
-
     def _emit(self, params: calls.EventsList) -> dict[str, Any]:
         for _ in range(params.limit):
             self._parts.events.emit("agent.state", **EVENT)
         return {}
+
+
+class _Changed(Wait):
+    """A wait as messages.wait makes it: it looks at the message, which takes a commit's time, and is then a record."""
+
+    __slots__ = ("_caller", "_parts", "_until")
+    method = WAITER
+
+    async def look(self, *, over: bool) -> dict[str, Any] | None:
+        await _later()
+        return REPLY if over else None
 
 
 async def _later() -> dict[str, Any]:

@@ -12,13 +12,14 @@ from typing import Any
 import anyio
 import anyio.from_thread
 
+from agentd.agents.waiters import Wait, Waiters
 from agentd.config import RpcConfig
 from agentd.doors.access import AccessLog
 from agentd.doors.dispatch import CallContext
 from agentd.doors.peers import Peer
 from agentd.doors.rpc import RpcDoor
 from agentd.errors import NotFound
-from agentd.records import Caller, Receipt, Role
+from agentd.records import Caller, Change, Receipt, Role
 from agentd.wire.calls import schema
 
 LIMIT_S = 10.0
@@ -39,6 +40,29 @@ class Log:
         return [event for event, _ in self.lines]
 
 
+class Arrival(Wait):
+    """A wait for any change of a message; one that is there at once is named `ready`, a look that fails `broken`."""
+
+    __slots__ = ("_answers",)
+    method = "messages.wait"
+
+    def __init__(self, answers: Answers, key: str, timeout_s: float) -> None:
+        super().__init__(answers.waiters, key, timeout_s)
+        self._answers = answers
+
+    def wanted(self, change: Change) -> bool:
+        return change.id == self.key
+
+    async def look(self, *, over: bool) -> Any:
+        self._answers.looks += 1
+        self._answers.tell()
+        if self.key.startswith("slow"):
+            await self._answers.may_look.wait()
+        if self.key == "broken" and over:
+            raise ZeroDivisionError("the test wants it")
+        return {"over": over} if over or self.key == "ready" else None
+
+
 class Answers:
     """What the door's calls are answered with here; `sent` keeps the messages, `begun` and `ended` the waits."""
 
@@ -47,6 +71,9 @@ class Answers:
         self.callers: list[Caller] = []
         self.contexts: list[CallContext] = []
         self.begun = self.ended = self.produced = 0
+        self.waiters = Waiters()
+        self.looks = 0
+        self.may_look = anyio.Event()
         self.changed = anyio.Event()
         self.payload = b"x" * 10
         self.together = 0  # how many items of a stream are there at once; 0: each comes by itself
@@ -65,7 +92,7 @@ class Answers:
             while any(getattr(self, name) != value for name, value in wanted.items()):
                 await self.changed.wait()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         changed, self.changed = self.changed, anyio.Event()
         changed.set()
 
@@ -94,16 +121,19 @@ class Answers:
     async def agents_capture(self, _params: Any) -> Any:
         """Take for ever."""
         self.begun += 1
-        self._tell()
+        self.tell()
         try:
             await anyio.sleep_forever()
         finally:
             self.ended += 1
-            self._tell()
+            self.tell()
+
+    def messages_wait(self, params: Any) -> Any:
+        return Arrival(self, params.id, params.timeout_s).begin()
 
     async def agents_wait(self, params: Any) -> Any:
         self.begun += 1
-        self._tell()
+        self.tell()
         try:
             if params.target == "broken":
                 raise ZeroDivisionError("the test wants it")
@@ -112,7 +142,7 @@ class Answers:
             return {"agent": {"name": params.target}}
         finally:
             self.ended += 1
-            self._tell()
+            self.tell()
 
     async def events_follow(self, params: Any) -> Any:
         number = params.since or 0
@@ -126,7 +156,7 @@ class Answers:
                 yield items if self.together else items[0]
         finally:
             self.ended += 1
-            self._tell()
+            self.tell()
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

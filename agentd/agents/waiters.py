@@ -6,41 +6,142 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import anyio
+
+from agentd.errors import AgentdError
 from agentd.records import Change
 
 Wanted = Callable[[Change], bool]
 
 
+class Wait:
+    """One wait of a call, without a task: it ends once, by a change, by its time, or by an error.
+
+    A kind of wait says what it waits for (`wanted`) and what its call answers (`look`). The call returns it by
+    `begin`; from then on a door holds it, sets `on_end`, sees to its time, and makes the answer with `look`.
+    """
+
+    __slots__ = ("_waiters", "call_id", "deadline_s", "due_s", "key", "on_end", "outcome", "timeout_s")
+    method = ""  # the call that it is made for
+
+    def __init__(self, waiters: Waiters, key: str, timeout_s: float) -> None:
+        self._waiters = waiters
+        self.key = key  # an id that the changes which may end it are about
+        self.timeout_s = timeout_s
+        self.outcome: Change | AgentdError | bool = False  # what ended it: a change or an error; True: its time
+        self.on_end: Callable[[Wait], None] | None = None
+        self.call_id = 0
+        self.deadline_s: float | None = None  # what the door allows, where that is less than timeout_s
+        self.due_s = 0.0
+
+    def __lt__(self, other: Wait) -> bool:
+        """Order by the time at which they are over."""
+        return self.due_s < other.due_s
+
+    def wanted(self, change: Change) -> bool:
+        """Tell whether a change ends the wait."""
+        raise NotImplementedError
+
+    async def look(self, *, over: bool) -> Any:
+        """Return the call's answer, None while there is none; raises the error that says so when the wait is over."""
+        raise NotImplementedError
+
+    async def begin(self) -> Any:
+        """Return the answer when it is there already, else this record; nothing is missed in between."""
+        self._waiters.add(self)
+        try:
+            answer = await self.look(over=False)
+        except BaseException:
+            self._waiters.remove(self)
+            raise
+        if answer is None:
+            return self
+        self.end(True)
+        return answer
+
+    def end(self, outcome: Change | AgentdError | bool) -> None:
+        """End the wait, unless it has ended."""
+        if self.outcome is not False:
+            return
+        self.outcome = outcome
+        self._waiters.remove(self)
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end(self)
+
+    async def whole(self) -> Any:
+        """Wait here, in the task that asks, and return the answer."""
+        ended = anyio.Event()
+        self.on_end = lambda _wait: ended.set()
+        try:
+            if self.outcome is False:
+                with anyio.move_on_after(self.timeout_s):
+                    await ended.wait()
+        finally:
+            self.end(True)
+        return await self.look(over=True)
+
+
 class Waiters:
-    """Futures by what they are about: a message, the message it answers, who sent it, or whose inbox it is in."""
+    """Waits by what they are about: a message, the message it answers, who sent it, or whose inbox it is in."""
 
     def __init__(self) -> None:
-        self._waiting: defaultdict[str, list[tuple[Wanted, asyncio.Future[Change]]]] = defaultdict(list)
+        self._waiting: defaultdict[str, list[Wait]] = defaultdict(list)
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in self._waiting.values())
+        return sum(len(waits) for waits in self._waiting.values())
+
+    def add(self, wait: Wait) -> None:
+        """Let changes end a wait."""
+        self._waiting[wait.key].append(wait)
+
+    def remove(self, wait: Wait) -> None:
+        """Forget a wait."""
+        waits = self._waiting[wait.key]
+        waits.remove(wait)
+        if not waits:
+            del self._waiting[wait.key]
 
     @contextmanager
     def expect(self, key: str, wanted: Wanted) -> Iterator[asyncio.Future[Change]]:
         """Give a future of the first wanted change; used before looking, none is missed."""
-        future: asyncio.Future[Change] = asyncio.get_running_loop().create_future()
-        row = (wanted, future)
-        self._waiting[key].append(row)
+        wait = _Expected(self, key, wanted)
+        self.add(wait)
         try:
-            yield future
+            yield wait.change
         finally:
-            self._waiting[key].remove(row)
-            if not self._waiting[key]:
-                del self._waiting[key]
-            future.cancel()
+            wait.end(True)
+            wait.change.cancel()
 
     def on_changes(self, changes: Sequence[Change]) -> None:
-        """Resolve those who waited for these changes."""
+        """End the waits for these changes."""
         if not self._waiting:
             return
         for change in changes:
             for key in {change.id, change.reply_to or "", change.sender, change.to}:
-                for wanted, future in self._waiting.get(key, ()):
-                    if not future.done() and wanted(change):
-                        future.set_result(change)
+                for wait in tuple(self._waiting.get(key, ())):
+                    if wait.wanted(change):
+                        wait.end(change)
+
+
+class _Expected(Wait):
+    """A wait whose change a task awaits."""
+
+    __slots__ = ("_wanted", "change")
+
+    def __init__(self, waiters: Waiters, key: str, wanted: Wanted) -> None:
+        super().__init__(waiters, key, 0.0)
+        self._wanted = wanted
+        self.change: asyncio.Future[Change] = asyncio.get_running_loop().create_future()
+
+    def wanted(self, change: Change) -> bool:
+        """Tell whether it is the change, for who asked."""
+        return self._wanted(change)
+
+    def end(self, outcome: Change | AgentdError | bool) -> None:
+        """Give the change to who awaits it."""
+        if isinstance(outcome, Change) and not self.change.done():
+            self.change.set_result(outcome)
+        super().end(outcome)

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 
+from agentd.agents.waiters import Wait
 from agentd.api.event_rows import event_row
 from agentd.api.parts import Parts
 from agentd.api.sending import may_see, recipients, send_batch
@@ -60,46 +61,73 @@ async def _visible(parts: Parts, caller: Caller, id_: str) -> Message:
     return message
 
 
-async def wait(parts: Parts, caller: Caller, params: calls.MessagesWait) -> dict[str, Any]:
+async def wait(parts: Parts, caller: Caller, params: calls.MessagesWait) -> Any:
     """Wait until a message reached a state or was answered."""
-    if params.until == "reply":
-        return await _wait_for_reply(parts, caller, params)
-    reached = REACHED[params.until]
-    with parts.waiters.expect(
-        params.id, lambda c: c.id == params.id and (c.state in reached or c.state.final)
-    ) as change:
-        message = await _visible(parts, caller, params.id)
-        if message.state not in reached and not message.state.final:
-            with anyio.move_on_after(params.timeout_s):
-                await change
-            message = await _visible(parts, caller, params.id)
-    if message.state not in reached:
-        where = _waits_for(parts, message) or f"it is {message.state}"
+    kind = _ReplyWait if params.until == "reply" else _StateWait
+    return await kind(parts, caller, params).begin()
+
+
+class _MessageWait(Wait):
+    """A wait for what becomes of a message."""
+
+    __slots__ = ("_caller", "_parts", "_until")
+    method = "messages.wait"
+
+    def __init__(self, parts: Parts, caller: Caller, params: calls.MessagesWait) -> None:
+        super().__init__(parts.waiters, params.id, params.timeout_s)
+        self._parts = parts
+        self._caller = caller
+        self._until: str = params.until
+
+
+class _StateWait(_MessageWait):
+    """A wait for a message's state, or its end."""
+
+    __slots__ = ()
+
+    def wanted(self, change: Change) -> bool:
+        """Tell whether the message is as it is wanted, or will never be."""
+        return change.id == self.key and (change.state in REACHED[self._until] or change.state.final)
+
+    async def look(self, *, over: bool) -> dict[str, Any] | None:
+        """Return the message when it reached the state."""
+        message = await _visible(self._parts, self._caller, self.key)
+        if message.state in REACHED[self._until]:
+            return {"message": message_row(self._parts.directory, message)}
+        if not (over or message.state.final):
+            return None
+        where = _waits_for(self._parts, message) or f"it is {message.state}"
         raise DeadlineExceeded(
-            f"{params.id} was not {params.until} in {params.timeout_s:g} s; {where}", hint=f"agentd msg {params.id}"
+            f"{self.key} was not {self._until} in {self.timeout_s:g} s; {where}", hint=f"agentd msg {self.key}"
         )
-    return {"message": message_row(parts.directory, message)}
 
 
-async def _wait_for_reply(parts: Parts, caller: Caller, params: calls.MessagesWait) -> dict[str, Any]:
-    message = await _visible(parts, caller, params.id)
+class _ReplyWait(_MessageWait):
+    """A wait for a message's answer."""
 
-    def answers(change: Change) -> bool:
-        return (change.reply_to, change.to) == (message.id, message.sender) and change.state is MessageState.ACCEPTED
+    __slots__ = ("_sender",)
 
-    with parts.waiters.expect(params.id, answers) as change:
-        reply = await parts.mailbox.answer_to(message.sender, message.id)
-        if reply is None:
-            with anyio.move_on_after(params.timeout_s):
-                reply = await parts.mailbox.get((await change).id)
-    if reply is None:
+    def __init__(self, parts: Parts, caller: Caller, params: calls.MessagesWait) -> None:
+        super().__init__(parts, caller, params)
+        self._sender = ""  # who is answered; an answer that comes before that is known is found by looking
+
+    def wanted(self, change: Change) -> bool:
+        """Tell whether a message is the answer."""
+        return (change.reply_to, change.to) == (self.key, self._sender) and change.state is MessageState.ACCEPTED
+
+    async def look(self, *, over: bool) -> dict[str, Any] | None:
+        """Return the message and its answer when there is one."""
+        message = await _visible(self._parts, self._caller, self.key)
+        self._sender = message.sender
+        reply = await self._parts.mailbox.answer_to(message.sender, message.id)
+        if reply is not None:
+            directory = self._parts.directory
+            return {"message": message_row(directory, message), "reply": message_row(directory, reply)}
+        if not over:
+            return None
         raise DeadlineExceeded(
-            f"no answer to {params.id} in {params.timeout_s:g} s; it is {message.state}", hint=f"agentd msg {params.id}"
+            f"no answer to {self.key} in {self.timeout_s:g} s; it is {message.state}", hint=f"agentd msg {self.key}"
         )
-    return {
-        "message": message_row(parts.directory, await parts.mailbox.get(params.id)),
-        "reply": message_row(parts.directory, reply),
-    }
 
 
 async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, Any]:

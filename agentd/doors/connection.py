@@ -1,16 +1,19 @@
 """One client's connection: bytes in, calls, bytes out, within its limits.
 
 The hot path is synchronous: every whole frame of a read is taken, calls that need not wait are answered at once, and
-all replies go out in one write. Only a call that waits becomes a task.
+all replies go out in one write. Only a call that works on becomes a task; one that merely waits is a record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
+from math import inf
 from types import AsyncGeneratorType
 from typing import Any, cast
 
+from agentd.agents.waiters import Wait
 from agentd.config import MAX_FRAME_LIMIT_BYTES
 from agentd.doors import replies
 from agentd.doors.dispatch import DEFAULT_CREDIT, WAITING, CallContext, read_options
@@ -35,6 +38,7 @@ OUTPUT_MARK_BYTES = 256 * 1024  # above it nothing more is read from the connect
 OUTPUT_MARK_S = 10.0  # above it for so long: a slow consumer
 HELLO_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
+LOOK_S = 30.0  # for the answer of a call whose wait is over
 ANNOUNCED_LIMITS = ("max_frame_bytes", "max_in_flight", "max_output_bytes")
 
 
@@ -48,8 +52,9 @@ class Connection(asyncio.Protocol):
         self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(shared.config.max_frame_bytes, quick_call)
-        self._running: dict[int, RunningCall] = {}
+        self._running: dict[int, RunningCall | Wait] = {}
         self._max_in_flight = shared.config.max_in_flight
+        self._on_end: Callable[[Wait], None] | None = self._ended  # one for all waits: each its own would be memory
         self._context = CallContext()
         self._max_reply_bytes = MAX_FRAME_LIMIT_BYTES
         self._out: list[bytes] = []
@@ -94,7 +99,8 @@ class Connection(asyncio.Protocol):
         """Go on, with held streams too."""
         self._over_since_s = None
         for call in self._running.values():
-            call.wake()
+            if isinstance(call, RunningStream):
+                call.wake()
         self._turn_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  why does not matter
@@ -102,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._closing_since_s = self._closing_since_s or self._loop.time()
         self._shared.left(self)
         self.cancel_all(Cancelled("the client is gone"))
+        self._on_end = None  # it holds us
 
     # what the door calls
 
@@ -128,8 +135,8 @@ class Connection(asyncio.Protocol):
     def cancel_all(self, why: AgentdError, *, streams_only: bool = False) -> None:
         """Cancel the calls in flight."""
         for call in list(self._running.values()):
-            if call.streams or not streams_only:
-                call.cancel(why)
+            if not streams_only or isinstance(call, RunningStream):
+                _cancel(call, why)
 
     def close(self, error: AgentdError | None = None) -> None:
         """Close after what is written has gone out, with a last word when there is one."""
@@ -144,6 +151,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; what is unsent is dropped."""
+        self.cancel_all(Cancelled("the connection is closed"))
         self._transport.abort()
 
     # reading
@@ -206,11 +214,11 @@ class Connection(asyncio.Protocol):
         if self.caller is None:
             self._greet(frame)
         elif kind == CREDIT:
-            if frame[1] in self._running:
-                self._running[frame[1]].add_credit(frame[2])
+            if isinstance(call := self._running.get(frame[1]), RunningStream):
+                call.add_credit(frame[2])
         elif kind == CANCEL:
             if frame[1] in self._running:
-                self._running[frame[1]].cancel(Cancelled("the call was cancelled by its caller"))
+                _cancel(self._running[frame[1]], Cancelled("the call was cancelled by its caller"))
         elif kind == PING:
             self._out.append(replies.pong(frame[1]))
         elif kind != NOTE:
@@ -256,7 +264,7 @@ class Connection(asyncio.Protocol):
                 context, params, credit = read_options(frame[4], params, self.peer.pid)
             value = shared.dispatch.call(caller, method, params, context)
             if isinstance(value, WAITING):
-                self._start(call_id, method, value, context.deadline_s, credit)
+                self._start(call_id, method, value, context.deadline_s or inf, credit)
                 return
             reply = replies.result(call_id, value, self._max_reply_bytes)
         except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
@@ -264,7 +272,7 @@ class Connection(asyncio.Protocol):
         shared.counters.calls += 1
         self._out.append(reply)
 
-    def _start(self, call_id: int, method: str, waiting: Any, deadline_s: float | None, credit: int) -> None:
+    def _start(self, call_id: int, method: str, waiting: Any, deadline_s: float, credit: int) -> None:
         call = (
             RunningStream(call_id, method, waiting, deadline_s, credit, self._send_items, self._is_writable)
             if isinstance(waiting, AsyncGeneratorType)
@@ -275,13 +283,51 @@ class Connection(asyncio.Protocol):
         self._shared.workers.start(self._finish, call)
 
     async def _finish(self, call: RunningCall) -> None:
+        value = None
         try:
-            reply = replies.result(call.call_id, await call.run(), self._max_reply_bytes)
+            value = await call.run()
+            reply = b"" if isinstance(value, Wait) else replies.result(call.call_id, value, self._max_reply_bytes)
         except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
             reply = self._as_refusal(call.call_id, call.method, error)
         finally:
-            del self._running[call.call_id]
-            self._shared.ended()
+            if not isinstance(value, Wait):
+                self._forget(call.call_id)
+        if isinstance(value, Wait):
+            self._hold(value, call)
+        else:
+            self._reply(reply)
+
+    def _hold(self, wait: Wait, call: RunningCall) -> None:
+        """Keep of a call only what it waits for, until that comes."""
+        wait.call_id = call.call_id
+        self._running[call.call_id] = wait
+        if call.why is not None:  # since its task was done
+            wait.end(call.why)
+        if wait.outcome is not False:
+            self._go_on(wait)
+            return
+        wait.on_end = self._on_end
+        self._shared.deadlines.add(wait, call.deadline_s, call.until_s)
+
+    def _ended(self, wait: Wait) -> None:
+        self._shared.deadlines.ended()
+        self._go_on(wait)
+
+    def _go_on(self, wait: Wait) -> None:
+        """Answer a call whose wait has ended."""
+        if isinstance(wait.outcome, AgentdError):
+            self._forget(wait.call_id)
+            self._reply(self._as_refusal(wait.call_id, wait.method, wait.outcome))
+            return
+        call = RunningCall(wait.call_id, wait.method, wait.look(over=True), LOOK_S)
+        self._running[wait.call_id] = call
+        self._shared.workers.start(self._finish, call)
+
+    def _forget(self, call_id: int) -> None:
+        del self._running[call_id]
+        self._shared.ended()
+
+    def _reply(self, reply: bytes) -> None:
         self._shared.counters.calls += 1
         self._send(reply)
         if not self._reading:
@@ -358,3 +404,10 @@ class Connection(asyncio.Protocol):
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), 0)
         return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+
+
+def _cancel(call: RunningCall | Wait, why: AgentdError) -> None:
+    if isinstance(call, Wait):
+        call.end(why)
+    else:
+        call.cancel(why)

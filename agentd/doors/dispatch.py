@@ -10,6 +10,7 @@ from typing import Any
 import anyio.lowlevel
 import msgspec
 
+from agentd.agents.waiters import Wait
 from agentd.doors import mcp
 from agentd.doors.access import AccessLog
 from agentd.doors.rates import Rates
@@ -113,7 +114,7 @@ class Dispatch:
         failed: BaseException | None = None
         try:
             value = self._answer(caller, method, params, context)
-            return await value if isinstance(value, CoroutineType) else value
+            return await _whole(value)
         except BaseException as error:
             failed = error
             raise
@@ -124,7 +125,7 @@ class Dispatch:
     async def _made_by_tool(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
         try:
             value = self.call(caller, method, params, context)
-            return await value if isinstance(value, CoroutineType) else value
+            return await _whole(value)
         except AgentdError as error:
             raise self.as_error(caller, method, error) from None
 
@@ -141,10 +142,17 @@ class Dispatch:
         try:
             method, params = _batch_item(item)
             value = self.call(caller, method, params, context)
-            return [0, await value if isinstance(value, CoroutineType) else value]
+            return [0, await _whole(value)]
         except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
             told = self.as_error(caller, method, error)
             return [told.code, told.message, told.data()]
+
+
+async def _whole(value: Any) -> Any:
+    """Return an answer that may have to be waited for; within another call it is, in that one's task."""
+    if isinstance(value, CoroutineType):
+        value = await value
+    return await value.whole() if isinstance(value, Wait) else value
 
 
 def _batch_items(params: Any) -> list[Any]:

@@ -36,7 +36,8 @@ class RpcDoor:
     config          the limits
     answer          answer(caller, method, params, context): parameters are already of the type in the table of calls,
                     the caller's right is checked. Returns the answer itself (then no task is made), a coroutine of it
-                    (a task with the call's deadline, cancelled by CANCEL and when the client goes), or an async
+                    (a task with the call's deadline, cancelled by CANCEL and when the client goes), a coroutine of a
+                    Wait (then no task is left while it waits), or an async
                     generator (items under the client's credit). Raises AgentdError; anything else is logged as a fault
                     of ours. Answers may hold dataclasses, structs, enums; msgspec.Raw holds what is packed already.
     identify        identify(peer, token) -> Caller, once per connection; raises Denied or Unauthenticated
@@ -166,3 +167,5 @@ class RpcDoor:
         self._stop_listening()
         for connection in list(self._shared.connections) if self._shared else ():
             connection.abort()
+        if self._shared:
+            self._shared.deadlines.close()

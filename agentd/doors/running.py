@@ -1,4 +1,4 @@
-"""A call that waits: its deadline, its cancellation, and for a stream its credit."""
+"""A call that is a task: its deadline, its cancellation, and for a stream its credit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from agentd.errors import AgentdError, DeadlineExceeded
+from agentd.doors.deadlines import late
+from agentd.errors import AgentdError
 
 _ITEMS_PER_TURN = 64
 
@@ -19,40 +20,32 @@ _ITEMS_PER_TURN = 64
 class RunningCall:
     """One call in flight; `run` gives its answer, `cancel` ends it with a reason."""
 
-    __slots__ = ("_deadline_s", "_scope", "_waiting", "_why", "call_id", "method")
-    streams = False
+    __slots__ = ("_scope", "_waiting", "call_id", "deadline_s", "method", "until_s", "why")
 
-    def __init__(self, call_id: int, method: str, waiting: Coroutine[Any, Any, Any], deadline_s: float | None) -> None:
+    def __init__(self, call_id: int, method: str, waiting: Coroutine[Any, Any, Any], deadline_s: float) -> None:
         self.call_id = call_id
         self.method = method
         self._waiting = waiting
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s  # from when it runs
+        self.until_s = inf
         self._scope: anyio.CancelScope | None = None
-        self._why: AgentdError | None = None
+        self.why: AgentdError | None = None  # it was cancelled for
 
     def cancel(self, why: AgentdError) -> None:
         """End the call with this error, unless it ends by itself first; what it committed stays."""
-        self._why = self._why or why
+        self.why = self.why or why
         if self._scope is not None:
             self._scope.cancel()
 
-    def add_credit(self, items: int) -> None:
-        """Let a stream send more items."""
-
-    def wake(self) -> None:
-        """Let a stream that was held look again whether it may go on."""
-
     async def run(self) -> Any:
         """Return the call's answer; raises its error, the reason it was cancelled for, or DeadlineExceeded."""
-        deadline = inf if self._deadline_s is None else anyio.current_time() + self._deadline_s
-        with anyio.CancelScope(deadline=deadline) as scope:
+        self.until_s = anyio.current_time() + self.deadline_s
+        with anyio.CancelScope(deadline=self.until_s) as scope:
             self._scope = scope
-            if self._why is not None:
+            if self.why is not None:
                 scope.cancel()
             return await self._waiting
-        raise self._why or DeadlineExceeded(
-            f"{self.method} did not end within its {self._deadline_s:g} s", hint="allow more time, or ask again"
-        )
+        raise self.why or late(self.method, self.deadline_s)
 
 
 class RunningStream(RunningCall):
@@ -62,14 +55,13 @@ class RunningStream(RunningCall):
     """
 
     __slots__ = ("_credit", "_send", "_wake", "_writable")
-    streams = True
 
     def __init__(
         self,
         call_id: int,
         method: str,
         items: AsyncGenerator[Any, None],
-        deadline_s: float | None,
+        deadline_s: float,
         credit: int,
         send: Callable[[int, int, list[Any]], None],
         writable: Callable[[], bool],

@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from agentd.config import RpcConfig
 from agentd.doors.access import AccessLog
+from agentd.doors.deadlines import Deadlines
 from agentd.doors.dispatch import Dispatch
 from agentd.doors.peers import Peer
 from agentd.doors.workers import Workers
@@ -53,6 +54,7 @@ class Shared:
     on_connections: Callable[[int], None]
     workers: Workers
     counters: Counters
+    deadlines: Deadlines = field(default_factory=Deadlines)
     access: AccessLog | None = None
     draining: bool = False
     quiet: asyncio.Event = field(default_factory=asyncio.Event)  # draining, and no call is in flight
