@@ -12,6 +12,7 @@ from serving import eventually, serving
 
 from agentd.agents.waiters import Wait, Waiters
 from agentd.doors.deadlines import Deadlines
+from agentd.errors import Denied
 from agentd.records import Change, MessageState
 
 pytestmark = pytest.mark.anyio
@@ -84,9 +85,9 @@ async def test_a_waits_own_time_and_the_calls_deadline(path, connect_raw):
 
 async def test_the_soonest_is_over_first_whichever_came_first(path, connect_raw):
     async with serving(path), connect_raw(path) as peer:
-        times = {1: 0.3, 2: 60.0, 3: 0.1, 4: 0.2}
+        times = {1: 60.0, 2: 0.3, 3: 0.1, 4: 0.2}
         await peer.send(*([1, n, "messages.wait", wait(f"m{n}", s)] for n, s in times.items()))
-        assert [(await peer.read())[1] for _ in range(3)] == [3, 4, 1]
+        assert [(await peer.read())[1] for _ in range(3)] == [3, 4, 2]
 
 
 async def test_cancel_ends_a_wait_and_is_idempotent(path, connect_raw):
@@ -119,6 +120,16 @@ async def test_waits_are_calls_in_flight(path, connect_raw):
         assert len(served.answers.callers) == 2
         happen(served, "m1")
         assert {(await peer.read())[1] for _ in range(2)} == {1, 3}
+
+
+async def test_a_cancel_in_the_moment_in_which_a_wait_begins(path, connect_raw):
+    async with serving(path) as served, connect_raw(path) as peer:
+        await peer.send([1, 1, "messages.wait", wait("slow")])
+        await served.answers.until(looks=1)
+        served.answers.may_look.set()
+        next(iter(served.door._shared.connections)).cancel_all(Denied("by the test"))
+        assert (await peer.read())[:3] == [3, 1, "denied"]
+        assert len(served.answers.waiters) == 0
 
 
 async def test_credit_for_a_wait_is_nothing(path, connect_raw):
