@@ -28,6 +28,7 @@ from agentd.calling import (
     pauses,
     receipt,
     rest_of_batch,
+    rest_of_wait,
     spawned,
     too_late,
 )
@@ -174,16 +175,28 @@ class AsyncClient(AsyncCalls):
         """Make a call and return its answer; `timeout_s` as in the blocking client."""
         values, options, allowed_s = arguments(method, {**(params or {}), **kw}, timeout_s, self._timeout_s)
 
+        server: dict[str, Any] = {}
+
         async def once(line: _Line) -> Any:
+            nonlocal server
             call_id, data = line.talk.request(method, values, options)
             try:
                 await line.write(data)
                 return outcome(await line.next_frame(call_id))
             finally:
+                server = line.talk.server
                 await line.withdraw(call_id)
 
         with anyio.move_on_after(allowed_s):
-            return await self._attempt(once, may_repeat(method, values))
+            while True:
+                asked_s = anyio.current_time()
+                try:
+                    return await self._attempt(once, may_repeat(method, values))
+                except DeadlineExceeded:
+                    rest = rest_of_wait(method, values, anyio.current_time() - asked_s, server)
+                    if rest is None:
+                        raise
+                    values = rest
         raise too_late(method)
 
     async def stream(

@@ -100,6 +100,16 @@ def arguments(
     return params, {"deadline_ms": max(1, round(allowed_s * 1000))}, allowed_s
 
 
+def rest_of_wait(
+    method: str, params: dict[str, Any], waited_s: float, server: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return what to ask when a wait was over: None when it was whole, and not as long as the daemon lets one be."""
+    longest_s = server.get("limits", {}).get("wait_s")
+    if method not in WAITS or longest_s is None or waited_s < longest_s or params["timeout_s"] <= longest_s:
+        return None
+    return {**params, "timeout_s": max(0.0, params["timeout_s"] - waited_s)}
+
+
 def may_repeat(method: str, params: Mapping[str, Any]) -> bool:
     """Tell whether making the call twice does what making it once does."""
     if method == "messages.send_batch":

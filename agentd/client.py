@@ -25,6 +25,7 @@ from agentd.calling import (
     pauses,
     receipt,
     rest_of_batch,
+    rest_of_wait,
     spawned,
     too_late,
 )
@@ -105,7 +106,15 @@ class Client(BlockingCalls):
             self._write(data, deadline_s)
             return outcome(self._answer(call_id, method, deadline_s))
 
-        return self._attempt(once, may_repeat(method, values))
+        while True:
+            asked_s = time.monotonic()
+            try:
+                return self._attempt(once, may_repeat(method, values))
+            except DeadlineExceeded:
+                rest = rest_of_wait(method, values, time.monotonic() - asked_s, self.server)
+                if rest is None:
+                    raise
+                values = rest
 
     def stream(
         self,

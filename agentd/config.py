@@ -205,11 +205,17 @@ class RpcConfig:
     )
     max_connections: int = _setting(10_000, "most connections at once", low=16, high=60_000)
     max_in_flight: int = _setting(1024, "most calls of one connection in flight", low=1, high=65_536)
+    max_in_flight_total: int = _setting(16_384, "the same of all connections together", low=16, high=1_000_000)
     max_output_bytes: int = _setting(
         16 * 1024 * 1024, "unread output before a connection is cut", low=262_144, high=1 << 30
     )
     agent_calls_per_s: float = _setting(10_000.0, "calls a second of one agent; 0: no limit", low=0, high=1_000_000)
     operator_calls_per_s: float = _setting(0.0, "the same of the operator", low=0, high=1_000_000)
+    call_s: float = _setting(30.0, "most time of a call that is neither a wait nor long", low=0.1, high=86_400)
+    wait_s: float = _setting(300.0, "longest that a call waits for what is to happen", low=0.1, high=86_400)
+    long_s: float = _setting(
+        7200.0, "most time of a call that starts or ends programs or rewrites files", low=0.1, high=604_800
+    )
     frame_timeout_s: float = _setting(30.0, "how long half a frame may stay unfinished", low=0.1, high=3600)
     drain_s: float = _setting(5.0, "time calls get to finish when the daemon stops", low=0.1, high=60)
 

@@ -389,10 +389,11 @@ def answer(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, 
 async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> dict[str, Any]:
     """Wait for an agent's state, its end, or a message from it."""
     agent = parts.directory.one(params.target)
+    timeout_s = min(params.timeout_s, parts.config.rpc.wait_s)
     if params.until == "reply":
-        return await _wait_for_message(parts, caller, agent, params.timeout_s)
+        return await _wait_for_message(parts, caller, agent, timeout_s)
     since = parts.events.last_id
-    with anyio.move_on_after(params.timeout_s):
+    with anyio.move_on_after(timeout_s):
         if _reached(parts, agent.id, params.until):
             return {"agent": agent_row(parts, _now(parts, agent.id))}
         async for event in parts.events.follow(since, ["agent.state"]):
@@ -400,7 +401,7 @@ async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> dict[s
                 return {"agent": agent_row(parts, _now(parts, agent.id))}
     now = _now(parts, agent.id)
     raise DeadlineExceeded(
-        f"{agent.name} was not {params.until} in {params.timeout_s:g} s; it is {now.state}: {now.reason}",
+        f"{agent.name} was not {params.until} in {timeout_s:g} s; it is {now.state}: {now.reason}",
         hint=f"agentd explain {agent.name}",
     )
 

@@ -74,7 +74,7 @@ class _MessageWait(Wait):
     method = "messages.wait"
 
     def __init__(self, parts: Parts, caller: Caller, params: calls.MessagesWait) -> None:
-        super().__init__(parts.waiters, params.id, params.timeout_s)
+        super().__init__(parts.waiters, params.id, min(params.timeout_s, parts.config.rpc.wait_s))
         self._parts = parts
         self._caller = caller
         self._until: str = params.until
@@ -155,7 +155,7 @@ async def _arrival(parts: Parts, owner: str, wait_s: float) -> None:
 
     with parts.waiters.expect(owner, arrives) as change:
         if not parts.mailbox.depth(owner):
-            with anyio.move_on_after(wait_s):
+            with anyio.move_on_after(min(wait_s, parts.config.rpc.wait_s)):
                 await change
 
 

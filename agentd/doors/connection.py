@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
-from math import inf
-from types import AsyncGeneratorType
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any, cast
 
 from agentd.agents.waiters import Wait
@@ -39,7 +38,7 @@ OUTPUT_MARK_S = 10.0  # above it for so long: a slow consumer
 HELLO_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
 LOOK_S = 30.0  # for the answer of a call whose wait is over
-ANNOUNCED_LIMITS = ("max_frame_bytes", "max_in_flight", "max_output_bytes")
+ANNOUNCED_LIMITS = ("max_frame_bytes", "max_in_flight", "max_output_bytes", "wait_s")
 
 
 class Connection(asyncio.Protocol):
@@ -264,7 +263,7 @@ class Connection(asyncio.Protocol):
                 context, params, credit = read_options(frame[4], params, self.peer.pid)
             value = shared.dispatch.call(caller, method, params, context)
             if isinstance(value, WAITING):
-                self._start(call_id, method, value, context.deadline_s or inf, credit)
+                self._start(call_id, method, value, shared.deadline_s(method, params, context), credit)
                 return
             reply = replies.result(call_id, value, self._max_reply_bytes)
         except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
@@ -273,13 +272,18 @@ class Connection(asyncio.Protocol):
         self._out.append(reply)
 
     def _start(self, call_id: int, method: str, waiting: Any, deadline_s: float, credit: int) -> None:
+        try:
+            self._shared.start(self.caller)
+        except Busy:
+            if isinstance(waiting, CoroutineType):
+                waiting.close()  # it has not begun
+            raise
         call = (
             RunningStream(call_id, method, waiting, deadline_s, credit, self._send_items, self._is_writable)
             if isinstance(waiting, AsyncGeneratorType)
             else RunningCall(call_id, method, waiting, deadline_s)
         )
         self._running[call_id] = call
-        self._shared.started()
         self._shared.workers.start(self._finish, call)
 
     async def _finish(self, call: RunningCall) -> None:

@@ -13,13 +13,13 @@ import msgspec
 from agentd.agents.waiters import Wait
 from agentd.doors import mcp
 from agentd.doors.access import AccessLog
+from agentd.doors.most_times import BATCH
 from agentd.doors.rates import Rates
 from agentd.doors.refused_values import invalid
 from agentd.errors import AgentdError, DeadlineExceeded, Denied, InternalError, InvalidValue, UnknownMethod
 from agentd.records import Caller
 from agentd.wire.calls import CALLS, RECORDED, Params, may_call
 
-BATCH = "rpc.batch"
 DEFAULT_CREDIT = 256
 _BATCH_MAX_CALLS = 1024
 _CALLS_PER_TURN = 64
@@ -29,7 +29,7 @@ _CALLS_PER_TURN = 64
 class CallContext:
     """What a call may know beside its parameters."""
 
-    deadline_s: float | None = None  # time the client gives the call from now on; the door enforces it
+    deadline_s: float | None = None  # time the client gives the call from now on; the door enforces it, or less
     peer_pid: int = 0
 
 

@@ -17,6 +17,7 @@ from agentd.doors.access import AccessLog
 from agentd.doors.connection import Connection
 from agentd.doors.dispatch import Answer, Dispatch
 from agentd.doors.listening import bind, unbind
+from agentd.doors.most_times import MostTimes
 from agentd.doors.rates import Rates
 from agentd.doors.shared import Counters, Identify, Shared
 from agentd.doors.workers import Workers
@@ -130,6 +131,7 @@ class RpcDoor:
             log=self._log,
             on_connections=self._on_connections,
             workers=Workers(tasks),
+            most_times=MostTimes(self._config),
             counters=self.counters,
             access=self._access,
         )

@@ -12,13 +12,18 @@ from structlog.typing import FilteringBoundLogger
 from agentd.config import RpcConfig
 from agentd.doors.access import AccessLog
 from agentd.doors.deadlines import Deadlines
-from agentd.doors.dispatch import Dispatch
+from agentd.doors.dispatch import CallContext, Dispatch
+from agentd.doors.most_times import MostTimes
 from agentd.doors.peers import Peer
 from agentd.doors.workers import Workers
+from agentd.errors import Busy
 from agentd.records import Caller
 
 if TYPE_CHECKING:
     from agentd.doors.connection import Connection
+
+KEPT_PART = 16  # of the calls in flight one in so many is kept for the operator, who has to end what agents do
+RETRY_AFTER_MS = 1000
 
 Identify = Callable[[Peer, str | None], Caller]
 
@@ -53,6 +58,7 @@ class Shared:
     log: FilteringBoundLogger
     on_connections: Callable[[int], None]
     workers: Workers
+    most_times: MostTimes
     counters: Counters
     deadlines: Deadlines = field(default_factory=Deadlines)
     access: AccessLog | None = None
@@ -76,8 +82,22 @@ class Shared:
         if self.draining and not self.connections:
             self.empty.set()
 
-    def started(self) -> None:
-        """Count a call that waits."""
+    def deadline_s(self, method: str, params: Any, context: CallContext) -> float:
+        """Return the time that a call has: what its client gives it, as far as it may."""
+        most_s = self.most_times.of(method, params)
+        return most_s if context.deadline_s is None else min(context.deadline_s, most_s)
+
+    def start(self, caller: Caller | None) -> None:
+        """Count a call that waits; raises Busy, and counts nothing, when as many are in flight as may be."""
+        most = self.config.max_in_flight_total
+        if caller is not None and caller.agent_id:
+            most -= most // KEPT_PART
+        if self.counters.in_flight >= most:
+            raise Busy(
+                f"agentd has {self.counters.in_flight} calls in flight, as many as it may; this call was not made",
+                hint="call again a little later; calls that are answered from memory are answered",
+                retry_after_ms=RETRY_AFTER_MS,
+            )
         self.counters.in_flight += 1
 
     def ended(self) -> None:

@@ -455,6 +455,9 @@ class MessagesFollow(Params):
     heartbeat_s: Heartbeat | None = None
 
 
+Takes = Literal["moments", "a wait", "long"]
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One row of the table."""
@@ -466,6 +469,7 @@ class Call:
     own: bool = False  # an agent may for what it started itself, where agents may start any (agents.spawnable)
     writes: bool = True
     stream: bool = False
+    takes: Takes = "moments"  # what [rpc] call_s, wait_s and long_s are the most of
 
     @property
     def recorded(self) -> bool:
@@ -478,8 +482,10 @@ _TABLE = (
     Call("daemon.shutdown", Shutdown, "Stop the daemon."),
     Call("daemon.metrics", Nothing, "Return counters and gauges.", writes=False),
     Call("config.show", Nothing, "Return each setting, its value and where it came from.", writes=False),
-    Call("notify.test", Nothing, "Run the commands of the configuration's [hooks] once, with an example."),
-    Call("agents.spawn", Spawn, "Start agents.", own=True),
+    Call(
+        "notify.test", Nothing, "Run the commands of the configuration's [hooks] once, with an example.", takes="long"
+    ),
+    Call("agents.spawn", Spawn, "Start agents.", own=True, takes="long"),
     Call(
         "agents.starting",
         Nothing,
@@ -490,16 +496,16 @@ _TABLE = (
     Call("agents.list", AgentsList, "List agents.", agent_may=True, writes=False),
     Call("agents.get", OneTarget, "Return everything about one agent.", agent_may=True, writes=False),
     Call("agents.explain", OneTarget, "Say why an agent is thought to be in its state.", agent_may=True, writes=False),
-    Call("agents.stop", Stop, "Stop agents.", own=True),
-    Call("agents.respawn", Respawn, "Start an ended agent again under its identity."),
+    Call("agents.stop", Stop, "Stop agents.", own=True, takes="long"),
+    Call("agents.respawn", Respawn, "Start an ended agent again under its identity.", takes="long"),
     Call("agents.rotate_token", OneTarget, "Give an agent a new token; the old one and its connections end at once."),
     Call("agents.keys", Keys, "Press keys in an agent's terminal."),
     Call("agents.interrupt", OneTarget, "Interrupt what an agent is doing."),
-    Call("agents.approve", Approve, "Let agents do what they ask permission for."),
-    Call("agents.deny", Deny, "Deny agents what they ask permission for."),
+    Call("agents.approve", Approve, "Let agents do what they ask permission for.", takes="long"),
+    Call("agents.deny", Deny, "Deny agents what they ask permission for.", takes="long"),
     Call("agents.capture", Capture, "Return what is on an agent's screen.", own=True, writes=False),
     Call("agents.answer", OneTarget, "Return an agent's last answer, whole, as its program told it.", writes=False),
-    Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False),
+    Call("agents.wait", AgentsWait, "Wait for an agent.", agent_may=True, writes=False, takes="a wait"),
     Call("agents.whoami", Nothing, "Say who the caller is.", agent_may=True, writes=False),
     Call("agents.report", AgentsReport, "Take in what a hook of the caller's program says.", agent_may=True),
     Call("agents.follow", AgentsFollow, "Stream what an agent prints.", writes=False, stream=True),
@@ -509,8 +515,15 @@ _TABLE = (
     Call("messages.send_batch", SendBatch, "Send many messages in one durable commit.", agent_may=True),
     Call("messages.get", OneMessage, "Return a message and every state it went through.", agent_may=True, writes=False),
     Call("messages.thread", MessagesThread, "Return a conversation, oldest first.", agent_may=True, writes=False),
-    Call("messages.wait", MessagesWait, "Wait for a message's state or its answer.", agent_may=True, writes=False),
-    Call("messages.inbox", Inbox, "List an inbox.", agent_may=True),
+    Call(
+        "messages.wait",
+        MessagesWait,
+        "Wait for a message's state or its answer.",
+        agent_may=True,
+        writes=False,
+        takes="a wait",
+    ),
+    Call("messages.inbox", Inbox, "List an inbox.", agent_may=True, takes="a wait"),
     Call("messages.take", Take, "Take the next messages, for a time.", agent_may=True),
     Call("messages.extend", Extend, "Hold taken messages longer.", agent_may=True),
     Call("messages.ack", Ack, "Say that messages were dealt with.", agent_may=True),
@@ -521,30 +534,53 @@ _TABLE = (
     Call("messages.retry", Ids, "Offer dead letters again."),
     Call("messages.drop", Ids, "Delete dead letters."),
     Call("messages.search", Search, "Find messages by their words, best first.", agent_may=True, writes=False),
-    Call("messages.reindex", Reindex, "Make the index of messages or of transcripts again from what is stored."),
+    Call(
+        "messages.reindex",
+        Reindex,
+        "Make the index of messages or of transcripts again from what is stored.",
+        takes="long",
+    ),
     Call("messages.follow", MessagesFollow, "Stream changes of messages.", agent_may=True, writes=False, stream=True),
     Call("loops.list", Nothing, "List chains of messages near a limit or over it.", writes=False),
     Call("loops.reset", LoopsReset, "Let messages that went round in a loop flow again."),
     Call("mailbox.stats", Nothing, "Count what each shard of the mailbox holds.", writes=False),
-    Call("mailbox.verify", MailboxVerify, "Look for damage in a small part of a shard.", writes=False),
-    Call("mailbox.export", MailboxExport, "Return the next messages with all there is about them.", writes=False),
-    Call("mailbox.import", MailboxImport, "Bring exported messages back; those that are there stay as they are."),
-    Call("mailbox.compact", OneShard, "Rewrite a shard's file without its gaps."),
+    Call("mailbox.verify", MailboxVerify, "Look for damage in a small part of a shard.", writes=False, takes="long"),
+    Call(
+        "mailbox.export",
+        MailboxExport,
+        "Return the next messages with all there is about them.",
+        writes=False,
+        takes="long",
+    ),
+    Call(
+        "mailbox.import",
+        MailboxImport,
+        "Bring exported messages back; those that are there stay as they are.",
+        takes="long",
+    ),
+    Call("mailbox.compact", OneShard, "Rewrite a shard's file without its gaps.", takes="long"),
     Call("sessions.list", SessionsList, "List our tmux sessions.", writes=False),
     Call("sessions.get", OneSession, "Return one tmux session.", writes=False),
-    Call("teams.up", TeamUp, "Bring a team up; what runs stays."),
+    Call("teams.up", TeamUp, "Bring a team up; what runs stays.", takes="long"),
     Call("teams.list", Nothing, "List teams.", agent_may=True, writes=False),
     Call("teams.get", OneTeam, "Return one team and its agents.", agent_may=True, writes=False),
-    Call("teams.down", OneTeam, "Stop a team's agents."),
+    Call("teams.down", OneTeam, "Stop a team's agents.", takes="long"),
     Call("pool.list", Nothing, "List the places in which agents are kept booted.", writes=False),
-    Call("pool.set", PoolSet, "Keep agents of a profile booted in a place."),
-    Call("pool.drain", PoolDrain, "End the booted agents of a profile that are nobody's, and keep none any more."),
+    Call("pool.set", PoolSet, "Keep agents of a profile booted in a place.", takes="long"),
+    Call(
+        "pool.drain",
+        PoolDrain,
+        "End the booted agents of a profile that are nobody's, and keep none any more.",
+        takes="long",
+    ),
     Call("projects.get", OneProject, "Return a project file, whether it is trusted, and what it does.", writes=False),
     Call("projects.trust", ProjectTrust, "Trust a project file as it was shown, until it changes."),
     Call("projects.untrust", OneProject, "Use nothing of a project file any more."),
-    Call("projects.up", OneProject, "Set the pools of a trusted project file and bring its team up."),
-    Call("worktrees.list", Nothing, "List the git worktrees of agents, with what is in each.", writes=False),
-    Call("worktrees.clean", WorktreesClean, "Remove the worktrees of ended agents, but no work in them."),
+    Call("projects.up", OneProject, "Set the pools of a trusted project file and bring its team up.", takes="long"),
+    Call(
+        "worktrees.list", Nothing, "List the git worktrees of agents, with what is in each.", writes=False, takes="long"
+    ),
+    Call("worktrees.clean", WorktreesClean, "Remove the worktrees of ended agents, but no work in them.", takes="long"),
     Call("profiles.list", Nothing, "List profiles.", agent_may=True, writes=False),
     Call("profiles.get", OneProfile, "Return one profile.", agent_may=True, writes=False),
     Call("schema", Nothing, "Return this table with its types.", agent_may=True, writes=False),
@@ -572,6 +608,7 @@ def schema() -> dict[str, Any]:
             "own": call.own,
             "writes": call.writes,
             "stream": call.stream,
+            "takes": call.takes,
         }
         for call, shape in zip(_TABLE, schemas, strict=True)
     }

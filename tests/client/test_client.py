@@ -403,3 +403,15 @@ def test_the_thin_client_stays_thin():
     argv = [sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_wait_longer_than_the_daemon_lets_one_be_is_asked_for_again(path):
+    with serving_in_thread(path, call_s=0.1, wait_s=0.2) as served, connect(path, environ={}) as client:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            client.agents_wait(target="a", until="idle", timeout_s=0.8)
+        assert 0.8 <= time.monotonic() - began < 5
+        assert served.answers.begun == 3  # after 0.3 and 0.6 s
+        with pytest.raises(DeadlineExceeded):
+            client.agents_wait(target="a", until="idle", timeout_s=0.1)
+        assert served.answers.begun == 4

@@ -1,0 +1,104 @@
+"""Calls that wait, and calls that would for ever, through a real daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from instance import Instance, instance, wait_until
+from serving import in_thread
+
+from agentd.errors import DeadlineExceeded, NotFound
+
+CALL_S, WAIT_S = 2.0, 1.0
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Instance]:
+    with instance() as made:
+        made.up(f"rpc.call_s={CALL_S}", f"rpc.wait_s={WAIT_S}")
+        yield made
+
+
+@contextmanager
+def waiting(whole: Instance, until: str, id_: str, timeout_s: float = 20.0) -> Iterator[list[Any]]:
+    """Give a list that gets the answer of a wait for a message; the block begins when it waits."""
+    answers: list[Any] = []
+    params = {"id": id_, "until": until, "timeout_s": timeout_s}
+    with in_thread(lambda: answers.append(whole.call("messages.wait", **params))):
+        wait_until(lambda: whole.call("daemon.metrics")["waiters"] == 1, "somebody to wait")
+        yield answers
+    wait_until(lambda: whole.call("daemon.metrics")["waiters"] == 0, "nobody to wait")
+
+
+def test_who_waits_for_a_state_is_told_when_it_comes(whole: Instance):
+    id_ = whole.send("operator", "to be acknowledged")
+    with waiting(whole, "acked", id_) as answers:
+        whole.call("messages.inbox")
+        whole.call("messages.ack", ids=[id_])
+    assert answers[0]["message"]["state"] == "acked"
+    assert whole.call("messages.wait", id=id_, until="acked")["message"]["id"] == id_  # it is so already
+
+
+def test_who_waits_for_an_answer_gets_it_and_no_other(whole: Instance):
+    id_ = whole.send("operator", "a question")
+    with waiting(whole, "reply", id_) as answers:
+        whole.send("operator", "something else")
+        with whole.client() as client:
+            client.send("operator", "the answer", reply_to=id_)
+    assert answers[0]["message"]["id"] == id_
+    assert answers[0]["reply"]["body"] == "the answer"
+
+
+def test_a_wait_goes_on_when_one_call_may_not_be_so_long(whole: Instance):
+    id_ = whole.send("operator", "later")
+    with waiting(whole, "acked", id_) as answers:
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 2 * WAIT_S, "two waits to be over")
+        assert answers == []
+        whole.call("messages.inbox")
+        whole.call("messages.ack", ids=[id_])
+    assert answers[0]["message"]["state"] == "acked"
+
+
+def test_a_wait_that_is_over_says_why_and_one_for_nothing_is_refused(whole: Instance):
+    id_ = whole.send("operator", "never read")
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"was not acked in 0\.3 s; the operator to read it"):
+        whole.call("messages.wait", id=id_, until="acked", timeout_s=0.3)
+    with pytest.raises(DeadlineExceeded, match=f"no answer to {id_} in 0.3 s"):
+        whole.call("messages.wait", id=id_, until="reply", timeout_s=0.3)
+    assert 0.6 <= time.monotonic() - began < 5
+    with pytest.raises(NotFound):
+        whole.call("messages.wait", id="m000000000000", until="reply")
+    assert whole.call("daemon.metrics")["waiters"] == 0
+
+
+@pytest.mark.parametrize("allowed_s", [1.0, None, 60.0])
+def test_a_call_that_asks_a_tmux_that_hangs_ends_at_its_deadline(whole: Instance, allowed_s: float | None):
+    agent = whole.spawn("sh")
+    tmux = int(whole.tmux("display-message", "-p", "#{pid}"))
+    most_s = min(allowed_s or CALL_S, CALL_S)
+    os.kill(tmux, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with whole.client() as client, pytest.raises(DeadlineExceeded, match=f"did not end within its {most_s:g} s"):
+            _asked(client, agent["id"], allowed_s)
+        assert most_s - 0.1 < time.monotonic() - began < most_s + 0.5
+        assert whole.call("daemon.status")["pid"] == whole.pid()
+    finally:
+        os.kill(tmux, signal.SIGCONT)
+    assert whole.call("agents.capture", target=agent["id"], no_cache=True)
+
+
+def _asked(client: Any, target: str, allowed_s: float | None) -> None:
+    """Ask for a screen; the client itself is more patient than it tells the daemon."""
+    options = {"deadline_ms": allowed_s * 1000} if allowed_s else None
+    request = client._talk.request
+    client._talk.request = lambda method, params, _options: request(method, params, options)
+    client.call("agents.capture", target=target, no_cache=True)
