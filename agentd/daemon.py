@@ -194,6 +194,7 @@ async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Par
     instance = _instance_id(paths)
     events, metrics, waiters = Events(_event_store(given)), Metrics(), Waiters()
     stack.push_async_callback(events.close)
+    events.on_event.append(waiters.on_event)
     on_changes: Relay = [waiters.on_changes]
     on_tmux: Relay = []
     registry, mailbox, transcripts, tmux, cache = await _open_floors(

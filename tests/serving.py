@@ -19,7 +19,7 @@ from agentd.doors.dispatch import CallContext
 from agentd.doors.peers import Peer
 from agentd.doors.rpc import RpcDoor
 from agentd.errors import NotFound
-from agentd.records import Caller, Change, Receipt, Role
+from agentd.records import Caller, Change, Event, Receipt, Role
 from agentd.wire.calls import schema
 
 LIMIT_S = 10.0
@@ -50,8 +50,8 @@ class Arrival(Wait):
         super().__init__(answers.waiters, key, timeout_s)
         self._answers = answers
 
-    def wanted(self, change: Change) -> bool:
-        return change.id == self.key
+    def wanted(self, what: Change | Event) -> bool:
+        return isinstance(what, Change) and what.id == self.key
 
     async def look(self, *, over: bool) -> Any:
         self._answers.looks += 1

@@ -1,4 +1,4 @@
-"""Those who wait for a message's state or answer: small records resolved by committed changes, not tasks."""
+"""Those who wait for what becomes of a message or an agent: small records resolved by what happens, not tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import anyio
 
 from agentd.errors import AgentdError
-from agentd.records import Change
+from agentd.records import Change, Event
 
 Wanted = Callable[[Change], bool]
+Outcome = Change | Event | AgentdError | bool  # what ended a wait; True: its time; False: it has not ended
 
 
 class Wait:
-    """One wait of a call, without a task: it ends once, by a change, by its time, or by an error.
+    """One wait of a call, without a task: it ends once, by what happens, by its time, or by an error.
 
     A kind of wait says what it waits for (`wanted`) and what its call answers (`look`). The call returns it by
     `begin`; from then on a door holds it, sets `on_end`, sees to its time, and makes the answer with `look`.
@@ -28,9 +29,9 @@ class Wait:
 
     def __init__(self, waiters: Waiters, key: str, timeout_s: float) -> None:
         self._waiters = waiters
-        self.key = key  # an id that the changes which may end it are about
+        self.key = key  # an id that what may end it is about
         self.timeout_s = timeout_s
-        self.outcome: Change | AgentdError | bool = False  # what ended it: a change or an error; True: its time
+        self.outcome: Outcome = False
         self.on_end: Callable[[Wait], None] | None = None
         self.call_id = 0
         self.deadline_s: float | None = None  # what the door allows, where that is less than timeout_s
@@ -40,8 +41,8 @@ class Wait:
         """Order by the time at which they are over."""
         return self.due_s < other.due_s
 
-    def wanted(self, change: Change) -> bool:
-        """Tell whether a change ends the wait."""
+    def wanted(self, what: Change | Event) -> bool:
+        """Tell whether what happened ends the wait."""
         raise NotImplementedError
 
     async def look(self, *, over: bool) -> Any:
@@ -61,7 +62,7 @@ class Wait:
         self.end(True)
         return answer
 
-    def end(self, outcome: Change | AgentdError | bool) -> None:
+    def end(self, outcome: Outcome) -> None:
         """End the wait, unless it has ended."""
         if self.outcome is not False:
             return
@@ -85,7 +86,7 @@ class Wait:
 
 
 class Waiters:
-    """Waits by what they are about: a message, the message it answers, who sent it, or whose inbox it is in."""
+    """Waits by what they are about: a message, the message it answers, who sent it, whose inbox it is in, an agent."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, list[Wait]] = defaultdict(list)
@@ -121,9 +122,17 @@ class Waiters:
             return
         for change in changes:
             for key in {change.id, change.reply_to or "", change.sender, change.to}:
-                for wait in tuple(self._waiting.get(key, ())):
-                    if wait.wanted(change):
-                        wait.end(change)
+                self._happened(key, change)
+
+    def on_event(self, event: Event) -> None:
+        """End the waits for what an event says of an agent."""
+        if self._waiting and event.type == "agent.state":
+            self._happened(str(event.data["agent"]), event)
+
+    def _happened(self, key: str, what: Change | Event) -> None:
+        for wait in tuple(self._waiting.get(key, ())):
+            if wait.wanted(what):
+                wait.end(what)
 
 
 class _Expected(Wait):
@@ -136,11 +145,11 @@ class _Expected(Wait):
         self._wanted = wanted
         self.change: asyncio.Future[Change] = asyncio.get_running_loop().create_future()
 
-    def wanted(self, change: Change) -> bool:
+    def wanted(self, what: Change | Event) -> bool:
         """Tell whether it is the change, for who asked."""
-        return self._wanted(change)
+        return isinstance(what, Change) and self._wanted(what)
 
-    def end(self, outcome: Change | AgentdError | bool) -> None:
+    def end(self, outcome: Outcome) -> None:
         """Give the change to who awaits it."""
         if isinstance(outcome, Change) and not self.change.done():
             self.change.set_result(outcome)

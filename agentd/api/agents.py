@@ -19,6 +19,7 @@ from agentd.agents.outlook import NAME, would_change
 from agentd.agents.starts import SpawnRequest
 from agentd.agents.status import PROCESS, Opinion
 from agentd.agents.text import sanitise
+from agentd.agents.waiters import Wait
 from agentd.api import sending
 from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts
@@ -35,7 +36,7 @@ from agentd.errors import (
     OverLimit,
     StaleTarget,
 )
-from agentd.records import OPERATOR, Agent, AgentState, Caller, Change, Draft, MessageState, Role
+from agentd.records import OPERATOR, Agent, AgentState, Caller, Change, Draft, Event, Message, MessageState, Role
 from agentd.wire import calls
 
 SCROLLBACK_LINES = 200
@@ -386,54 +387,92 @@ def answer(parts: Parts, _caller: Caller, params: calls.OneTarget) -> dict[str, 
     return {"id": live.id, "text": live.answer}
 
 
-async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> dict[str, Any]:
+async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> Any:
     """Wait for an agent's state, its end, or a message from it."""
     agent = parts.directory.one(params.target)
-    timeout_s = min(params.timeout_s, parts.config.rpc.wait_s)
-    if params.until == "reply":
-        return await _wait_for_message(parts, caller, agent, timeout_s)
-    since = parts.events.last_id
-    with anyio.move_on_after(timeout_s):
-        if _reached(parts, agent.id, params.until):
-            return {"agent": agent_row(parts, _now(parts, agent.id))}
-        async for event in parts.events.follow(since, ["agent.state"]):
-            if event.data.get("agent") == agent.id and _reached(parts, agent.id, params.until):
-                return {"agent": agent_row(parts, _now(parts, agent.id))}
-    now = _now(parts, agent.id)
-    raise DeadlineExceeded(
-        f"{agent.name} was not {params.until} in {timeout_s:g} s; it is {now.state}: {now.reason}",
-        hint=f"agentd explain {agent.name}",
-    )
+    kind = _MessageFrom if params.until == "reply" else _StateOf
+    return await kind(parts, caller, agent, params).begin()
 
 
-def _now(parts: Parts, agent_id: str) -> Agent:
-    agent = parts.directory.get(agent_id)
-    if agent is None:
-        raise AgentGone("the agent was removed while waited for")
-    return agent
+class _AgentWait(Wait):
+    """A wait for what an agent does."""
+
+    __slots__ = ("_caller", "_parts", "_until")
+    method = "agents.wait"
+
+    def __init__(self, parts: Parts, caller: Caller, agent: Agent, params: calls.AgentsWait) -> None:
+        super().__init__(parts.waiters, agent.id, min(params.timeout_s, parts.config.rpc.wait_s))
+        self._parts = parts
+        self._caller = caller
+        self._until: str = params.until
+
+    def _now(self) -> Agent:
+        agent = self._parts.directory.get(self.key)
+        if agent is None:
+            raise AgentGone("the agent was removed while waited for")
+        return agent
+
+    def _row(self) -> dict[str, Any]:
+        return agent_row(self._parts, self._now())
 
 
-def _reached(parts: Parts, agent_id: str, until: str) -> bool:
-    state = _now(parts, agent_id).state
-    ended = parts.crew.live(agent_id) is None
-    return ended if until == "exit" else state == until
+class _StateOf(_AgentWait):
+    """A wait for an agent's state, or its end."""
 
+    __slots__ = ()
 
-async def _wait_for_message(parts: Parts, caller: Caller, agent: Agent, timeout_s: float) -> dict[str, Any]:
-    def wanted(change: Change) -> bool:
-        return change.sender == agent.id and change.to == caller.inbox and change.state is MessageState.ACCEPTED
+    def wanted(self, what: Change | Event) -> bool:
+        """Tell whether the agent is as it is wanted at this moment, or is no more."""
+        if not isinstance(what, Event):
+            return False
+        return self._parts.directory.get(self.key) is None or self._reached()
 
-    with parts.waiters.expect(agent.id, wanted) as change:
-        unread = await parts.mailbox.inbox(caller.inbox, list(UNREAD), 10_000)
-        message = next((m for m in unread if m.sender == agent.id), None)
-        if message is None:
-            with anyio.move_on_after(timeout_s):
-                message = await parts.mailbox.get((await change).id)
-    if message is None:
+    async def look(self, *, over: bool) -> dict[str, Any] | None:
+        """Return the agent when it is in the state, or was when the wait ended."""
+        if isinstance(self.outcome, Event) or self._reached():
+            return {"agent": self._row()}
+        if not over:
+            return None
+        now = self._now()
         raise DeadlineExceeded(
-            f"{agent.name} sent nothing in {timeout_s:g} s; it is {agent.state}", hint=f"agentd explain {agent.name}"
+            f"{now.name} was not {self._until} in {self.timeout_s:g} s; it is {now.state}: {now.reason}",
+            hint=f"agentd explain {now.name}",
         )
-    return {"agent": agent_row(parts, _now(parts, agent.id)), "message": message_row(parts.directory, message)}
+
+    def _reached(self) -> bool:
+        state, ended = self._now().state, self._parts.crew.live(self.key) is None
+        return ended if self._until == "exit" else state == self._until
+
+
+class _MessageFrom(_AgentWait):
+    """A wait for a message from an agent to the caller."""
+
+    __slots__ = ()
+
+    def wanted(self, what: Change | Event) -> bool:
+        """Tell whether it is one."""
+        if not isinstance(what, Change):
+            return False
+        return (what.sender, what.to, what.state) == (self.key, self._caller.inbox, MessageState.ACCEPTED)
+
+    async def look(self, *, over: bool) -> dict[str, Any] | None:
+        """Return the agent and its message: the one that ended the wait, or one that is unread."""
+        message = await self._message()
+        if message is not None:
+            return {"agent": self._row(), "message": message_row(self._parts.directory, message)}
+        if not over:
+            return None
+        now = self._now()
+        raise DeadlineExceeded(
+            f"{now.name} sent nothing in {self.timeout_s:g} s; it is {now.state}", hint=f"agentd explain {now.name}"
+        )
+
+    async def _message(self) -> Message | None:
+        mailbox = self._parts.mailbox
+        if isinstance(self.outcome, Change):
+            return await mailbox.get(self.outcome.id)
+        unread = await mailbox.inbox(self._caller.inbox, list(UNREAD), 10_000)
+        return next((message for message in unread if message.sender == self.key), None)
 
 
 def whoami(parts: Parts, caller: Caller, _params: calls.Nothing) -> dict[str, Any]:

@@ -85,9 +85,11 @@ class _StateWait(_MessageWait):
 
     __slots__ = ()
 
-    def wanted(self, change: Change) -> bool:
+    def wanted(self, what: Change | Event) -> bool:
         """Tell whether the message is as it is wanted, or will never be."""
-        return change.id == self.key and (change.state in REACHED[self._until] or change.state.final)
+        if not (isinstance(what, Change) and what.id == self.key):
+            return False
+        return what.state in REACHED[self._until] or what.state.final
 
     async def look(self, *, over: bool) -> dict[str, Any] | None:
         """Return the message when it reached the state."""
@@ -111,9 +113,11 @@ class _ReplyWait(_MessageWait):
         super().__init__(parts, caller, params)
         self._sender = ""  # who is answered; an answer that comes before that is known is found by looking
 
-    def wanted(self, change: Change) -> bool:
+    def wanted(self, what: Change | Event) -> bool:
         """Tell whether a message is the answer."""
-        return (change.reply_to, change.to) == (self.key, self._sender) and change.state is MessageState.ACCEPTED
+        if not isinstance(what, Change):
+            return False
+        return (what.reply_to, what.to, what.state) == (self.key, self._sender, MessageState.ACCEPTED)
 
     async def look(self, *, over: bool) -> dict[str, Any] | None:
         """Return the message and its answer when there is one."""

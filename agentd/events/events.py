@@ -36,6 +36,7 @@ class Events:
     def __init__(self, store: EventStore | None = None, kept: int = KEPT_EVENTS) -> None:
         self._store = store
         self._changed = anyio.Event()
+        self.on_event: list[Callable[[Event], None]] = []  # told at once of each
         self.trouble = ""  # why nothing is written down at the moment
         before = store.last_id if store else 0
         if store and before and store.take_end():
@@ -58,6 +59,8 @@ class Events:
         self._ring.add(event)
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
+        for told in self.on_event:
+            told(event)
         return event
 
     async def since(

@@ -26,11 +26,10 @@ def whole() -> Iterator[Instance]:
 
 
 @contextmanager
-def waiting(whole: Instance, until: str, id_: str, timeout_s: float = 20.0) -> Iterator[list[Any]]:
-    """Give a list that gets the answer of a wait for a message; the block begins when it waits."""
+def waiting(whole: Instance, method: str, **params: Any) -> Iterator[list[Any]]:
+    """Give a list that gets the answer of a wait; the block begins when it waits."""
     answers: list[Any] = []
-    params = {"id": id_, "until": until, "timeout_s": timeout_s}
-    with in_thread(lambda: answers.append(whole.call("messages.wait", **params))):
+    with in_thread(lambda: answers.append(whole.call(method, **params))):
         wait_until(lambda: whole.call("daemon.metrics")["waiters"] == 1, "somebody to wait")
         yield answers
     wait_until(lambda: whole.call("daemon.metrics")["waiters"] == 0, "nobody to wait")
@@ -38,7 +37,7 @@ def waiting(whole: Instance, until: str, id_: str, timeout_s: float = 20.0) -> I
 
 def test_who_waits_for_a_state_is_told_when_it_comes(whole: Instance):
     id_ = whole.send("operator", "to be acknowledged")
-    with waiting(whole, "acked", id_) as answers:
+    with waiting(whole, "messages.wait", id=id_, until="acked") as answers:
         with whole.client() as client:
             answer = client.send("operator", "about it", reply_to=id_).id
         whole.call("messages.inbox")
@@ -52,13 +51,26 @@ def test_who_waits_for_a_state_is_told_when_it_comes(whole: Instance):
 def test_who_waits_for_an_answer_gets_it_and_no_other(whole: Instance):
     id_ = whole.send("operator", "a question")
     began = time.monotonic()
-    with waiting(whole, "reply", id_) as answers:
+    with waiting(whole, "messages.wait", id=id_, until="reply") as answers:
         whole.send("operator", "something else")
         with whole.client() as client:
             client.send("operator", "the answer", reply_to=id_)
     assert time.monotonic() - began < WAIT_S  # by the change, not by looking again
     assert answers[0]["message"]["id"] == id_
     assert answers[0]["reply"]["body"] == "the answer"
+
+
+@pytest.mark.parametrize("until", ["stopped", "exit"])
+def test_who_waits_for_an_agent_is_told_when_it_is_so(whole: Instance, until: str):
+    agent, other = whole.spawn("sh"), whole.spawn("sh")
+    began = time.monotonic()
+    with waiting(whole, "agents.wait", target=agent["id"], until=until) as answers:
+        whole.call("agents.stop", targets=[other["id"]], force=True)
+        assert answers == []
+        whole.call("agents.stop", targets=[agent["id"]], force=True)
+    assert time.monotonic() - began < WAIT_S  # by what happened, not by looking again
+    assert (answers[0]["agent"]["id"], answers[0]["agent"]["state"]) == (agent["id"], "stopped")
+    assert whole.call("agents.wait", target=agent["id"], until=until)["agent"]["id"] == agent["id"]  # it is so already
 
 
 def test_one_call_waits_no_longer_than_it_may(whole: Instance):
