@@ -155,7 +155,8 @@ class _Nobody:
 
 async def door(path: str) -> None:
     """Serve as the daemon does."""
-    config, who = RpcConfig(max_connections=60_000, max_in_flight_total=1_000_000), partial(identify, directory=_Nobody())
+    config = RpcConfig(max_connections=60_000, max_in_flight_total=1_000_000)
+    who = partial(identify, directory=_Nobody())
     hello = {"server": "bench", "pid": os.getpid(), "instance": ""}
     await RpcDoor(path, config, Answers(), who, hello, structlog.get_logger()).serve()
 

@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
     # what the door calls
 
     def sweep(self, now_s: float) -> None:
-        """Close the connection when one of its times is over."""
+        """Close the connection, or end a call, when its time is over."""
         config = self._shared.config
         if self._closing_since_s is not None:
             if now_s - self._closing_since_s > CLOSE_TIMEOUT_S:
@@ -125,6 +125,9 @@ class Connection(asyncio.Protocol):
             self._time_out(f"no HELLO within {HELLO_TIMEOUT_S:g} s")
         elif not self._reading and self._peer_is_gone():
             self._transport.abort()
+        for call in self._running.values():
+            if isinstance(call, RunningCall):
+                call.sweep(now_s)
 
     def say_goaway(self, reason: str) -> None:
         """Tell the client that the daemon stops, and end its streams."""
@@ -263,7 +266,8 @@ class Connection(asyncio.Protocol):
                 context, params, credit = read_options(frame[4], params, self.peer.pid)
             value = shared.dispatch.call(caller, method, params, context)
             if isinstance(value, WAITING):
-                self._start(call_id, method, value, shared.deadline_s(method, params, context), credit)
+                most_s = shared.most_times.of(method, params)
+                self._start(call_id, method, value, most_s, context.deadline_s, credit)
                 return
             reply = replies.result(call_id, value, self._max_reply_bytes)
         except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
@@ -271,17 +275,21 @@ class Connection(asyncio.Protocol):
         shared.counters.calls += 1
         self._out.append(reply)
 
-    def _start(self, call_id: int, method: str, waiting: Any, deadline_s: float, credit: int) -> None:
+    def _start(
+        self, call_id: int, method: str, waiting: Any, most_s: float, given_s: float | None, credit: int
+    ) -> None:
         try:
             self._shared.start(self.caller)
         except Busy:
             if isinstance(waiting, CoroutineType):
                 waiting.close()  # it has not begun
             raise
+        deadline_s = most_s if given_s is None else min(given_s, most_s)
+        told = given_s is not None or self._shared.most_times.is_long(most_s)
         call = (
             RunningStream(call_id, method, waiting, deadline_s, credit, self._send_items, self._is_writable)
             if isinstance(waiting, AsyncGeneratorType)
-            else RunningCall(call_id, method, waiting, deadline_s)
+            else RunningCall(call_id, method, waiting, deadline_s, told=told)
         )
         self._running[call_id] = call
         self._shared.workers.start(self._finish, call)
@@ -323,7 +331,7 @@ class Connection(asyncio.Protocol):
             self._forget(wait.call_id)
             self._reply(self._as_refusal(wait.call_id, wait.method, wait.outcome))
             return
-        call = RunningCall(wait.call_id, wait.method, wait.look(over=True), LOOK_S)
+        call = RunningCall(wait.call_id, wait.method, wait.look(over=True), LOOK_S, told=False)
         self._running[wait.call_id] = call
         self._shared.workers.start(self._finish, call)
 

@@ -31,6 +31,10 @@ class MostTimes:
             return min(sum(self._of_row(_method_in(item)) for item in params), self._most_s["long"])
         return self._of_row(TOOLS[params["name"]].call if method == mcp.CALL else method)
 
+    def is_long(self, most_s: float) -> bool:
+        """Tell whether a most time is that of calls which plan with it: those that start programs."""
+        return self._most_s["long"] <= most_s < inf
+
     def _of_row(self, method: str) -> float:
         row = CALLS.get(method)
         if row is None:

@@ -25,7 +25,7 @@ from agentd.errors import Busy, Unauthenticated, Unavailable
 
 MAX_UNAUTHENTICATED = 32
 UNAUTHENTICATED_GRACE_S = 0.25  # a crowd of honest clients is through HELLO long before
-_SWEEP_S = 1.0
+_SWEEP_S = 0.5
 _BACKLOG = 1024
 _LAST_WORDS_S = 1.0
 
@@ -143,7 +143,7 @@ class RpcDoor:
                 await shared.quiet.wait()
 
     async def _sweep(self, shared: Shared) -> None:
-        """Look after what no byte will wake: half frames, silent peers, readers that stopped reading."""
+        """Look after what no byte will wake: half frames, silent peers, calls that do not end."""
         loop = asyncio.get_running_loop()
         while True:
             await anyio.sleep(min(_SWEEP_S, self._config.frame_timeout_s / 4))

@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from agentd.config import RpcConfig
 from agentd.doors.access import AccessLog
 from agentd.doors.deadlines import Deadlines
-from agentd.doors.dispatch import CallContext, Dispatch
+from agentd.doors.dispatch import Dispatch
 from agentd.doors.most_times import MostTimes
 from agentd.doors.peers import Peer
 from agentd.doors.workers import Workers
@@ -81,11 +81,6 @@ class Shared:
         self._connections_changed()
         if self.draining and not self.connections:
             self.empty.set()
-
-    def deadline_s(self, method: str, params: Any, context: CallContext) -> float:
-        """Return the time that a call has: what its client gives it, as far as it may."""
-        most_s = self.most_times.of(method, params)
-        return most_s if context.deadline_s is None else min(context.deadline_s, most_s)
 
     def start(self, caller: Caller | None) -> None:
         """Count a call that waits; raises Busy, and counts nothing, when as many are in flight as may be."""

@@ -121,12 +121,15 @@ async def test_no_daemon(path):
 
 
 async def test_a_wait_longer_than_the_daemon_lets_one_be_is_asked_for_again(path):
-    async with serving(path, call_s=0.1, wait_s=0.2) as served, connect(path, environ={}) as client:
+    async with (
+        serving(path, call_s=0.1, wait_s=0.2, frame_timeout_s=0.2) as served,
+        connect(path, environ={}) as client,
+    ):
         began = anyio.current_time()
         try:
             await client.agents_wait(target="a", until="idle", timeout_s=0.8)
         except DeadlineExceeded:
             assert 0.8 <= anyio.current_time() - began < 5
-            assert served.answers.begun == 3  # after 0.3 and 0.6 s
+            assert served.answers.begun >= 2  # after 0.3 s
         else:
             pytest.fail("nothing came")

@@ -406,12 +406,16 @@ def test_the_thin_client_stays_thin():
 
 
 def test_a_wait_longer_than_the_daemon_lets_one_be_is_asked_for_again(path):
-    with serving_in_thread(path, call_s=0.1, wait_s=0.2) as served, connect(path, environ={}) as client:
+    with (
+        serving_in_thread(path, call_s=0.1, wait_s=0.2, frame_timeout_s=0.2) as served,
+        connect(path, environ={}) as client,
+    ):
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             client.agents_wait(target="a", until="idle", timeout_s=0.8)
         assert 0.8 <= time.monotonic() - began < 5
-        assert served.answers.begun == 3  # after 0.3 and 0.6 s
+        assert served.answers.begun >= 2  # after 0.3 s
+        begun = served.answers.begun
         with pytest.raises(DeadlineExceeded):
             client.agents_wait(target="a", until="idle", timeout_s=0.1)
-        assert served.answers.begun == 4
+        assert served.answers.begun == begun + 1

@@ -62,7 +62,7 @@ def test_what_waits_or_starts_programs_has_the_time_for_it():
     ],
 )
 async def test_a_call_ends_at_its_most_time(path, connect_raw, method, params, options, most_s):
-    async with serving(path, call_s=0.3, wait_s=0.5) as served, connect_raw(path) as peer:
+    async with serving(path, call_s=0.3, wait_s=0.5, frame_timeout_s=0.4) as served, connect_raw(path) as peer:
         began = time.monotonic()
         _, _, code, message, data = await peer.call(1, method, params, options)
         assert (code, message) == ("deadline", f"{method} did not end within its {most_s:g} s")
@@ -73,7 +73,10 @@ async def test_a_call_ends_at_its_most_time(path, connect_raw, method, params, o
 
 @pytest.mark.anyio
 async def test_a_stream_has_no_most_time_but_the_one_its_client_gives(path, connect_raw):
-    async with serving(path, call_s=0.1, wait_s=0.1, long_s=0.1) as served, connect_raw(path) as peer:
+    async with (
+        serving(path, call_s=0.1, wait_s=0.1, long_s=0.1, frame_timeout_s=0.4) as served,
+        connect_raw(path) as peer,
+    ):
         await peer.send([1, 1, "events.follow", {}, {"credit": 0}])
         await peer.send([1, 2, "events.follow", {}, {"credit": 0, "deadline_ms": 250}])
         assert (await peer.call(3, FOR_EVER, CAPTURE))[:3] == [3, 3, "deadline"]

@@ -116,7 +116,8 @@ def test_a_call_that_asks_a_tmux_that_hangs_ends_at_its_deadline(whole: Instance
         began = time.monotonic()
         with whole.client() as client, pytest.raises(DeadlineExceeded, match=f"did not end within its {most_s:g} s"):
             _asked(client, agent["id"], allowed_s)
-        assert most_s - 0.1 < time.monotonic() - began < most_s + 0.5
+        late_s = 0.5 if allowed_s else 1.0  # where nobody said how long, the door looks twice a second
+        assert most_s - 0.1 < time.monotonic() - began < most_s + late_s
         assert whole.call("daemon.status")["pid"] == whole.pid()
     finally:
         os.kill(tmux, signal.SIGCONT)
