@@ -118,6 +118,17 @@ class Answers:
             return {"error": {"code": "unknown_target", "message": "no agent nobody", "hint": None, "retryable": False}}
         return {"id": f"m-{item['body'][:8]}", "to": item["to"], "state": "accepted"}
 
+    async def agents_spawn(self, _params: Any) -> Any:
+        """Say how long the call knows that it has."""
+        return {"left_s": self._left_s()}
+
+    async def agents_get(self, _params: Any) -> Any:
+        """Say it, too."""
+        return {"left_s": self._left_s()}
+
+    def _left_s(self) -> float:
+        return anyio.current_effective_deadline() - anyio.current_time()
+
     async def agents_capture(self, _params: Any) -> Any:
         """Take for ever."""
         self.begun += 1

@@ -72,6 +72,17 @@ async def test_a_call_ends_at_its_most_time(path, connect_raw, method, params, o
 
 
 @pytest.mark.anyio
+async def test_a_call_that_plans_with_its_time_knows_it(path, connect_raw):
+    async with serving(path) as _, connect_raw(path) as peer:
+        spawn, get = ("agents.spawn", {"profile": "p"}), ("agents.get", {"target": "a"})
+        assert 7190 < (await peer.call(1, *spawn))[2]["left_s"] <= 7200
+        assert 30 < (await peer.call(2, *spawn, {"deadline_ms": 40_000}))[2]["left_s"] <= 40
+        assert 10 < (await peer.call(3, *get, {"deadline_ms": 20_000}))[2]["left_s"] <= 20
+        assert 20 < (await peer.call(4, *get, {"deadline_ms": 40_000}))[2]["left_s"] <= 30
+        assert (await peer.call(5, *get))[2]["left_s"] == math.inf  # the door looks after it, without a timer
+
+
+@pytest.mark.anyio
 async def test_a_stream_has_no_most_time_but_the_one_its_client_gives(path, connect_raw):
     async with (
         serving(path, call_s=0.1, wait_s=0.1, long_s=0.1, frame_timeout_s=0.4) as served,
