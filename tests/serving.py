@@ -122,7 +122,7 @@ class Answers:
         """Say how long the call knows that it has."""
         return {"left_s": self._left_s()}
 
-    async def agents_get(self, _params: Any) -> Any:
+    async def agents_interrupt(self, _params: Any) -> Any:
         """Say it, too."""
         return {"left_s": self._left_s()}
 

@@ -74,12 +74,12 @@ async def test_a_call_ends_at_its_most_time(path, connect_raw, method, params, o
 @pytest.mark.anyio
 async def test_a_call_that_plans_with_its_time_knows_it(path, connect_raw):
     async with serving(path) as _, connect_raw(path) as peer:
-        spawn, get = ("agents.spawn", {"profile": "p"}), ("agents.get", {"target": "a"})
+        spawn, other = ("agents.spawn", {"profile": "p"}), ("agents.interrupt", {"target": "a"})
         assert 7190 < (await peer.call(1, *spawn))[2]["left_s"] <= 7200
         assert 30 < (await peer.call(2, *spawn, {"deadline_ms": 40_000}))[2]["left_s"] <= 40
-        assert 10 < (await peer.call(3, *get, {"deadline_ms": 20_000}))[2]["left_s"] <= 20
-        assert 20 < (await peer.call(4, *get, {"deadline_ms": 40_000}))[2]["left_s"] <= 30
-        assert (await peer.call(5, *get))[2]["left_s"] == math.inf  # the door looks after it, without a timer
+        assert 10 < (await peer.call(3, *other, {"deadline_ms": 20_000}))[2]["left_s"] <= 20
+        assert 20 < (await peer.call(4, *other, {"deadline_ms": 40_000}))[2]["left_s"] <= 30
+        assert (await peer.call(5, *other))[2]["left_s"] == math.inf  # the door looks after it, without a timer
 
 
 @pytest.mark.anyio
