@@ -73,7 +73,7 @@ async def test_a_call_ends_at_its_most_time(path, connect_raw, method, params, o
 
 @pytest.mark.anyio
 async def test_a_call_that_plans_with_its_time_knows_it(path, connect_raw):
-    async with serving(path) as _, connect_raw(path) as peer:
+    async with serving(path), connect_raw(path) as peer:
         spawn, other = ("agents.spawn", {"profile": "p"}), ("agents.interrupt", {"target": "a"})
         assert 7190 < (await peer.call(1, *spawn))[2]["left_s"] <= 7200
         assert 30 < (await peer.call(2, *spawn, {"deadline_ms": 40_000}))[2]["left_s"] <= 40
