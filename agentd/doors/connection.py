@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self.peer = peer_credentials(transport.get_extra_info("socket"))
         try:
             check_uid(self.peer)
-            if len(shared.connections) > shared.config.max_connections:
+            if len(shared.connections) > shared.most_connections:
                 raise Busy("agentd has as many connections as it may", hint="close some, or try again later")
         except AgentdError as error:
             self._refuse(error)

@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from structlog.typing import FilteringBoundLogger
 
 from agentd.config import RpcConfig
+from agentd.doors.accepting import Acceptor, connections_for_files
 from agentd.doors.access import AccessLog
 from agentd.doors.connection import Connection
 from agentd.doors.dispatch import Answer, Dispatch
@@ -26,7 +27,6 @@ from agentd.errors import Busy, Unauthenticated, Unavailable
 MAX_UNAUTHENTICATED = 32
 UNAUTHENTICATED_GRACE_S = 0.25  # a crowd of honest clients is through HELLO long before
 _SWEEP_S = 0.5
-_BACKLOG = 1024
 _LAST_WORDS_S = 1.0
 
 
@@ -75,7 +75,7 @@ class RpcDoor:
         self._hello = hello
         self._log = log
         self._on_connections = on_connections
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._shared: Shared | None = None
         self._closed = asyncio.Event()
 
@@ -85,9 +85,8 @@ class RpcDoor:
         try:
             async with anyio.create_task_group() as tasks:
                 shared = self._shared = self._shared_by(tasks)
-                self._server = await asyncio.get_running_loop().create_unix_server(
-                    lambda: Connection(shared), sock=listener, backlog=_BACKLOG
-                )
+                self._acceptor = Acceptor(listener, lambda: Connection(shared), shared.workers, self._log)
+                self._acceptor.start()
                 tasks.start_soon(self._sweep, shared)
                 task_status.started()
                 await self._closed.wait()
@@ -125,6 +124,7 @@ class RpcDoor:
     def _shared_by(self, tasks: TaskGroup) -> Shared:
         return Shared(
             config=self._config,
+            most_connections=connections_for_files(self._config.max_connections),
             dispatch=self._dispatch,
             identify=self._identify,
             hello=self._hello,
@@ -159,9 +159,9 @@ class RpcDoor:
         self._log.error("rpc.call_failed", method=method, exc_info=error)
 
     def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._acceptor is not None:
+            self._acceptor.stop()
+            self._acceptor = None
             if self._given_listener is None:
                 unbind(self.path)
 

@@ -52,6 +52,7 @@ class Shared:
     """What all connections of a door have in common."""
 
     config: RpcConfig
+    most_connections: int  # what the configuration allows, or fewer where descriptors are few
     dispatch: Dispatch
     identify: Identify
     hello: Mapping[str, Any]

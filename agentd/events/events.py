@@ -10,7 +10,7 @@ from functools import partial
 import anyio
 import anyio.to_thread
 
-from agentd.errors import InvalidValue
+from agentd.errors import AgentdError, InvalidValue
 from agentd.events.coalescing import coalesced
 from agentd.events.ring import GAP, Ring, gap, with_gaps
 from agentd.events.store import EventStore
@@ -152,8 +152,8 @@ class Events:
             with anyio.CancelScope(shield=True):  # no two threads may write
                 await anyio.to_thread.run_sync(store.append, batch)
             self.trouble = ""
-        except OSError as error:  # tried again with what happened meanwhile; the ring has it until then
-            self.trouble = error.strerror or str(error)
+        except (OSError, AgentdError) as error:  # tried again with what happened meanwhile; the ring has it until then
+            self.trouble = str(error.strerror if isinstance(error, OSError) else error.message)
 
     async def _cursor(self, after: int) -> int:
         if after > self.last_id:

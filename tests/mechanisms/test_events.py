@@ -226,6 +226,23 @@ async def test_a_disk_that_takes_nothing_costs_no_event_that_the_ring_has(direct
     assert numbers(await first(5, again, start)) == [0, 1, 2, 3, 4]
 
 
+async def test_a_file_that_cannot_be_opened_is_no_end_and_costs_no_event(directory: str):
+    """R14: a daemon without free descriptors goes on."""
+    events = Events(EventStore(directory, PLENTY))
+    start = events.last_id
+    in_the_way = Path(directory) / f"{start + 1:020}.jsonl"
+    in_the_way.mkdir()
+    events.emit("x", n=0)
+    with anyio.move_on_after(0.3):
+        await events.run()
+    assert "cannot open" in events.trouble
+    in_the_way.rmdir()
+    await events.close()
+    assert not events.trouble
+    again = Events(EventStore(directory, PLENTY))
+    assert numbers(await first(1, again, start)) == [0]
+
+
 async def test_files_are_private(directory: str):
     async with life(directory) as events:
         events.emit("x")
