@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
@@ -17,7 +18,7 @@ from agentd.doors.workers import Workers
 PAUSE_S = 1.0  # without a free descriptor, before the next look
 _PER_TURN = 8  # a few: one that is told to go away keeps its descriptor for some turns of the loop
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_SPARE_FILES = range(48, 513)  # least and most of what is left to tmux, files and the programs we start
+_LEAST_SPARE, _MOST_SPARE = 48, 512  # descriptors left to tmux, files and the programs we start
 
 
 def connections_for_files(max_connections: int) -> int:
@@ -25,8 +26,8 @@ def connections_for_files(max_connections: int) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return max_connections
-    spare = min(max(soft // 4, _SPARE_FILES.start), _SPARE_FILES.stop - 1)
-    return max(1, min(max_connections, soft - len(os.listdir("/dev/fd")) - spare))
+    spare = min(max(soft // 4, _LEAST_SPARE), _MOST_SPARE)
+    return max(1, min(max_connections, soft - len(list(Path("/dev/fd").iterdir())) - spare))
 
 
 class Acceptor:
