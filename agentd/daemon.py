@@ -159,7 +159,7 @@ async def _serve(given: _Given, starter: _Starter) -> int:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop.on_signals)
             tasks.start_soon(parts.events.run)
-            tasks.start_soon(_gauges(parts).run)
+            tasks.start_soon(_gauges(parts, door).run)
             if given.settings.watch.enabled:
                 tasks.start_soon(
                     parts.switches.watch, given.settings.watch.period_s, partial(_tell_off, parts), parts.tmux.price
@@ -353,7 +353,7 @@ def _door(parts: Parts, given: _Given, access: AccessLog) -> RpcDoor:
     )
 
 
-def _gauges(parts: Parts) -> LoopLag:
+def _gauges(parts: Parts, door: RpcDoor) -> LoopLag:
     """Show what is counted elsewhere; return the one measure that is a task of its own."""
     lag, gauge = LoopLag(), parts.metrics.gauge
     gauge("agents_live", lambda: parts.crew.count)
@@ -367,6 +367,9 @@ def _gauges(parts: Parts) -> LoopLag:
     gauge("cpu_seconds_total", lambda: round(time.process_time(), 3))
     gauge("loop_stall_ms_p99", lambda: round(lag.quantile_ms(0.99), 3))
     gauge("loop_stall_ms_max", lambda: round(lag.quantile_ms(1.0), 3))
+    gauge("rpc_connections", lambda: door.counters.connections)
+    gauge("rpc_calls_in_flight", lambda: door.counters.in_flight)
+    gauge("rpc_slow_consumers_total", lambda: door.counters.slow_consumers)
     return lag
 
 
