@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -61,6 +61,13 @@ class Knocker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.socket.close()
+
+
+@contextmanager
+def knockers(whole: Instance, count: int, hello: bytes = HELLO) -> Iterator[list[Knocker]]:
+    """Give so many connections."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Knocker(whole, hello)) for _ in range(count)]
 
 
 @contextmanager
