@@ -8,7 +8,7 @@ CALL    [1, id, method, params, options?]
 RESULT  [2, id, result]                         the answer, also the end of a stream
 ERROR   [3, id, code, message, data?]           id 0: about the connection, which then closes
 ITEM    [4, id, seq, payload]                   of a stream
-CREDIT  [5, id, n]                              n more items may be sent
+CREDIT  [5, id, n]                              n more items may be sent; n is not negative
 CANCEL  [6, id]
 NOTE    [7, method, params]                     either way, no answer
 PING    [8, x] -> PONG [9, x]
@@ -197,6 +197,7 @@ def _checked(body: Any) -> list[Any]:
     else:
         types = _SHAPES.get(kind)
         fits = types is not None and size > len(types) and all(map(_is_a, body[1:], types))
+        fits = fits and (kind != CREDIT or body[2] >= 0)
     if not fits or (type(body[1]) is int and body[1] < 0 and kind < PING):
         raise ProtocolError(f"a frame of kind {kind} does not look like this")
     return body

@@ -67,7 +67,12 @@ ODD = [
     0,
     -1,
     1 << 62,
+    (1 << 64) - 1,
+    -(1 << 63),
     1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
     "",
     "\n",
     "\x00",
@@ -118,6 +123,9 @@ def code_of(client: Client, method: str, params: Any) -> str:
     return ""
 
 
+FINE = {"", *WIRE_CODES} - {"internal", "unavailable"}
+
+
 def test_every_call_has_a_row_here():
     assert set(LEAST) == set(CALLS)
 
@@ -136,7 +144,7 @@ def test_who_may_is_what_the_table_says(caller: tuple[str, Client], method: str)
         assert code_of(client, method, LEAST[method]) in {"", "unknown_target", "not_found", "deadline"}
 
 
-@pytest.mark.parametrize("method", [name for name, call in CALLS.items() if not call.stream])
+@pytest.mark.parametrize("method", CALLS)
 def test_no_parameters_make_the_daemon_fail(caller: tuple[str, Client], method: str):
     """P16: whatever is given, the answer is one of the wire's codes and never `internal`."""
     role, client = caller
@@ -147,10 +155,9 @@ def test_no_parameters_make_the_daemon_fail(caller: tuple[str, Client], method: 
     if method == "daemon.shutdown":
         tries = [params for params in tries if params.get("agents") not in ("keep", "stop") and params]
     for params in tries:
-        params.pop("timeout_s", None) if params.get("timeout_s") in (1 << 62, 1e308) else None
-        assert code_of(client, method, params) not in {"internal", "unavailable"}, params
+        assert code_of(client, method, bounded(params)) in FINE, params
 
 
-def test_the_daemon_goes_on_and_logged_no_fault(whole: Instance):
-    assert whole.json("status")["pid"] == whole.pid()
-    assert '"level": "error"' not in (whole.directory / "agentd.log").read_text()
+def bounded(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters without those that would be allowed to take for ever."""
+    return {name: value for name, value in params.items() if name not in WAITS or not is_long(value)}

@@ -266,6 +266,15 @@ async def test_bad_framing_is_told_and_closed_at_once(path, connect_raw, garbage
         assert served.door.counters.protocol_errors == 1
 
 
+async def test_less_than_no_credit_is_no_frame_and_holds_nobody_up(path, connect_raw):
+    async with serving(path) as served, connect_raw(path) as peer, connect_raw(path) as other:
+        await peer.send([1, 1, "events.follow", {"types": ["7"]}, {"credit": 0}], [5, 1, -1])
+        assert (await peer.read())[:3] == [3, 0, "invalid"]
+        assert await peer.is_closed()
+        await eventually(lambda: served.door.counters.in_flight == 0)
+        assert (await other.call(1, "daemon.status"))[0] == 2
+
+
 @pytest.mark.parametrize("body", [[2, 1, {}], [0, {"v": [1]}], [1, 0, "daemon.status", {}]])
 async def test_frames_that_a_client_does_not_send(path, connect_raw, body):
     async with serving(path), connect_raw(path) as peer:

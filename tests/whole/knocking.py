@@ -51,7 +51,7 @@ class Knocker:
     def asked_ms(self, call_id: int) -> float:
         """Return how long a small call takes, in milliseconds; nothing else may be under way."""
         began_s = time.perf_counter()
-        self.call(call_id, "daemon.metrics")
+        self.call(call_id, "agents.whoami")
         answer = self.read()
         assert answer[:2] == [2, call_id], answer
         return (time.perf_counter() - began_s) * 1000

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bombs import REFUSED
 from fault_rows import row
 from faults import SEED, form, say, seeded
 from instance import Instance, instance, wait_until
 from knocking import HELLO, PYTHON, Knocker, cpu_s, descriptors, knockers, many_files, metrics, threads
 from serving import in_thread
-from test_load import rss
+from test_load import p99, rss
 
 from agentd.errors import AgentdError
-from agentd.wire.frames import CALL, FrameReader, encode
+from agentd.wire.frames import CALL, PING, PONG, FrameReader, encode
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -324,3 +329,149 @@ def released_after_s(whole: Instance, living: int) -> float:
 def per_agent(whole: Instance) -> int:
     """Return how many descriptors the agents that live may take: a transcript each, for a while."""
     return 5 + len(whole.call("agents.list")["agents"])
+
+
+# -- R09, R11: what is no frame
+
+STALL_MS = form(300.0, 20.0)
+BOMBS_MB = 8.4  # 8 MiB
+TOO_LONG = "a length of 4 GiB"
+TOLD_MS = form(1000.0, 100.0)
+TRIES = form(1, 3)  # of the stall the best counts: whatever else the machine does is not the daemon's
+
+
+@pytest.mark.slow
+def test_bombs_are_refused_quickly_and_cost_neither_memory_nor_others_time(whole: Instance):
+    """R09, R11: each gets one typed error and the end of its connection; nobody else waits, and nothing grows."""
+    pid = whole.pid()
+    exploded_ms(whole, REFUSED[TOO_LONG])
+    before_mb, stalls_ms, told_ms, most_mb = rss(pid), {}, {}, 0.0
+    for name, bomb in REFUSED.items():
+        for _ in range(TRIES):
+            with probing(whole) as waits_ms:
+                told_ms[name] = min(told_ms.get(name, inf), exploded_ms(whole, bomb))
+            stalls_ms[name] = min(stalls_ms.get(name, inf), max(waits_ms))
+            most_mb = max(most_mb, rss(pid))
+    assert whole.pid() == pid
+    assert most_mb - before_mb <= BOMBS_MB
+    assert told_ms[TOO_LONG] <= TOLD_MS
+    worst = max(stalls_ms, key=lambda name: stalls_ms[name])
+    assert stalls_ms[worst] <= STALL_MS, worst
+    say(f"{len(REFUSED)} bombs: daemon {most_mb - before_mb:+.1f} MB; worst stall {stalls_ms[worst]:.1f} ms ({worst})")
+    row("R11", 0, bombs=len(REFUSED), rss_mb=round(most_mb - before_mb, 1), stall_ms=round(stalls_ms[worst], 1))
+    row("R09", 0, told_ms=round(told_ms[TOO_LONG], 1))
+
+
+def exploded_ms(whole: Instance, bomb: bytes) -> float:
+    """Send what is no frame behind a good one; return how long it took until that was told and the end of it."""
+    with Knocker(whole) as knocker:
+        knocker.read()
+        began_s = time.perf_counter()
+        with suppress(BrokenPipeError, ConnectionResetError):  # it is closed before the last byte is written
+            knocker.socket.sendall(encode([PING, 1]) + bomb)
+        assert knocker.read() == [PONG, 1]
+        assert knocker.read()[:3] == [3, 0, "invalid"]
+        assert knocker.read() is None
+        return (time.perf_counter() - began_s) * 1000
+
+
+@contextmanager
+def probing(whole: Instance, hello: bytes = HELLO) -> Iterator[list[float]]:
+    """Give the times in which another connection is answered meanwhile, in milliseconds; one at least."""
+    waits_ms: list[float] = []
+    over = threading.Event()
+
+    def probe() -> None:
+        with Knocker(whole, hello) as knocker:
+            knocker.read()
+            while not over.is_set() or not waits_ms:
+                waits_ms.append(knocker.asked_ms(len(waits_ms) + 1))
+
+    with in_thread(probe):
+        wait_until(lambda: waits_ms, "the other one to be served")
+        try:
+            yield waits_ms
+        finally:
+            over.set()
+
+
+# -- R10: a byte a second
+
+DRIBBLERS = form(80, 300)
+DROPPED_S = 15.0
+OTHERS_P99_MS = form(500.0, 50.0)
+FRAME_S = form(2, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(form(60, 120))
+def test_who_writes_a_byte_a_second_hinders_nobody_and_is_dropped(idle_instance: Instance):
+    """R10: half of them greet the daemon that slowly, half of them call it; others are served all along."""
+    idle_instance.up(f"rpc.frame_timeout_s={FRAME_S}")
+    words = encode([CALL, 1, "agents.whoami", {}, {"key": "x" * 100}])
+    with (
+        many_files(),
+        knockers(idle_instance, DRIBBLERS // 2, b"") as mute,
+        knockers(idle_instance, DRIBBLERS // 2) as greeted,
+        probing(idle_instance) as waits_ms,
+    ):
+        began_s, left = time.monotonic(), {**dict.fromkeys(mute, HELLO), **dict.fromkeys(greeted, words)}
+        for second in itertools.count():
+            left = {knocker: text for knocker, text in left.items() if dribbled(knocker, text[second : second + 1])}
+            if not left:
+                break
+            assert time.monotonic() - began_s < DROPPED_S
+            time.sleep(1)  # not a wait for anything: their pace
+    dropped_s, ordered = time.monotonic() - began_s, sorted(waits_ms)
+    assert p99(ordered) <= OTHERS_P99_MS
+    say(f"{DRIBBLERS} at a byte a second: dropped after {dropped_s:.1f} s; another's p99 {p99(ordered):.1f} ms")
+    row("R10", 0, clients=DRIBBLERS, dropped_s=round(dropped_s, 1), p99_ms=round(p99(ordered), 1))
+
+
+def dribbled(knocker: Knocker, byte: bytes) -> bool:
+    """Write a byte; tell whether the other side is still there."""
+    try:
+        knocker.socket.send(byte)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+# -- R15: a flood
+
+FLOOD = form(10_000, 100_000)
+FLOOD_P99_MS = form(1000.0, 100.0)
+FLOOD_MB = 20.0
+CALLS_PER_S = 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", form(["agent"], ["agent", "operator"]))
+def test_a_flood_in_one_write_is_bounded_and_others_are_served(idle_instance: Instance, role: str):
+    """R15: every call is answered or refused with a time to wait; the daemon keeps little of it at once."""
+    idle_instance.up(f"rpc.{role}_calls_per_s={CALLS_PER_S}")
+    agent = idle_instance.spawn("sh", name="ann")
+    token = (idle_instance.directory / "agents" / agent["id"] / "token").read_text().strip()
+    hellos = {"agent": encode([0, {"v": [1], "token": token}]), "operator": HELLO}
+    other = hellos["operator" if role == "agent" else "agent"]
+    flood = b"".join(encode([CALL, n, "agents.list", {}]) for n in range(1, FLOOD + 1))
+    before_mb = most_mb = rss(idle_instance.pid())
+    with Knocker(idle_instance, hellos[role]) as flooding, probing(idle_instance, other) as waits_ms:
+        flooding.read()
+        with in_thread(partial(flooding.socket.sendall, flood)):
+            answers = []
+            while len(answers) < FLOOD:
+                answers.append(flooding.read())
+                if len(answers) % AT_ONCE == 0:
+                    most_mb = max(most_mb, rss(idle_instance.pid()))
+    refused = [answer for answer in answers if answer[0] == 3]
+    assert [answer[1] for answer in answers] == list(range(1, FLOOD + 1))
+    assert {answer[2] for answer in refused} == {"rate_limit"}
+    assert all(answer[4]["retry_after_ms"] > 0 for answer in refused)
+    assert CALLS_PER_S <= FLOOD - len(refused) < FLOOD / 2
+    ordered = sorted(waits_ms)
+    assert p99(ordered) <= FLOOD_P99_MS
+    assert most_mb - before_mb <= FLOOD_MB
+    costs = f"daemon {most_mb - before_mb:+.1f} MB, another's p99 {p99(ordered):.1f} ms"
+    say(f"{FLOOD} calls of the {role} in one write: {len(refused)} refused; {costs}")
+    row("R15", 0, calls=FLOOD, role=role, refused=len(refused), p99_ms=round(p99(ordered), 1))

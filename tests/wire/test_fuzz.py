@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from test_frames import FRAMES, REFUSED
+from bombs import REFUSED
+from test_frames import FRAMES
 
 from agentd.errors import AgentdError
 from agentd.wire import frames
@@ -61,6 +62,8 @@ def _body(data: bytes) -> Any:
     if any(wanted is not object and type(part) is not wanted for part, wanted in zip(body[1:], shape, strict=False)):
         raise Refused
     if kind < 8 and type(body[1]) is int and body[1] < 0:
+        raise Refused
+    if kind == frames.CREDIT and body[2] < 0:
         raise Refused
     return body
 
