@@ -30,11 +30,15 @@ class Knocker:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(ANSWER_S)
         self.socket.connect(str(whole.directory / "agentd.sock"))
-        self.socket.sendall(hello)
+        self.say(hello)
+
+    def say(self, data: bytes) -> None:
+        """Write bytes."""
+        self.socket.sendall(data)
 
     def call(self, call_id: int, method: str, params: dict[str, Any] | None = None, **options: Any) -> None:
         """Write a call."""
-        self.socket.sendall(encode([CALL, call_id, method, params or {}, options]))
+        self.say(encode([CALL, call_id, method, params or {}, options]))
 
     def read(self) -> Any:
         """Return the next frame, None when the connection is closed."""
