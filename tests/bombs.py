@@ -26,6 +26,7 @@ REFUSED = {
     "nested claims": ping_of(b"\xdc\xff\xff" * 20_000),
     "1 MB of empty maps": ping_of(b"\xdd\x00\x0f\x42\x40" + b"\x80" * 1_000_000),
     "1 MB of empty maps in many arrays": ping_of(b"\x9f" + (b"\xdc\xff\xff" + b"\x80" * 65_535) * 15),
+    "1 MB of arrays of one": ping_of(b"\xdd\x00\x00\xff\xff" + b"\x91\xc0" * 500_000),
     "an array over its limit": ping_of(b"\xdd\x00\x01\x00\x01" + b"\xc0" * 65_537),
     "a key twice": ping_of(b"\x82\xa1a\x01\xa1a\x02"),
     "a key that is a number": ping_of(b"\x81\x01\x02"),

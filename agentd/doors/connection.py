@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         try:
             frames = self._reader.feed(data, min(FRAMES_PER_TURN, room))
         except ProtocolError as error:
-            frames, fault = error.frames, error
+            frames, fault = error.frames, error.with_traceback(None)  # which would keep this frame, and the bytes
         self._in_turn = True
         for frame in frames:
             if frame[0] == CALL and self.caller is not None:

@@ -86,18 +86,18 @@ def pack(value: Any) -> bytes:
 class FrameReader:
     """Cuts a stream of bytes into checked frames; after a ProtocolError it gives that error for ever."""
 
-    __slots__ = ("_buffer", "_error", "_quick", "max_frame_bytes")
+    __slots__ = ("_buffer", "_fault", "_quick", "max_frame_bytes")
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES, quick: Quick | None = None) -> None:
         self.max_frame_bytes = max_frame_bytes
         self._quick = quick  # decodes the small bodies that it is sure of, and leaves the others
         self._buffer = bytearray()
-        self._error: ProtocolError | None = None
+        self._fault = ""  # in words: an exception that is kept keeps the bytes that it was raised over
 
     def feed(self, data: bytes, most: int | None = None) -> list[list[Any]]:
         """Return the frames that are whole now, at most `most`; the others come with the next feed, of b'' too."""
-        if self._error is not None:
-            raise self._error
+        if self._fault:
+            raise ProtocolError(self._fault)
         if self._buffer:
             self._buffer += data
             frames, used = self._cut(self._buffer, most)
@@ -133,7 +133,7 @@ class FrameReader:
                 start = end
         except ProtocolError as error:
             error.frames = frames
-            self._error = error
+            self._fault = error.message
             self._buffer = bytearray()
             raise
         return frames, start
@@ -232,7 +232,7 @@ _LONG = {  # first byte -> bytes of the length that follows, values per entry (0
 def _check_structure(body: Buffer, max_frame_bytes: int) -> None:
     """Refuse what is too deep or would grow too much, from its bytes alone: nothing is built before it is known."""
     position, left, size = 0, 1, len(body)
-    values = containers = 0
+    values, containers = max_frame_bytes // _BYTES_PER_VALUE, max_frame_bytes // _BYTES_PER_CONTAINER  # still allowed
     outer: list[int] = []  # how many values are left to come in each array or map around this one
     while True:
         while not left:
@@ -246,17 +246,23 @@ def _check_structure(body: Buffer, max_frame_bytes: int) -> None:
         if step:
             position += step
             continue
-        position, inside = _open(body, position)
-        if inside < 0:
-            continue
-        values += inside
-        containers += 1
-        if values > max_frame_bytes // _BYTES_PER_VALUE or containers > max_frame_bytes // _BYTES_PER_CONTAINER:
+        first = body[position]
+        if first < 0xA0:  # a small map or array: here, for a frame may hold very many
+            position += 1
+            inside = first & 15 if first >= 0x90 else 2 * (first & 15)
+        else:
+            position, inside = _open(body, position)
+            if inside < 0:
+                continue
+        values -= inside
+        containers -= 1
+        if values < 0 or containers < 0:
             raise ProtocolError("a frame holds too many values")
-        outer.append(left)
-        left = inside
-        if len(outer) > MAX_DEPTH:
+        if len(outer) >= MAX_DEPTH:
             raise ProtocolError(f"a frame is nested deeper than {MAX_DEPTH}")
+        if inside:
+            outer.append(left)
+            left = inside
 
 
 def _open(body: Buffer, position: int) -> tuple[int, int]:
@@ -269,4 +275,6 @@ def _open(body: Buffer, position: int) -> tuple[int, int]:
     width, per_entry = _LONG[first]
     after = position + 1 + width
     length = int.from_bytes(body[position + 1 : after], "big")
+    if per_entry and length > MAX_ENTRIES:
+        raise ProtocolError(f"an array or a map has more than {MAX_ENTRIES} entries")
     return (after, per_entry * length) if per_entry else (after + length, -1)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import anyio
 import pytest
+from bombs import REFUSED
 from serving import eventually, serving
 
 from agentd.errors import Denied
@@ -273,6 +276,24 @@ async def test_less_than_no_credit_is_no_frame_and_holds_nobody_up(path, connect
         assert await peer.is_closed()
         await eventually(lambda: served.door.counters.in_flight == 0)
         assert (await other.call(1, "daemon.status"))[0] == 2
+
+
+async def test_a_bomb_is_gone_with_its_connection(path, connect_raw):
+    """R11: also while nothing collects what hangs together in a circle."""
+    async with serving(path) as served:
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(4):
+                async with connect_raw(path) as peer:
+                    await peer.stream.send(REFUSED["1 MB of arrays of one"])
+                    assert await peer.is_closed()
+            await eventually(lambda: served.door.counters.connections == 0)
+            assert tracemalloc.get_traced_memory()[0] < 1_000_000
+        finally:
+            tracemalloc.stop()
+            gc.enable()
 
 
 @pytest.mark.parametrize("body", [[2, 1, {}], [0, {"v": [1]}], [1, 0, "daemon.status", {}]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import pathlib
 import time
@@ -145,6 +147,18 @@ def test_allowed_nesting(depth):
     assert msgpack.packb(found[1]) == b"\x91" * depth + b"\xc0"
 
 
+@pytest.mark.parametrize("inmost", [b"\x90", b"\x80", b"\xc0", b"\x91\xc0"])
+def test_the_limit_of_nesting_is_the_same_in_a_large_frame(inmost):
+    """What is large has its structure looked at before it is unpacked."""
+    for depth, fits in ((31 - (inmost != b"\xc0"), True), (32 - (inmost != b"\xc0"), False)):
+        body = b"\x92" + b"\x91" * (depth - 1) + inmost + b"\xc5\x13\x88" + b"\x91" * 5000
+        if fits:
+            assert len(FrameReader().feed(ping_of(body))) == 1
+        else:
+            with pytest.raises(ProtocolError, match="nested"):
+                FrameReader().feed(ping_of(body))
+
+
 def test_nan_is_allowed():
     [[_, value]] = FrameReader().feed(ping_of(b"\xcb\x7f\xf8" + bytes(6)))
     assert value != value
@@ -160,6 +174,23 @@ def test_bombs_do_not_grow():
             assert tracemalloc.get_traced_memory()[1] < frames.MAX_FRAME_BYTES
         finally:
             tracemalloc.stop()
+
+
+def test_nothing_of_a_bomb_is_kept_by_what_was_told_of_it():
+    """Nor by a cycle that only a collection would find: the daemon collects rarely."""
+    bomb, readers = REFUSED["1 MB of empty maps"], [FrameReader() for _ in range(4)]
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for reader in readers:
+            for data in (bomb[:100], bomb[100:], b"more"):
+                with contextlib.suppress(ProtocolError):
+                    reader.feed(data)
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 @pytest.mark.parametrize("chunk_bytes", [100, 4096, 65_536])
