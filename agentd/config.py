@@ -203,7 +203,9 @@ class RpcConfig:
     max_frame_bytes: int = _setting(
         1_048_576, "largest frame a client may send", low=65_536, high=MAX_FRAME_LIMIT_BYTES
     )
-    max_connections: int = _setting(10_000, "most connections at once", low=16, high=60_000)
+    max_connections: int = _setting(
+        10_000, "most connections at once; fewer where file descriptors are few", low=16, high=60_000
+    )
     max_in_flight: int = _setting(1024, "most calls of one connection in flight", low=1, high=65_536)
     max_in_flight_total: int = _setting(16_384, "the same of all connections together", low=16, high=1_000_000)
     max_output_bytes: int = _setting(

@@ -140,7 +140,8 @@ class Events:
         with anyio.CancelScope(shield=True):
             await self._write(self._store)
             if not self.trouble:
-                await anyio.to_thread.run_sync(self._store.end)
+                with suppress(OSError, AgentdError):  # the next daemon says then that it does not know the end
+                    await anyio.to_thread.run_sync(self._store.end)
 
     async def _write(self, store: EventStore) -> None:
         batch = self._ring.after(store.last_id)

@@ -243,6 +243,17 @@ async def test_a_file_that_cannot_be_opened_is_no_end_and_costs_no_event(directo
     assert numbers(await first(1, again, start)) == [0]
 
 
+async def test_an_end_that_cannot_be_written_down_is_told_by_the_next(directory: str):
+    events = Events(EventStore(directory, PLENTY))
+    start = events.last_id
+    events.emit("x", n=0)
+    (Path(directory) / "ended").mkdir()
+    await events.close()
+    (Path(directory) / "ended").rmdir()
+    again = Events(EventStore(directory, PLENTY))
+    assert [event.type for event in await again.since(start)] == ["x", "gap"]
+
+
 async def test_files_are_private(directory: str):
     async with life(directory) as events:
         events.emit("x")
