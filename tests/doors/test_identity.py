@@ -80,6 +80,13 @@ def test_another_uid_is_denied():
         check_uid(Peer(os.getpid(), 4242))
 
 
+def test_root_is_another_uid_too(monkeypatch: pytest.MonkeyPatch):
+    """R02: no setting lets it in; it may become the user."""
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    with pytest.raises(Denied, match="belongs to uid 4242 and you are uid 0"):
+        check_uid(Peer(os.getpid(), 0))
+
+
 def test_a_process_that_is_gone_is_nobody_unless_it_has_a_token():
     gone = subprocess.Popen([sys.executable, "-IS", "-c", ""])
     gone.wait()

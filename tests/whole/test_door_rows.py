@@ -1,4 +1,18 @@
-"""Rows of the door with a real daemon: who is who, slow readers, dying clients, descriptors, floods (R02, R09-R15)."""
+"""Rows of the door with a real daemon: who is who, slow readers, dying clients, descriptors, floods.
+
+Where each row of the door is checked; those of this file have their full figures with AGENTD_FAULTS=long:
+
+R01  test_private_files.py, doors/test_rpc.py               R10  here; doors/test_rpc.py
+R02  here, doors/test_identity.py                           R11  here; wire/test_frames.py, doors/test_rpc.py
+R03  api/test_rights.py, test_who_an_agent_is.py            R12  here; doors/test_rpc.py
+R04  test_private_files.py, words/test_paths.py             R13  here; doors/test_leaving_clients.py, F35 in
+R05  test_faults_one_daemon.py, doors/test_listening.py          test_pool_rows.py
+R06  test_faults_one_daemon.py, doors/test_listening.py     R14  here; doors/test_accepting.py
+R07  test_faults_idle_agents.py, doors/test_listening.py    R15  here; doors/test_access.py
+R08  test_private_files.py, words/test_paths.py             P1   wire/test_fuzz.py, wire/test_frames.py
+R09  here; wire/test_frames.py                              P16  api/test_rights.py
+S09  test_private_files.py, test_following.py, doors/test_access.py
+"""
 
 from __future__ import annotations
 

@@ -211,6 +211,8 @@ def test_another_user_is_turned_away_by_the_mode_and_by_the_daemon(whole: Instan
     assert "denied" in done.stdout, done
     assert f"you are uid {NOBODY}" in done.stdout
     assert str(NOBODY) in (whole.directory / "agentd.log").read_text(), "refusals are written down"
+    audit = [json.loads(line) for line in (whole.directory / "access.jsonl").read_text().splitlines()]
+    assert ("closed", "denied", NOBODY) in [(line["what"], line.get("code"), line["uid"]) for line in audit]
 
 
 # -- S03: modes
