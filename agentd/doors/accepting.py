@@ -21,13 +21,18 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _LEAST_SPARE, _MOST_SPARE = 48, 512  # descriptors left to tmux, files and the programs we start
 
 
-def connections_for_files(max_connections: int) -> int:
+def most_connections(max_connections: int) -> int:
     """Return how many connections there may be so that the rest of the daemon still has descriptors."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return max_connections
-    spare = min(max(soft // 4, _LEAST_SPARE), _MOST_SPARE)
-    return max(1, min(max_connections, soft - len(list(Path("/dev/fd").iterdir())) - spare))
+    return connections_for(max_connections, soft, len(list(Path("/dev/fd").iterdir())))
+
+
+def connections_for(max_connections: int, files: int, open_files: int) -> int:
+    """Return the same for a process that may have so many files open, and has so many."""
+    spare = min(max(files // 4, _LEAST_SPARE), _MOST_SPARE)
+    return max(1, min(max_connections, files - open_files - spare))
 
 
 class Acceptor:

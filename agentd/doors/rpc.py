@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from structlog.typing import FilteringBoundLogger
 
 from agentd.config import RpcConfig
-from agentd.doors.accepting import Acceptor, connections_for_files
+from agentd.doors.accepting import Acceptor, most_connections
 from agentd.doors.access import AccessLog
 from agentd.doors.connection import Connection
 from agentd.doors.dispatch import Answer, Dispatch
@@ -124,7 +124,7 @@ class RpcDoor:
     def _shared_by(self, tasks: TaskGroup) -> Shared:
         return Shared(
             config=self._config,
-            most_connections=connections_for_files(self._config.max_connections),
+            most_connections=most_connections(self._config.max_connections),
             dispatch=self._dispatch,
             identify=self._identify,
             hello=self._hello,
