@@ -273,22 +273,24 @@ def test_clients_killed_at_any_moment_leave_nothing_and_a_key_is_one_agent(whole
     """R13: soon nothing is held but for those who live, whatever was asked; asked again, a key gives the same agent."""
     chance, pid = seeded("R13"), whole.pid()
     agent, waited = whole.spawn("sh", name="ann"), whole.send("operator", "to be waited for")
-    before, before_threads = descriptors(pid), threads(pid)
+    before, before_threads, nobody = descriptors(pid), threads(pid), held(whole)
     spawns = []
     with knockers(whole, STAYING) as living:
         for client in living:
             client.read()
             client.call(1, "agents.wait", {"target": "ann", "until": "stopped", **FOREVER})
+        wait_until(lambda: held(whole)[1] == STAYING, "those who live to wait")
+        held_for_the_living = held(whole)
         for number in range(DEATHS):
             calls = held_calls(agent["id"], waited, number)
             method = chance.choice(list(calls))
             if method == "agents.spawn":
                 spawns.append(calls[method])
             die_while_asking(whole, method, calls[method], chance.uniform(0, LONGEST_CALL_S))
-        released_s = released_after_s(whole, STAYING)
+        released_s = released_after_s(whole, held_for_the_living)
         whole.call("agents.stop", targets=["ann"])
         assert [client.read()[:2] for client in living] == [[2, 1]] * STAYING, "who lives got its answer"
-    released_after_s(whole, 0)
+    released_after_s(whole, nobody)
     wait_until(lambda: descriptors(pid) <= before + per_agent(whole), "descriptors to be given back", 10)
     assert threads(pid) <= before_threads + 5
     came_to_be = {row["name"]: row["id"] for row in whole.call("agents.list")["agents"]}
@@ -327,16 +329,16 @@ def die_while_asking(whole: Instance, method: str, params: dict[str, Any], after
         client.kill()
 
 
-def released_after_s(whole: Instance, living: int) -> float:
-    """Return how long it takes until only what so many clients wait for is held."""
+def held(whole: Instance) -> list[float]:
+    """Return what the daemon holds for clients: connections (with the one that asks), calls in flight, waits."""
+    found = metrics(whole)
+    return [found[name] for name in ("rpc_connections", "rpc_calls_in_flight", "waiters")]
+
+
+def released_after_s(whole: Instance, living: list[float]) -> float:
+    """Return how long it takes until only what living clients hold is held."""
     began_s = time.monotonic()
-
-    def released() -> bool:
-        found = metrics(whole)  # by one more connection
-        held = [found[name] for name in ("rpc_connections", "rpc_calls_in_flight", "waiters")]
-        return held == [living + 1, living, 0]  # none of those who live waits for a message
-
-    wait_until(released, "what dead clients held to be released", RELEASED_S)
+    wait_until(lambda: held(whole) == living, "what dead clients held to be released", RELEASED_S)
     return time.monotonic() - began_s
 
 
