@@ -1,27 +1,32 @@
-"""The asynchronous client: the blocking one's methods, with await. Any number of tasks may share one connection."""
+"""The asynchronous client: the blocking one's methods, with await. Any number of tasks may share it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import SocketAttribute, SocketStream
 
 from agentd.calling import (
     BACKOFF_S,
     BATCH_SIZE,
+    CONNECTIONS,
     DEFAULT_CREDIT,
     DEFAULT_TIMEOUT_S,
-    HEARTBEAT_S,
-    PATIENCE_S,
+    RETURN_S,
     SILENCE_S,
     CallError,
+    EventsAsked,
+    Gathered,
+    Lost,
     arguments,
     as_method,
     batch_results,
     chunks,
+    closed,
     may_repeat,
     method_named,
     outcome_unknown,
@@ -30,6 +35,8 @@ from agentd.calling import (
     rest_of_batch,
     rest_of_wait,
     spawned,
+    stream_broke,
+    taking,
     too_late,
 )
 from agentd.errors import AgentdError, DeadlineExceeded, Denied, Unavailable
@@ -39,13 +46,20 @@ from agentd.wire.conversation import Conversation, outcome
 from agentd.wire.frames import CREDIT, ITEM, encode
 
 if TYPE_CHECKING:
+    from socket import SocketType
+    from types import TracebackType
+    from typing import Self
+
     from agentd.typed import AsyncCalls
+
+    Attempt = Callable[[Callable[["_Line"], Awaitable[Any]], bool], Awaitable[Any]]
 else:
     AsyncCalls = object
 
 __all__ = ["AsyncClient", "connect"]
 
 _LAST_WORDS_S = 1.0
+_CROWD = 256  # calls under way on one connection, from which on another is made; a stream counts as so many
 
 
 @asynccontextmanager
@@ -55,23 +69,22 @@ async def connect(
     autostart: bool = True,
     token: str | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    connections: int = CONNECTIONS,
+    patience_s: float = RETURN_S,
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[AsyncClient]:
-    """Give a client connected to the daemon, which is started when it is not running."""
-    client = AsyncClient(Place.find(socket, autostart=autostart, token=token, environ=environ), timeout_s)
+    """Give a client connected to the daemon, which is started when it is not running.
+
+    `connections`: how many it may have; one serves many tasks, and others are made beside streams and crowds of calls.
+    `patience_s`: how long a call waits for a daemon that is away, as it is while it is restarted.
+    """
+    place = Place.find(socket, autostart=autostart, token=token, environ=environ)
+    client = AsyncClient(place, timeout_s, connections=connections, patience_s=patience_s)
     try:
         await client.open()
         yield client
     finally:
         await client.close()
-
-
-class _Lost(Exception):
-    """Raised when the connection broke; `surely_undone` when the daemon cannot have seen the whole call."""
-
-    def __init__(self, *, surely_undone: bool) -> None:
-        super().__init__()
-        self.surely_undone = surely_undone
 
 
 class _Line:
@@ -80,6 +93,7 @@ class _Line:
     def __init__(self, stream: SocketStream, token: str | None) -> None:
         self.talk = Conversation(token)
         self.broken: AgentdError | None = None  # what the daemon said when it ended the connection
+        self.streams = 0
         self._stream = stream
         self._writing = anyio.Lock()
         self._reading = False
@@ -91,20 +105,40 @@ class _Line:
         """Tell whether a new call may go out here."""
         return self._open and not self.talk.leaving
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether calls under way here may still be answered."""
+        return self._open
+
+    @property
+    def load(self) -> int:
+        """Return how many calls are under way here, and how many a stream is as good as."""
+        return self.talk.under_way + _CROWD * self.streams
+
     async def write(self, data: bytes) -> None:
         """Send all of it; what was asked for first goes out first."""
         async with self._writing:
             if not self._open:
-                raise _Lost(surely_undone=True)
+                raise Lost(surely_undone=True)
             sent = False
             try:
-                await self._stream.send(data)
+                rest = memoryview(data)[self._sent_at_once(data) :]
+                if rest:
+                    await self._stream.send(bytes(rest))
                 sent = True
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                raise _Lost(surely_undone=True) from None
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                raise Lost(surely_undone=True) from None
             finally:
                 if not sent:  # cancelled, too: half a frame may be out, and nothing can follow it
                     self._open = False
+
+    def _sent_at_once(self, data: bytes) -> int:
+        """Return how much went out without waiting: where that is all, nobody can cancel half a frame."""
+        try:
+            raw: SocketType = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610  no Django
+            return raw.send(data)
+        except BlockingIOError:
+            return 0
 
     async def next_frame(self, call_id: int) -> list[Any]:
         """Return the call's next frame."""
@@ -115,7 +149,7 @@ class _Line:
             if self.broken is not None:
                 raise self.broken
             if not self._open:
-                raise _Lost(surely_undone=False)
+                raise Lost(surely_undone=False)
             if self._reading:
                 await self._news.wait()
             else:
@@ -128,7 +162,7 @@ class _Line:
             with anyio.move_on_after(_LAST_WORDS_S, shield=True):
                 try:
                     await self.write(cancel)
-                except _Lost:
+                except Lost:
                     return
 
     async def close(self) -> None:
@@ -136,6 +170,12 @@ class _Line:
         self._open = False
         self._tell()
         await self._stream.aclose()
+
+    def forsake(self) -> None:
+        """Let go of it in a process that was forked: the connection is the other's, and its loop is not ours."""
+        self._open = False
+        raw: SocketType = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610  no Django
+        raw.close()
 
     async def _read(self) -> None:
         self._reading = True
@@ -158,14 +198,25 @@ class _Line:
 
 
 class AsyncClient(AsyncCalls):
-    """A connection to the daemon; see `agentd.client.Client`, whose methods these are."""
+    """The daemon's calls, for any number of tasks; see `agentd.client.Client`, whose methods these are."""
 
-    def __init__(self, place: Place, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        place: Place,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        connections: int = CONNECTIONS,
+        patience_s: float = RETURN_S,
+    ) -> None:
         self._place = place
         self._timeout_s = timeout_s
-        self._line: _Line | None = None
+        self._most = connections
+        self._patience_s = patience_s
+        self._lines: list[_Line] = []
         self._retired: list[_Line] = []  # the daemon said goaway there; calls under way still end on it
         self._opening = anyio.Lock()
+        self._closed = False
+        self._pid = os.getpid()
 
     # calls
 
@@ -212,11 +263,19 @@ class AsyncClient(AsyncCalls):
 
         async def begin(line: _Line) -> tuple[_Line, int]:
             call_id, data = line.talk.request(method, {**(params or {}), **kw}, {"credit": credit})
-            await line.write(data)
+            try:
+                await line.write(data)
+            except BaseException:
+                line.talk.forget(call_id)
+                raise
             return line, call_id
 
-        line, call_id = await self._attempt(begin, repeatable=True)
+        with anyio.move_on_after(self._timeout_s) as time_left:
+            line, call_id = await self._attempt(begin, repeatable=True)
+        if time_left.cancelled_caught:
+            raise too_late(method)
         taken = 0
+        line.streams += 1
         try:
             while (frame := await _next_item(line, call_id, method, timeout_s))[0] == ITEM:
                 yield frame[3]
@@ -225,12 +284,15 @@ class AsyncClient(AsyncCalls):
                     await line.write(encode([CREDIT, call_id, taken]))
                     taken = 0
             outcome(frame)
-        except _Lost:
-            raise Unavailable(
-                f"the connection broke while {method} ran", hint="follow again from the last id"
-            ) from None
+        except Lost:
+            raise stream_broke(method) from None
         finally:
+            line.streams -= 1
             await line.withdraw(call_id)
+
+    def pipeline(self) -> AsyncPipeline:
+        """Return a block whose calls go out together at its end; each one's answer is then its `result()`."""
+        return AsyncPipeline(self._attempt, self._timeout_s)
 
     if not TYPE_CHECKING:  # type checkers know each of them
 
@@ -269,107 +331,164 @@ class AsyncClient(AsyncCalls):
             results += batch_results(answer)
         return results
 
-    async def events(
-        self,
-        *,
-        follow: bool = False,
-        since: int | None = None,
-        types: Sequence[str] = (),
-        targets: Sequence[str] = (),
-        patience_s: float = PATIENCE_S,
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    @taking(EventsAsked)
+    async def events(self, asked: EventsAsked) -> AsyncGenerator[dict[str, Any], None]:
         """Yield kept events after an id, and with `follow` those that happen from now on, as the blocking client's."""
-        params: dict[str, Any] = {"types": list(types), "targets": list(targets)}
-        if not follow:
-            for event in (await self.call("events.list", params if since is None else {**params, "since": since}))[
-                "events"
-            ]:
+        if not asked.follow:
+            for event in (await self.call("events.list", asked.kept))["events"]:
                 yield event
             return
-        seen = (await self.call("events.list", {"limit": 1}))["last"] if since is None else since
+        if asked.seen is None:
+            asked.seen = (await self.call("events.list", {"limit": 1}))["last"]
         while True:
-            more = {"since": seen, "heartbeat_s": HEARTBEAT_S}
             try:
-                async with aclosing(self.stream("events.follow", {**params, **more}, timeout_s=SILENCE_S)) as items:
+                async with aclosing(self.stream("events.follow", asked.coming, timeout_s=SILENCE_S)) as items:
                     async for event in items:
-                        seen = event["id"]
-                        if event["type"] != "heartbeat":
+                        if asked.is_news(event):
                             yield event
             except (Unavailable, DeadlineExceeded):
-                await self._reopen_patiently(patience_s)
+                await self._await_daemon(asked.patience_s)
             else:
                 return
 
     # the connection
 
+    @property
+    def server(self) -> dict[str, Any]:
+        """Return what the daemon said of itself; empty before the first call."""
+        return next((line.talk.server for line in self._lines if line.talk.server), {})
+
     async def open(self) -> None:
         """Connect, starting the daemon when it is not running and may be started."""
-        stream = await _connected(self._place.path, self._timeout_s)
-        if stream is None and self._place.may_start:
-            await anyio.to_thread.run_sync(self._place.start)
-            stream = await self._connected_soon()
-        if stream is None:
-            raise self._place.not_running()
-        self._line = _Line(stream, self._place.token)
+        self._leave_the_forker()
+        self._closed = False
+        async with self._opening:
+            await self._open(0.0)
 
     async def close(self) -> None:
-        """Close the connection; the daemon cancels what it still waits for."""
-        self._retire()
+        """Close every connection; calls and streams under way end with an error, and the daemon cancels them."""
+        self._leave_the_forker()
+        self._closed = True
+        lines, self._lines, self._retired = [*self._lines, *self._retired], [], []
         with anyio.CancelScope(shield=True):
-            while self._retired:
-                await self._retired.pop().close()
+            for line in lines:
+                await line.close()
 
-    async def _reopen_patiently(self, patience_s: float) -> None:
-        """Connect again to a daemon that comes back within a time; none is started."""
+    async def _await_daemon(self, patience_s: float) -> None:
+        """Connect to a daemon that comes back within a time; none is started."""
         async with self._opening:
-            self._retire()
-            deadline_s = anyio.current_time() + patience_s
-            for pause_s in pauses():
-                stream = await _connected(self._place.path, self._timeout_s)
-                if stream is not None:
-                    self._line = _Line(stream, self._place.token)
-                    return
-                if anyio.current_time() >= deadline_s:
-                    raise self._place.not_running()
-                await anyio.sleep(pause_s)
+            if await self._connect(patience_s) is None:
+                raise self._place.not_running()
 
     async def _attempt(self, once: Callable[[_Line], Awaitable[Any]], repeatable: bool) -> Any:
         """Do it, and once more after a broken connection when that cannot do it twice."""
         try:
             return await once(await self._usable_line())
-        except _Lost as lost:
+        except Lost as lost:
             if not (lost.surely_undone or repeatable):
                 raise outcome_unknown() from None
         try:
             return await once(await self._usable_line())
-        except _Lost:
+        except Lost:
             raise outcome_unknown() from None
 
     async def _usable_line(self) -> _Line:
+        """Return the line on which least is under way, a new one where that is a crowd and there may be another."""
+        self._leave_the_forker()
+        if (line := self._least_busy()) is not None:
+            return line
         async with self._opening:
-            if self._line is None or not self._line.usable:
-                self._retire()
-                stream = await self._connected_soon()
-                if stream is None:
-                    await self.open()
-                else:
-                    self._line = _Line(stream, self._place.token)
-            if self._line is None:
-                raise self._place.not_running()
-            return self._line
+            if (line := self._least_busy()) is not None:  # made meanwhile
+                return line
+            await self._sort_out()
+            return await self._another() if self._lines else await self._open(self._patience_s)
 
-    def _retire(self) -> None:
-        if self._line is not None:
-            self._retired.append(self._line)
-            self._line = None
+    def _least_busy(self) -> _Line | None:
+        if self._closed:
+            raise closed()
+        if not self._lines or not all(line.usable for line in self._lines):
+            return None
+        best = min(self._lines, key=lambda line: line.load)
+        return best if best.load < _CROWD or len(self._lines) >= self._most else None
 
-    async def _connected_soon(self) -> SocketStream | None:
-        for pause_s in BACKOFF_S:
+    async def _sort_out(self) -> None:
+        """Put aside what is of no use for new calls, and close what nothing is under way on."""
+        self._retired += [line for line in self._lines if not line.usable]
+        self._lines = [line for line in self._lines if line.usable]
+        for line in [line for line in self._retired if not line.is_open or not line.talk.under_way]:
+            self._retired.remove(line)
+            await line.close()
+
+    async def _another(self) -> _Line:
+        """Return one more line, or the best there is when none can be had at the moment."""
+        if len(self._lines) < self._most:
+            line = await self._connect(0.0)
+            if line is not None:
+                return line
+        return min(self._lines, key=lambda line: line.load)
+
+    async def _open(self, patience_s: float) -> _Line:
+        line = await self._connect(patience_s)
+        if line is None and self._place.may_start:
+            await anyio.to_thread.run_sync(self._place.start)
+            line = await self._connect(self._patience_s)
+        if line is None:
+            raise self._place.not_running()
+        return line
+
+    async def _connect(self, patience_s: float) -> _Line | None:
+        deadline_s = anyio.current_time() + patience_s
+        for pause_s in pauses():
             stream = await _connected(self._place.path, self._timeout_s)
             if stream is not None:
-                return stream
-            await anyio.sleep(pause_s)
+                line = _Line(stream, self._place.token)
+                self._lines.append(line)
+                return line
+            left_s = deadline_s - anyio.current_time()
+            if left_s <= 0 or self._closed:
+                return None
+            await anyio.sleep(min(pause_s, left_s))
         return None
+
+    def _leave_the_forker(self) -> None:
+        """In a process that was forked, begin without the connections of the other."""
+        if self._pid != os.getpid():
+            for line in (*self._lines, *self._retired):
+                line.forsake()
+            self._lines, self._retired = [], []
+            self._opening, self._pid = anyio.Lock(), os.getpid()
+
+
+class AsyncPipeline(Gathered):
+    """Calls that go out in one write at the end of the block; their order is kept."""
+
+    def __init__(self, attempt: Attempt, timeout_s: float) -> None:
+        super().__init__()
+        self._attempt = attempt
+        self._timeout_s = timeout_s
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if kind is None and self._calls:
+            with anyio.move_on_after(self._timeout_s):
+                await self._attempt(self._exchange, self._may_repeat())
+                return
+            raise too_late("a pipeline")
+
+    async def _exchange(self, line: _Line) -> None:
+        """Send all of them, then take every answer."""
+        requests = [line.talk.request(call.method, call.params) for call in self._calls]
+        try:
+            await line.write(b"".join(data for _, data in requests))
+            for call, (call_id, _) in zip(self._calls, requests, strict=True):
+                call.answered(await line.next_frame(call_id))
+        finally:
+            for call_id, _ in requests:
+                await line.withdraw(call_id)
 
 
 async def _next_item(line: _Line, call_id: int, method: str, timeout_s: float | None) -> list[Any]:

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from agentd.errors import AgentdError, DeadlineExceeded, InvalidValue, OverLimit, Unavailable, from_wire
+from agentd.errors import (
+    AgentdError,
+    Busy,
+    Conflict,
+    DeadlineExceeded,
+    InternalError,
+    InvalidValue,
+    OverLimit,
+    Unavailable,
+    from_wire,
+)
+from agentd.wire.conversation import outcome
 from agentd.wire.frames import MAX_FRAME_BYTES, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any
+    from typing import Any, Concatenate, ParamSpec, TypeVar
 
     from agentd.records import Receipt
+
+    A = TypeVar("A")
+    C = TypeVar("C")
+    R = TypeVar("R")
+    P = ParamSpec("P")
 
 CallError = AgentdError
 
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_CREDIT = 256  # items of a stream under way
 BACKOFF_S = (0.02, 0.05, 0.1, 0.2)  # pauses before connecting again
+RETURN_S = 0.4  # how long a call waits for a daemon that is just being restarted
+CONNECTIONS = 8  # of one client, for calls at one time
 BATCH_SIZE = 1000
 BATCH_BYTES = MAX_FRAME_BYTES - 4096  # what is left of a frame for the call around the messages
 WAIT_S = 300.0
@@ -48,6 +66,96 @@ HEARTBEAT_S = 10.0  # of followers that go on by themselves
 SILENCE_S = 3 * HEARTBEAT_S  # then the connection is taken for broken
 PATIENCE_S = 30.0  # how long they wait for a daemon that is away
 LONGEST_PAUSE_S = 1.0
+
+
+class Lost(Exception):
+    """Raised when a connection broke; `surely_undone` when the daemon cannot have seen the whole call."""
+
+    def __init__(self, *, surely_undone: bool) -> None:
+        super().__init__()
+        self.surely_undone = surely_undone
+
+
+class Pipelined:
+    """A call of a pipeline."""
+
+    def __init__(self, method: str, params: dict[str, Any]) -> None:
+        self.method = method
+        self.params = params
+        self._frame: list[Any] | None = None
+
+    def answered(self, frame: list[Any]) -> None:
+        """Keep the answer."""
+        self._frame = frame
+
+    def result(self) -> Any:
+        """Return the answer, or raise the call's error."""
+        if self._frame is None:
+            raise InternalError(f"{self.method} has no answer yet", hint="ask after the pipeline's block")
+        return outcome(self._frame)
+
+
+class Gathered:
+    """The calls of a pipeline, in order, until they go out together."""
+
+    def __init__(self) -> None:
+        self._calls: list[Pipelined] = []
+
+    def call(self, method: str, params: Mapping[str, Any] | None = None, **kw: Any) -> Pipelined:
+        """Add a call; its answer is there after the block."""
+        added = Pipelined(method, {**(params or {}), **kw})
+        self._calls.append(added)
+        return added
+
+    def _may_repeat(self) -> bool:
+        return all(may_repeat(call.method, call.params) for call in self._calls)
+
+
+class EventsAsked:
+    """Which events a client's `events` yields, and how far it has seen them: what both clients share of following."""
+
+    def __init__(
+        self,
+        *,
+        follow: bool = False,
+        since: int | None = None,
+        types: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.follow = follow
+        self.patience_s = patience_s
+        self.seen = since
+        self._params = {"types": list(types), "targets": list(targets)}
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """Return the parameters of events.list."""
+        return self._params if self.seen is None else {**self._params, "since": self.seen}
+
+    @property
+    def coming(self) -> dict[str, Any]:
+        """Return the parameters of events.follow, from where it has seen them."""
+        return {**self._params, "since": self.seen, "heartbeat_s": HEARTBEAT_S}
+
+    def is_news(self, event: Mapping[str, Any]) -> bool:
+        """Note how far the stream is; tells whether the event is one to be shown."""
+        self.seen = event["id"]
+        return str(event["type"]) != "heartbeat"
+
+
+def taking(asked: Callable[P, A]) -> Callable[[Callable[[C, A], R]], Callable[Concatenate[C, P], R]]:
+    """Return what gives a method the parameters of a record instead of the record, so that they are written once."""
+
+    def decorate(make: Callable[[C, A], R]) -> Callable[Concatenate[C, P], R]:
+        def method(client: C, /, *args: P.args, **kw: P.kwargs) -> R:
+            return make(client, asked(*args, **kw))
+
+        method.__name__, method.__doc__ = make.__name__, make.__doc__
+        method.__wrapped__ = asked.__init__  # type: ignore[attr-defined]  # where inspect.signature looks
+        return method
+
+    return decorate
 
 
 def method_named(name: str) -> str:
@@ -126,12 +234,30 @@ def too_late(method: str) -> DeadlineExceeded:
     )
 
 
+def all_busy(method: str, most: int) -> Busy:
+    """Return the error for a call that found every connection of its client in use until its time was over."""
+    return Busy(
+        f"all {most} connections of this client were in use for as long as {method} may take; nothing of it was sent",
+        hint="give connect() more `connections`, or let fewer threads wait at one time",
+    )
+
+
+def closed() -> Conflict:
+    """Return the error for a client that was closed."""
+    return Conflict("this client was closed", hint="connect again")
+
+
 def outcome_unknown() -> Unavailable:
     """Return the error for a connection that broke while a call was under way."""
     return Unavailable(
         "the connection broke before the answer; whether the call was done is not known",
         hint="give writes a key: then a repeat is harmless and made by itself",
     )
+
+
+def stream_broke(method: str) -> Unavailable:
+    """Return the error for a stream whose connection broke."""
+    return Unavailable(f"the connection broke while {method} ran", hint="follow again from the last id")
 
 
 def receipt(values: Mapping[str, Any]) -> Receipt:

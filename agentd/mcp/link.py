@@ -10,7 +10,7 @@ import os
 import time
 
 from agentd.calling import outcome_unknown
-from agentd.client import connected
+from agentd.connections import connected
 from agentd.errors import AgentdError, InvalidValue
 from agentd.wire.conversation import Conversation, outcome
 from agentd.wire.frames import CALL, MAX_FRAME_BYTES, FrameReader, ProtocolError, encode

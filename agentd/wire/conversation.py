@@ -39,6 +39,11 @@ class Conversation:
         self.leaving = False  # the daemon said goaway
         self.to_send = b""  # what reading made necessary to answer
 
+    @property
+    def under_way(self) -> int:
+        """Return how many requests have no last frame yet that somebody took."""
+        return len(self._waiting)
+
     def request(self, method: str, params: Any, options: dict[str, Any] | None = None) -> tuple[int, bytes]:
         """Return a new request's id and bytes; HELLO goes in front of the first one."""
         call_id = self._last_id + 1
