@@ -8,7 +8,6 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
 
 from agentd.calling import (
     BACKOFF_S,
@@ -16,6 +15,7 @@ from agentd.calling import (
     CONNECTIONS,
     DEFAULT_CREDIT,
     DEFAULT_TIMEOUT_S,
+    MOST_TRIES,
     RETURN_S,
     SILENCE_S,
     CallError,
@@ -39,14 +39,15 @@ from agentd.calling import (
     taking,
     too_late,
 )
-from agentd.errors import AgentdError, DeadlineExceeded, Denied, Unavailable
+from agentd.connections import connected_at_once
+from agentd.errors import AgentdError, DeadlineExceeded, Unavailable
 from agentd.place import Place
 from agentd.records import Receipt
 from agentd.wire.conversation import Conversation, outcome
 from agentd.wire.frames import CREDIT, ITEM, encode
 
 if TYPE_CHECKING:
-    from socket import SocketType
+    from _socket import socket as Socket  # noqa: N812  as in the blocking client
     from types import TracebackType
     from typing import Self
 
@@ -58,7 +59,7 @@ else:
 
 __all__ = ["AsyncClient", "connect"]
 
-_LAST_WORDS_S = 1.0
+_READ_BYTES = 65_536
 _CROWD = 256  # calls under way on one connection, from which on another is made; a stream counts as so many
 
 
@@ -90,20 +91,23 @@ async def connect(
 class _Line:
     """One connection. Whichever task waits for an answer reads for all of them; the others sleep until it has read."""
 
-    def __init__(self, stream: SocketStream, token: str | None) -> None:
+    def __init__(self, raw: Socket, token: str | None) -> None:
         self.talk = Conversation(token)
         self.broken: AgentdError | None = None  # what the daemon said when it ended the connection
         self.streams = 0
-        self._stream = stream
+        self._raw = raw
         self._writing = anyio.Lock()
         self._reading = False
         self._news = anyio.Event()
         self._open = True
+        self._unsent = bytearray()
+        self._sent_bytes = 0
+        self._pid = os.getpid()
 
     @property
     def usable(self) -> bool:
         """Tell whether a new call may go out here."""
-        return self._open and not self.talk.leaving
+        return self._open and self._is_ours() and not self.talk.leaving
 
     @property
     def is_open(self) -> bool:
@@ -116,29 +120,41 @@ class _Line:
         return self.talk.under_way + _CROWD * self.streams
 
     async def write(self, data: bytes) -> None:
-        """Send all of it; what was asked for first goes out first."""
-        async with self._writing:
+        """Send all of it; who is cancelled meanwhile leaves the rest to the next writer: no frame stays half."""
+        end = self._put(data)
+        while self._sent_bytes < end:
+            async with self._writing:
+                await self._wait(anyio.wait_writable)
+            self._flush()
             if not self._open:
                 raise Lost(surely_undone=True)
-            sent = False
-            try:
-                rest = memoryview(data)[self._sent_at_once(data) :]
-                if rest:
-                    await self._stream.send(bytes(rest))
-                sent = True
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                raise Lost(surely_undone=True) from None
-            finally:
-                if not sent:  # cancelled, too: half a frame may be out, and nothing can follow it
-                    self._open = False
 
-    def _sent_at_once(self, data: bytes) -> int:
-        """Return how much went out without waiting: where that is all, nobody can cancel half a frame."""
+    def _put(self, data: bytes) -> int:
+        """Send what goes out at once; returns where the data ends in all that is sent here."""
+        if not self._open or not self._is_ours():
+            raise Lost(surely_undone=True)
+        self._unsent += self.talk.opened(data)
+        end = self._sent_bytes + len(self._unsent)
+        self._flush()
+        return end
+
+    async def _wait(self, ready: Callable[[Socket], Awaitable[None]]) -> None:
         try:
-            raw: SocketType = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610  no Django
-            return raw.send(data)
+            if self._open:
+                await ready(self._raw)
+        except anyio.ClosedResourceError:
+            self._open = False
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent and self._open:
+                size_bytes = self._raw.send(self._unsent)
+                del self._unsent[:size_bytes]
+                self._sent_bytes += size_bytes
         except BlockingIOError:
-            return 0
+            return
+        except OSError:
+            self._open = False
 
     async def next_frame(self, call_id: int) -> list[Any]:
         """Return the call's next frame."""
@@ -155,42 +171,50 @@ class _Line:
             else:
                 await self._read()
 
-    async def withdraw(self, call_id: int) -> None:
+    def withdraw(self, call_id: int) -> None:
         """Tell the daemon that nobody waits any more; a broken connection has told it already."""
         cancel = self.talk.forget(call_id)
-        if cancel and self._open:
-            with anyio.move_on_after(_LAST_WORDS_S, shield=True):
-                try:
-                    await self.write(cancel)
-                except Lost:
-                    return
+        if cancel and self._open and self._is_ours():
+            self._put(cancel)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close it; those who wait are told."""
         self._open = False
+        anyio.notify_closing(self._raw)
+        self._raw.close()
         self._tell()
-        await self._stream.aclose()
 
     def forsake(self) -> None:
         """Let go of it in a process that was forked: the connection is the other's, and its loop is not ours."""
         self._open = False
-        raw: SocketType = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610  no Django
-        raw.close()
+        self._raw.close()
 
     async def _read(self) -> None:
         self._reading = True
         try:
-            self.talk.received(await self._stream.receive())
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._wait(anyio.wait_readable)
+            if self._open:
+                self._took(self._raw.recv(_READ_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:
             self._open = False
         except AgentdError as error:
             self.broken, self._open = error, False
         finally:
             self._reading = False
             self._tell()  # also when cancelled: another one must read on
+
+    def _took(self, data: bytes) -> None:
+        if not data:
+            self._open = False
+        self.talk.received(data)
         if self.talk.to_send and self._open:
             answers, self.talk.to_send = self.talk.to_send, b""
-            await self.write(answers)
+            self._put(answers)
+
+    def _is_ours(self) -> bool:
+        return self._pid == os.getpid()
 
     def _tell(self) -> None:
         news, self._news = self._news, anyio.Event()
@@ -236,7 +260,7 @@ class AsyncClient(AsyncCalls):
                 return outcome(await line.next_frame(call_id))
             finally:
                 server = line.talk.server
-                await line.withdraw(call_id)
+                line.withdraw(call_id)
 
         with anyio.move_on_after(allowed_s):
             while True:
@@ -288,7 +312,7 @@ class AsyncClient(AsyncCalls):
             raise stream_broke(method) from None
         finally:
             line.streams -= 1
-            await line.withdraw(call_id)
+            line.withdraw(call_id)
 
     def pipeline(self) -> AsyncPipeline:
         """Return a block whose calls go out together at its end; each one's answer is then its `result()`."""
@@ -370,9 +394,8 @@ class AsyncClient(AsyncCalls):
         self._leave_the_forker()
         self._closed = True
         lines, self._lines, self._retired = [*self._lines, *self._retired], [], []
-        with anyio.CancelScope(shield=True):
-            for line in lines:
-                await line.close()
+        for line in lines:
+            line.close()
 
     async def _await_daemon(self, patience_s: float) -> None:
         """Connect to a daemon that comes back within a time; none is started."""
@@ -381,16 +404,19 @@ class AsyncClient(AsyncCalls):
                 raise self._place.not_running()
 
     async def _attempt(self, once: Callable[[_Line], Awaitable[Any]], repeatable: bool) -> Any:
-        """Do it, and once more after a broken connection when that cannot do it twice."""
-        try:
-            return await once(await self._usable_line())
-        except Lost as lost:
-            if not (lost.surely_undone or repeatable):
-                raise outcome_unknown() from None
-        try:
-            return await once(await self._usable_line())
-        except Lost:
-            raise outcome_unknown() from None
+        """Do it, and again after a broken connection while that cannot do it twice."""
+        for _, pause_s in zip(range(MOST_TRIES), pauses(), strict=False):
+            line = await self._usable_line()
+            try:
+                return await once(line)
+            except Lost as lost:
+                if not (lost.surely_undone or repeatable):
+                    break
+            except Unavailable:
+                if not (repeatable and line.talk.leaving):
+                    raise  # what a daemon puts off that is about to end, the next one can answer
+            await anyio.sleep(pause_s)
+        raise outcome_unknown()
 
     async def _usable_line(self) -> _Line:
         """Return the line on which least is under way, a new one where that is a crowd and there may be another."""
@@ -400,7 +426,7 @@ class AsyncClient(AsyncCalls):
         async with self._opening:
             if (line := self._least_busy()) is not None:  # made meanwhile
                 return line
-            await self._sort_out()
+            self._sort_out()
             return await self._another() if self._lines else await self._open(self._patience_s)
 
     def _least_busy(self) -> _Line | None:
@@ -411,13 +437,13 @@ class AsyncClient(AsyncCalls):
         best = min(self._lines, key=lambda line: line.load)
         return best if best.load < _CROWD or len(self._lines) >= self._most else None
 
-    async def _sort_out(self) -> None:
+    def _sort_out(self) -> None:
         """Put aside what is of no use for new calls, and close what nothing is under way on."""
         self._retired += [line for line in self._lines if not line.usable]
         self._lines = [line for line in self._lines if line.usable]
         for line in [line for line in self._retired if not line.is_open or not line.talk.under_way]:
             self._retired.remove(line)
-            await line.close()
+            line.close()
 
     async def _another(self) -> _Line:
         """Return one more line, or the best there is when none can be had at the moment."""
@@ -439,9 +465,9 @@ class AsyncClient(AsyncCalls):
     async def _connect(self, patience_s: float) -> _Line | None:
         deadline_s = anyio.current_time() + patience_s
         for pause_s in pauses():
-            stream = await _connected(self._place.path, self._timeout_s)
-            if stream is not None:
-                line = _Line(stream, self._place.token)
+            raw = await _connected(self._place.path, self._timeout_s)
+            if raw is not None:
+                line = _Line(raw, self._place.token)
                 self._lines.append(line)
                 return line
             left_s = deadline_s - anyio.current_time()
@@ -488,7 +514,7 @@ class AsyncPipeline(Gathered):
                 call.answered(await line.next_frame(call_id))
         finally:
             for call_id, _ in requests:
-                await line.withdraw(call_id)
+                line.withdraw(call_id)
 
 
 async def _next_item(line: _Line, call_id: int, method: str, timeout_s: float | None) -> list[Any]:
@@ -497,20 +523,12 @@ async def _next_item(line: _Line, call_id: int, method: str, timeout_s: float | 
     raise too_late(method)
 
 
-async def _connected(path: str, timeout_s: float) -> SocketStream | None:
-    """Return a connected stream, None when nobody serves the path."""
+async def _connected(path: str, timeout_s: float) -> Socket | None:
+    """Return a connected socket, None when nobody serves the path."""
     with anyio.move_on_after(timeout_s):
         while True:
             try:
-                return await anyio.connect_unix(path)
-            except (FileNotFoundError, ConnectionRefusedError):
-                return None
+                return connected_at_once(path)
             except BlockingIOError:
                 await anyio.sleep(BACKOFF_S[0])  # more clients connect at this moment than the system queues
-            except PermissionError:
-                raise Denied(f"you may not connect to {path}", hint="connect as the user who runs it") from None
-            except OSError as error:
-                raise Unavailable(
-                    f"cannot connect to {path}: {error.strerror or error}", hint="`agentd doctor`"
-                ) from None
     raise too_late("the connection")

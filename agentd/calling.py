@@ -33,6 +33,7 @@ CallError = AgentdError
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_CREDIT = 256  # items of a stream under way
 BACKOFF_S = (0.02, 0.05, 0.1, 0.2)  # pauses before connecting again
+MOST_TRIES = 4  # of one call, over broken connections: one that is dying may still take a connection
 RETURN_S = 0.4  # how long a call waits for a daemon that is just being restarted
 CONNECTIONS = 8  # of one client, for calls at one time
 BATCH_SIZE = 1000

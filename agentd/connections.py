@@ -11,7 +11,7 @@ from _socket import AF_UNIX, SHUT_RDWR, SOCK_STREAM
 from _socket import socket as Socket  # noqa: N812  the public class costs the hot commands 4 ms
 from _thread import allocate_lock
 
-from agentd.calling import BACKOFF_S, Lost, all_busy, closed, outcome_unknown, pauses, too_late
+from agentd.calling import BACKOFF_S, MOST_TRIES, Lost, all_busy, closed, outcome_unknown, pauses, too_late
 from agentd.errors import AgentdError, Denied, Unavailable
 from agentd.wire.conversation import Conversation
 
@@ -68,7 +68,7 @@ class Connection:
         """Send all of it; what does not fit at once goes out while we read, so that neither side blocks the other."""
         if self._socket is None or not self._is_ours():
             raise Lost(surely_undone=True)
-        whole = False
+        data, whole = self.talk.opened(data), False
         try:
             sent = self._sent(data)
             if sent < len(data):
@@ -244,7 +244,7 @@ class Connections:
             self.give_back(connection)
 
     def use(self, work: Callable[[Connection], T], *, repeatable: bool, deadline_s: float, method: str) -> T:
-        """Lend a connection to some work, and once more after a broken one when that cannot do it twice."""
+        """Lend a connection to some work; see attempt."""
         own = self._own()
         if not own.take_turn(deadline_s):
             raise all_busy(method, self._most)
@@ -283,20 +283,21 @@ class Connections:
     def attempt(
         self, connection: Connection, work: Callable[[Connection], T], *, repeatable: bool, deadline_s: float
     ) -> T:
-        """Do it on this connection, and once more on a new one when that cannot do it twice."""
-        self._make_usable(connection, deadline_s)
-        try:
-            return work(connection)
-        except Lost as lost:
+        """Do it on this connection, and again on a new one while that cannot do it twice."""
+        for _, pause_s in zip(range(MOST_TRIES), pauses(), strict=False):
+            self._make_usable(connection, deadline_s)
+            try:
+                return work(connection)
+            except Lost as lost:
+                if not (lost.surely_undone or repeatable):
+                    break
+            except Unavailable:
+                if not (repeatable and connection.talk.leaving):
+                    raise  # what a daemon puts off that is about to end, the next one can answer
             connection.close()
-            if not (lost.surely_undone or repeatable):
-                raise outcome_unknown() from None
-        self._make_usable(connection, deadline_s)
-        try:
-            return work(connection)
-        except Lost:
-            connection.close()
-            raise outcome_unknown() from None
+            time.sleep(pause_s)
+        connection.close()
+        raise outcome_unknown()
 
     def await_daemon(self, patience_s: float) -> None:
         """Connect to a daemon that comes back within a time; none is started."""
@@ -374,23 +375,29 @@ class Connections:
 def connected(path: str, timeout_s: float) -> Socket | None:
     """Return a connected socket, None when nobody serves the path."""
     deadline_s = time.monotonic() + timeout_s
-    found = Socket(AF_UNIX, SOCK_STREAM)
-    found.settimeout(0)  # a blocking one would wait for ever for a daemon that hangs
     while True:
         try:
-            found.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            found.close()
-            return None
+            return connected_at_once(path)
         except BlockingIOError:
-            if time.monotonic() < deadline_s:
-                time.sleep(BACKOFF_S[0])  # more clients connect at this moment than the system queues
-                continue
-            found.close()
-            raise too_late("the connection") from None
-        except OSError as error:
-            found.close()
-            if isinstance(error, PermissionError):
-                raise Denied(f"you may not connect to {path}", hint="connect as the user who runs it") from None
-            raise Unavailable(f"cannot connect to {path}: {error.strerror or error}", hint="`agentd doctor`") from None
-        return found
+            if time.monotonic() >= deadline_s:
+                raise too_late("the connection") from None
+            time.sleep(BACKOFF_S[0])  # more clients connect at this moment than the system queues
+
+
+def connected_at_once(path: str) -> Socket | None:
+    """The same; raises BlockingIOError where one that blocks would wait, maybe for ever, for a daemon that hangs."""
+    found = Socket(AF_UNIX, SOCK_STREAM)
+    try:
+        found.settimeout(0)
+        found.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        found.close()
+        return None
+    except OSError as error:
+        found.close()
+        if isinstance(error, BlockingIOError):
+            raise
+        if isinstance(error, PermissionError):
+            raise Denied(f"you may not connect to {path}", hint="connect as the user who runs it") from None
+        raise Unavailable(f"cannot connect to {path}: {error.strerror or error}", hint="`agentd doctor`") from None
+    return found

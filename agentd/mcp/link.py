@@ -161,7 +161,7 @@ class Link:
             return
         asked.call_id, data = self._talk.request(method, asked.params)
         asked.tries += 1
-        self._write(data)
+        self._write(self._talk.opened(data))
 
     def _look(self, asked: Asked) -> None:
         """Settle a question whose answer came; one that the daemon put off by stopping waits for the next daemon."""

@@ -45,13 +45,17 @@ class Conversation:
         return len(self._waiting)
 
     def request(self, method: str, params: Any, options: dict[str, Any] | None = None) -> tuple[int, bytes]:
-        """Return a new request's id and bytes; HELLO goes in front of the first one."""
+        """Return a new request's id and bytes."""
         call_id = self._last_id + 1
         frame = encode([CALL, call_id, method, params, options] if options else [CALL, call_id, method, params])
         self._last_id = call_id
         self._waiting[call_id] = []
+        return call_id, frame
+
+    def opened(self, data: bytes) -> bytes:
+        """Return what to write, HELLO in front of the very first; which need not be the first request."""
         opening, self._opening = self._opening, b""
-        return call_id, opening + frame
+        return opening + data
 
     def forget(self, call_id: int) -> bytes:
         """Drop a request that nobody waits for any more; returns the frame that tells the daemon."""

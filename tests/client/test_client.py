@@ -9,13 +9,13 @@ import threading
 import time
 
 import pytest
+from scripted_server import Script, answer_with, break_off
 from serving import LIMIT_S, in_thread, serving_in_thread
 
 import agentd
 from agentd import CallError
 from agentd.calling import READS, arguments
 from agentd.client import connect
-from agentd.doors.listening import bind
 from agentd.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -31,7 +31,7 @@ from agentd.errors import (
 )
 from agentd.records import Caller, Receipt, Role
 from agentd.wire.calls import CALLS
-from agentd.wire.frames import FrameReader, encode
+from agentd.wire.frames import encode
 
 
 @pytest.fixture
@@ -225,51 +225,12 @@ def test_what_up_says_is_passed_on(tmp_path):
     assert caught.value.exit_code == 3
 
 
-class Script:
-    """A server that does for each connection what the next entry of a script says."""
-
-    def __init__(self, path: str, *steps) -> None:
-        self.listener = bind(path)
-        self.listener.setblocking(True)
-        self.listener.settimeout(10)
-        self.steps = steps
-        self.calls: list[list] = []
-
-    def run(self) -> None:
-        with self.listener:
-            for step in self.steps:
-                connection, _ = self.listener.accept()
-                connection.settimeout(10)
-                with connection:
-                    step(self, connection)
-
-    def next_call(self, connection) -> list:
-        reader = FrameReader()
-        while True:
-            for frame in reader.feed(connection.recv(65_536)):
-                if frame[0] == 1:
-                    self.calls.append(frame)
-                    return frame
-
-
-def break_off(script, connection):
-    script.next_call(connection)
-
-
 def break_within_the_answer(script, connection):
     script.next_call(connection)
     connection.sendall(encode([2, 1, {}])[:5])
 
 
-def answer(script, connection):
-    call = script.next_call(connection)
-    connection.sendall(
-        encode([0, {"v": 1}])
-        + encode([8, 5])
-        + encode([2, call[1], {"ok": True, "id": "m", "to": "a", "state": "accepted"}])
-    )
-    while connection.recv(65_536):
-        pass
+answer = answer_with({"ok": True, "id": "m", "to": "a", "state": "accepted"})
 
 
 def say_goaway_after_the_answer(script, connection):
