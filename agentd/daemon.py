@@ -190,9 +190,10 @@ async def _serve(given: _Given, starter: _Starter) -> int:
 async def _build(given: _Given, stop: _Stop, stack: AsyncExitStack) -> tuple[Parts, RpcDoor, Sequence[Delivery]]:
     """Build the parts, lowest floor first; the stack closes them in reverse."""
     paths, settings = given.paths, given.settings
-    started_ns = time.time_ns()
+    started_ns, started_cpu_s = time.time_ns(), time.process_time()
     instance = _instance_id(paths)
     events, metrics, waiters = Events(_event_store(given)), Metrics(), Waiters()
+    metrics.gauge("cpu_seconds_total", lambda: round(time.process_time() - started_cpu_s, 3))  # as long as uptime_s
     stack.push_async_callback(events.close)
     events.on_event.append(waiters.on_event)
     on_changes: Relay = [waiters.on_changes]
@@ -364,7 +365,6 @@ def _gauges(parts: Parts, door: RpcDoor) -> LoopLag:
     gauge("prefetch_precision", lambda: parts.cache.stats()["prefetch"]["precision"] or 0.0)
     for tier in ("l1", "l2", "l3"):
         gauge(f"cache_{tier}_hit_ratio", partial(_hit_ratio, parts, tier))
-    gauge("cpu_seconds_total", lambda: round(time.process_time(), 3))
     gauge("loop_stall_ms_p99", lambda: round(lag.quantile_ms(0.99), 3))
     gauge("loop_stall_ms_max", lambda: round(lag.quantile_ms(1.0), 3))
     gauge("rpc_connections", lambda: door.counters.connections)

@@ -43,11 +43,12 @@ def _params(text: str | None) -> dict[str, Any]:
 
 
 def schema(values: Values) -> int:
-    """Print the table of calls: whole with --json, else a line each."""
-    from agentd.wire import calls
+    """Print the table of calls, as it is or as an OpenAPI document; on one line with --json."""
+    from agentd.wire import calls, openapi
 
+    table = openapi.document() if values["openapi"] else calls.schema()
     if values["json"]:
-        emit(calls.schema())
+        emit(table)
     else:
-        say(json.dumps(calls.schema(), indent=2))
+        say(json.dumps(table, indent=2))
     return EXIT_OK

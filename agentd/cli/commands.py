@@ -631,7 +631,12 @@ _TABLE = (
         group=OTHER,
     ),
     Command(
-        "schema", "calls:schema", "Print every call with the types of its parameters.", "agentd schema", group=OTHER
+        "schema",
+        "calls:schema",
+        "Print every call with the types of its parameters.",
+        "agentd schema --openapi > agentd-openapi.json",
+        options=(Option("--openapi", doc="as an OpenAPI 3.1 document, for what makes clients and pages of it"),),
+        group=OTHER,
     ),
     Command(
         "mcp",

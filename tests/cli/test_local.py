@@ -169,3 +169,8 @@ def test_version_and_schema(agentd):
     assert agentd("version").out == agentd("--version").out == f"agentd {__version__}\n"
     assert json.loads(agentd("version", "--json").out)["version"] == __version__
     assert "agents.spawn" in json.loads(agentd("schema", "--json").out)["calls"]
+    described = agentd("schema", "--openapi")
+    assert json.loads(described.out)["info"]["version"] == __version__
+    assert described.out.count("\n") > 1000
+    one_line = agentd("schema", "--openapi", "--json").out
+    assert (one_line.count("\n"), json.loads(one_line)) == (1, json.loads(described.out))

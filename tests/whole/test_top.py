@@ -12,7 +12,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from instance import Instance, instance
+from instance import Instance, instance, proc
 from textual.pilot import Pilot
 from textual.widgets import Static
 from typing_shell import typing_shell
@@ -97,6 +97,16 @@ async def test_it_lists_only_what_changed_and_waits_for_a_daemon(crew: Instance)
         await until(pilot, lambda: "waiting for a daemon" in said(app, "#totals"))
         crew.up()
         await until(pilot, lambda: "2 idle" in said(app, "#totals"))
+
+
+def test_what_the_start_cost_is_not_spread_over_the_seconds_after_it(idle_instance: Instance):
+    """Else the daemon would be shown with far more than it uses for as long as it is young."""
+    idle_instance.up()
+    with idle_instance.client() as client:
+        counted_s = client.daemon_metrics()["cpu_seconds_total"]
+    ticks = proc(idle_instance.pid(), "stat").rpartition(b")")[2].split()[11:13]
+    spent_s = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    assert 0 < counted_s < spent_s - 0.1  # its modules alone take that
 
 
 def test_without_a_terminal_it_is_printed_once(crew: Instance):
