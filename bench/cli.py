@@ -3,14 +3,16 @@
     python -m bench.cli [--quick]
 
 The commands take turns with `python -c pass` within each round, so that the machine's mood hits all; prints medians,
-95th percentiles and the ratio of the medians. A daemon of its own serves them; where it cannot start, `ls`, `status`
-and `send` are measured up to their refusal and are marked so. Run it from an installed package: an editable one is
-slower.
+95th percentiles and the ratio of the medians, of the time on the clock and of the processor's time (user and system),
+which says more on a busy machine. A daemon of its own serves them; where it cannot start, those that need one are
+measured up to their refusal and are marked so. Run it from an installed wheel, with the Python it is installed in: an
+editable one is slower.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -20,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 BASELINE = "python -c pass"
 COMMANDS = {
@@ -27,10 +30,18 @@ COMMANDS = {
     "ls --json": ["ls", "--json"],
     "status": ["status"],
     "send": ["send", "operator", "hello"],
+    "msg": ["msg", "ID"],
     "--help": ["--help"],
     "version": ["version"],
 }
-NEED_DAEMON = ("ls", "ls --json", "status", "send")
+NEED_DAEMON = ("ls", "ls --json", "status", "send", "msg")
+
+
+class Took(NamedTuple):
+    """What one process took."""
+
+    wall_ms: float
+    cpu_ms: float
 
 
 @contextmanager
@@ -56,32 +67,45 @@ def agentd() -> list[str]:
     return [script] if os.access(script, os.X_OK) else [sys.executable, "-m", "agentd"]
 
 
-def took_ms(argv: list[str], environ: dict[str, str]) -> float:
+def message_id(environ: dict[str, str]) -> str:
+    """Return the id of a message to ask for."""
+    argv = [*agentd(), "send", "operator", "hello", "--json"]
+    sent = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    return str(json.loads(sent.stdout).get("id", "m000000000000")) if sent.stdout else "m000000000000"
+
+
+def took(argv: list[str], environ: dict[str, str]) -> Took:
     """Run a process to its end and return how long that took."""
+    nowhere = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
     started = time.perf_counter()
-    subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return (time.perf_counter() - started) * 1000
+    pid = os.posix_spawn(argv[0], argv, environ, file_actions=nowhere)
+    _, _, used = os.wait4(pid, 0)
+    return Took((time.perf_counter() - started) * 1000, (used.ru_utime + used.ru_stime) * 1000)
 
 
-def measure(environ: dict[str, str], rounds: int) -> dict[str, list[float]]:
+def measure(environ: dict[str, str], rounds: int) -> dict[str, list[Took]]:
     """Return each command's times, taken in turns."""
-    cases = {BASELINE: [sys.executable, "-c", "pass"]} | {name: [*agentd(), *argv] for name, argv in COMMANDS.items()}
-    times: dict[str, list[float]] = {name: [] for name in cases}
+    id_ = message_id(environ)
+    cases = {BASELINE: [sys.executable, "-c", "pass"]}
+    cases |= {name: [*agentd(), *(id_ if word == "ID" else word for word in argv)] for name, argv in COMMANDS.items()}
+    times: dict[str, list[Took]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, argv in cases.items():
-            spent_ms = took_ms(argv, environ)
+            spent = took(argv, environ)
             if number:  # the first round warms the caches
-                times[name].append(spent_ms)
+                times[name].append(spent)
     return times
 
 
-def report(times: dict[str, list[float]], *, served: bool) -> None:
-    base = statistics.median(times[BASELINE])
-    print(f"{'whole process':24} {'p50 ms':>8} {'p95 ms':>8} {'ratio':>6}")
+def report(times: dict[str, list[Took]], *, served: bool) -> None:
+    """Print a table."""
+    base = [statistics.median(column) for column in zip(*times[BASELINE], strict=True)]
+    print(f"{'whole process':20} {'p50 ms':>8} {'p95 ms':>8} {'ratio':>6} {'cpu p50':>8} {'ratio':>6}")
     for name, values in times.items():
         label = name if served or name not in NEED_DAEMON else f"{name} (refused)"
-        p50, p95 = statistics.median(values), statistics.quantiles(values, n=20)[18]
-        print(f"{label:24} {p50:8.1f} {p95:8.1f} {p50 / base:6.2f}")
+        walls, cpus = zip(*values, strict=True)
+        p50, cpu, p95 = statistics.median(walls), statistics.median(cpus), statistics.quantiles(walls, n=20)[18]
+        print(f"{label:20} {p50:8.1f} {p95:8.1f} {p50 / base[0]:6.2f} {cpu:8.1f} {cpu / base[1]:6.2f}")
     print(
         f"\n{' '.join(agentd())}, python {sys.version.split()[0]}, {os.cpu_count()} cpus, {len(times[BASELINE])} rounds"
     )

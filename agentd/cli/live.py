@@ -1,6 +1,6 @@
 """The live view of `agentd top`, by textual; nothing else of the command line imports it.
 
-One connection: a stream of what happens to agents, and once a second the daemon's counts; the list of agents only when
+One client: a stream of what happens to agents, and once a second the daemon's counts; the list of agents only when
 one of the two says that it changed.
 """
 

@@ -52,7 +52,7 @@ def test_programs_that_show_it_do_not_complain(name, tmp_path, agentd):
         assert 'agentd call agents.list \'{"state": "idle"}\'' in done.stdout
 
 
-def test_the_wheel_brings_it(tmp_path):
+def test_the_wheel_brings_it_and_the_command(tmp_path):
     pytest.importorskip("hatchling", reason="builds the wheel; the extra `dev` has it")
     argv = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -61,3 +61,7 @@ def test_the_wheel_brings_it(tmp_path):
     with zipfile.ZipFile(wheel) as files:
         (name,) = [name for name in files.namelist() if name.endswith("share/man/man1/agentd.1")]
         assert b".SH NAME" in files.read(name)
+        (script,) = [info for info in files.infolist() if info.filename.endswith("/scripts/agentd")]
+        assert script.external_attr >> 16 & 0o111 == 0o111
+        assert files.read(script).startswith(b"#!python\n")  # which installers replace by their own
+        assert not [name for name in files.namelist() if name.endswith("entry_points.txt")]
