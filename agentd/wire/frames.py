@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from struct import Struct
 
-from msgpack import packb, unpackb
-
 from agentd.errors import InvalidValue, OverLimit
+from agentd.wire import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def encode(body: list[Any], max_frame_bytes: int = MAX_FRAME_BYTES) -> bytes:
 def pack(value: Any) -> bytes:
     """Return a value as msgpack; raises InvalidValue when it is not made of maps, lists, texts, numbers."""
     try:
-        packed: bytes = packb(value)
+        packed = _packb(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidValue(f"a value cannot be sent: {error}", hint="send maps, lists, texts and numbers") from None
     return packed
@@ -160,16 +159,52 @@ def _decode(source: bytes | bytearray, start: int, end: int, max_frame_bytes: in
 
 def _unpack(body: Buffer) -> Any:
     try:
-        return unpackb(
-            body,
-            object_pairs_hook=_map,
-            ext_hook=_no_ext,
-            max_ext_len=0,
-            max_array_len=MAX_ENTRIES,
-            max_map_len=MAX_ENTRIES,
-        )
+        return _unpackb(body)
     except ValueError as error:
         raise ProtocolError(f"a frame is not msgpack as agreed: {error or type(error).__name__}") from None
+
+
+def _first_packb(value: Any) -> bytes:
+    if _is_by_hand():
+        try:
+            return plain.packed(value)
+        except plain.NotPlain:
+            pass
+    _use_library()
+    return _packb(value)
+
+
+def _first_unpackb(body: Buffer) -> Any:
+    if len(body) <= _SMALL_BYTES and _is_by_hand():
+        try:
+            return plain.unpacked(bytes(body))
+        except plain.NotPlain:
+            pass
+    _use_library()
+    return _unpackb(body)
+
+
+def _is_by_hand() -> bool:
+    """Count one more value; tells whether it is one of the few before the library is worth its import."""
+    global _by_hand_left
+    _by_hand_left -= 1
+    return _by_hand_left >= 0
+
+
+def _use_library() -> None:
+    """Import msgpack, and leave everything from now on to it."""
+    global _packb, _unpackb
+    from functools import partial
+
+    from msgpack import packb, unpackb
+
+    limits = {"max_ext_len": 0, "max_array_len": MAX_ENTRIES, "max_map_len": MAX_ENTRIES}
+    _packb, _unpackb = packb, partial(unpackb, object_pairs_hook=_map, ext_hook=_no_ext, **limits)
+
+
+_by_hand_left = 16
+_packb: Callable[[Any], bytes] = _first_packb
+_unpackb: Callable[[Buffer], Any] = _first_unpackb
 
 
 def _no_ext(code: int, _data: bytes) -> Any:

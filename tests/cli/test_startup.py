@@ -36,11 +36,11 @@ sys.exit(code)
 """
 
 
-def probe(argv: list[str], code: int) -> set[str]:
+def probe(argv: list[str], code: int, program: str = PROBE) -> set[str]:
     """Run a command in a process of its own; return what it imported beside msgpack and what msgpack imports."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, *argv], env=environ, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", program, *argv], env=environ, capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -64,6 +64,12 @@ def test_with_a_daemon(json, served):
     served.answers.agents_report = lambda _: {"output": "{}", "leases": ["m1#1"]}
     served.answers.messages_confirm = lambda _: {"done": ["m1#1"], "failed": []}
     assert not probe(["hook", "Stop", *json], 0) & DENIED
+
+
+def test_a_command_that_says_little_needs_no_msgpack(served):
+    served.answers.agents_list = lambda _: {"agents": []}
+    for argv in (["ls"], ["send", "a", "hello"]):
+        assert "msgpack" not in probe(argv, 0, PROBE.replace("import msgpack\n", ""))
 
 
 def test_python_dash_m_says_nothing_but_its_sentence(directory):
