@@ -634,7 +634,7 @@ _TABLE = (
         "schema",
         "calls:schema",
         "Print every call with the types of its parameters.",
-        "agentd schema --openapi > agentd-openapi.json",
+        "agentd schema --openapi",
         options=(Option("--openapi", doc="as an OpenAPI 3.1 document, for what makes clients and pages of it"),),
         group=OTHER,
     ),

@@ -89,7 +89,7 @@ def unpacked(body: bytes) -> Any:
         value, end = _unpack(body, 0)
     except (IndexError, UnicodeDecodeError, error):
         raise NotPlain from None
-    if end != len(body):
+    if end != len(body):  # more bytes, or fewer: then something was read beyond them
         raise NotPlain
     return value
 
@@ -126,16 +126,11 @@ def _longer(body: bytes, at: int, first: int) -> tuple[Any, int]:
 
 
 def _number(body: bytes, at: int, width: int, *, signed: bool) -> tuple[int, int]:
-    if at + width > len(body):
-        raise NotPlain
     return int.from_bytes(body[at : at + width], "big", signed=signed), at + width
 
 
 def _text(body: bytes, at: int, size: int) -> tuple[str, int]:
-    end = at + size
-    if end > len(body):
-        raise NotPlain
-    return str(body[at:end], "utf-8"), end
+    return str(body[at : at + size], "utf-8"), at + size
 
 
 def _array(body: bytes, at: int, size: int) -> tuple[list[Any], int]:
