@@ -10,7 +10,8 @@ import typed_client
 from serving import serving_in_thread
 
 from agentd import typed
-from agentd.client import connect
+from agentd.aio import AsyncClient
+from agentd.client import Client, connect
 from agentd.wire.calls import CALLS
 
 
@@ -26,6 +27,12 @@ def test_every_call_is_a_method_with_a_sentence_and_its_parameters():
             assert declared.__doc__.startswith(CALLS[method].doc)
             kept = {key.rstrip("_") for key in inspect.signature(declared).parameters} - {"self", "timeout_s", "credit"}
             assert kept == set(CALLS[method].params.__struct_encode_fields__) - {"timeout_s"}
+
+
+def test_events_has_one_signature():
+    blocking, waiting = inspect.signature(Client.events), inspect.signature(AsyncClient.events)
+    assert blocking == waiting
+    assert list(blocking.parameters) == ["self", "follow", "since", "types", "targets", "patience_s"]
 
 
 def test_a_method_tells_what_it_does_and_makes_the_call(tmp_path: Path):
