@@ -127,6 +127,7 @@ def test_a_call_that_asks_a_tmux_that_hangs_ends_at_its_deadline(whole: Instance
 def _asked(client: Any, target: str, allowed_s: float | None) -> None:
     """Ask for a screen; the client itself is more patient than it tells the daemon."""
     options = {"deadline_ms": allowed_s * 1000} if allowed_s else None
-    request = client._talk.request
-    client._talk.request = lambda method, params, _options: request(method, params, options)
+    [connection] = client._connections._own().idle
+    request = connection.talk.request
+    connection.talk.request = lambda method, params, _options: request(method, params, options)
     client.call("agents.capture", target=target, no_cache=True)
