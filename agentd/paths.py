@@ -182,13 +182,16 @@ def private_dir(path: str) -> str:
 
 def _make_private(path: str) -> None:
     # os.makedirs gives its mode to the last directory only; the others would get what the umask leaves.
-    parent = os.path.dirname(path)
-    if parent and not os.path.isdir(parent):
-        _make_private(parent)
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         return
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        if not parent or os.path.lexists(parent):
+            raise
+        _make_private(parent)
+        os.mkdir(path, 0o700)
 
 
 def _why_not_private(path: str, info: os.stat_result) -> str:

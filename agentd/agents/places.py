@@ -39,6 +39,7 @@ class Places:
     def __init__(self, paths: Paths, instance: str) -> None:
         self._paths = paths
         self._instance = instance
+        private_dir(paths.agents_dir)
 
     def write_launcher(self) -> None:
         """Make the program that is this very agentd; a newer daemon's takes its place under agents that live on."""
@@ -140,7 +141,7 @@ class Places:
         return str(Path(self._paths.agents_dir, home))
 
     def _write(self, home: str, files: Mapping[str, str]) -> None:
-        private = private_dir(str(Path(private_dir(self._paths.agents_dir), home)))
+        private = private_dir(self._private(home))
         for name, text in files.items():
             directory = private
             for part in Path(name).parent.parts:  # each of them: a link that was put there is not followed
@@ -156,8 +157,10 @@ def _identity(agent: Agent) -> str:
 def _write(path: str, text: str, mode: int = 0o600) -> None:
     descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
             os.fchmod(descriptor, mode)
-            file.write(text)
+            data = memoryview(text.encode(errors="replace"))
+            while data:
+                data = data[file.write(data) :]
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}", hint="free disk space") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,11 @@ from agentd.records import Agent, AgentState, PaneRef
 from agentd.tmux.input import check_place
 
 SPAWNS_AT_ONCE = 64  # in flight; measured by bench/spawn.py: more buys nothing
-WRITERS = 4  # threads that write agents' files: on the loop, those of 700 agents would keep other calls waiting
+FURNISHED_AT_ONCE = 16  # agents whose files a thread writes before they are started together
+WRITERS = 2  # such threads: on the loop, the files of 700 agents would keep other calls waiting
 
 
+Begin = Callable[[], Coroutine[Any, Any, PaneRef]]
 Greet = Callable[[Sequence[Agent]], Coroutine[Any, Any, None]]
 
 
@@ -179,8 +181,11 @@ class Starts:
         await self._parts.tmux.prepare(len(entries))
         results: list[Agent | AgentdError] = [entry.agent for entry in entries]
         async with anyio.create_task_group() as group:
-            for index, (entry, profile) in enumerate(zip(entries, profiles, strict=True)):
-                group.start_soon(self._start_one, entry, profile, tokens[index], results, index)
+            for first in range(0, len(entries), FURNISHED_AT_ONCE):
+                lot = slice(first, first + FURNISHED_AT_ONCE)
+                furnished = await self._furnished([entry.agent for entry in entries[lot]], profiles[lot], tokens[lot])
+                for index, begin in enumerate(furnished, first):
+                    group.start_soon(self._start_one, entries[index], profiles[index], begin, results, index)
         # As they are by now: the first ones may be idle already while the last ones are being started.
         entry_of = self._parts.directory.entry
         await self._ledger.keep([entry_of(r.id).agent for r in results if isinstance(r, Agent)])
@@ -219,7 +224,8 @@ class Starts:
         with anyio.CancelScope(shield=True), self._roster.being_started([agent.id]):
             await self._ledger.save_new([entry])  # with its new token, before its program can show it
             results: list[Agent | AgentdError] = [agent]
-            await self._start_one(entry, profile, token, results, 0)
+            (begin,) = await self._furnished([entry.agent], [profile], [token])
+            await self._start_one(entry, profile, begin, results, 0)
             if isinstance(results[0], AgentdError):
                 await self._ledger.save_new([before])
                 raise results[0]
@@ -228,12 +234,11 @@ class Starts:
         return kept[0]
 
     async def _start_one(
-        self, entry: Entry, profile: Profile, token: str, results: list[Agent | AgentdError], index: int
+        self, entry: Entry, profile: Profile, begin: Begin, results: list[Agent | AgentdError], index: int
     ) -> None:
         agent = entry.agent
         try:
             async with self._spawns:
-                begin = await anyio.to_thread.run_sync(self._furnish, agent, profile, token, limiter=self._furnishing)
                 pane = await begin()
         except AgentdError as error:
             results[index] = _explained(error, profile)
@@ -249,8 +254,23 @@ class Starts:
         self._watch.begin(started, profile, pane, booted=None if agent.resume_id else Booted(profile, clock_s()))
         self._ledger.tell("agent.spawned", started)
 
-    def _furnish(self, agent: Agent, profile: Profile, token: str) -> Callable[[], Awaitable[PaneRef]]:
-        """Write the files that the agent's program finds, and return what starts it; for a thread."""
+    async def _furnished(
+        self, agents: Sequence[Agent], profiles: Sequence[Profile], tokens: Sequence[str]
+    ) -> Sequence[Begin]:
+        """Write the files that agents' programs find, and return what starts each, or raises why it cannot be."""
+
+        def each() -> list[Begin]:
+            return list(map(self._furnish, agents, profiles, tokens))
+
+        return await anyio.to_thread.run_sync(each, limiter=self._furnishing)
+
+    def _furnish(self, agent: Agent, profile: Profile, token: str) -> Begin:
+        try:
+            return self._furnish_one(agent, profile, token)
+        except AgentdError as error:
+            return partial(_refused, error)
+
+    def _furnish_one(self, agent: Agent, profile: Profile, token: str) -> Begin:
         parts, places = self._parts, self._parts.places
         places.furnish(agent, profile, token)
         env, cwd = places.environment(agent, profile), agent.cwd or str(Path.home())
@@ -273,6 +293,10 @@ class Starts:
                 f"{len(live)} agents live and {wanted} more would pass agents.max = {most}",
                 hint="stop some, or raise agents.max",
             )
+
+
+async def _refused(error: AgentdError) -> PaneRef:
+    raise error
 
 
 def _explained(error: AgentdError, profile: Profile) -> AgentdError:

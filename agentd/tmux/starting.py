@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import anyio
@@ -28,7 +29,8 @@ _NEW_FORMAT = "#{session_id}|#{window_id}|#{pane_id}|#{pane_pid}"
 # TMUX would show the agent the way to our server.
 _LAUNCHER = 'unset TMUX TMUX_PANE; umask "$1"; cd -- "$2" && shift 2 && exec "$@"'
 
-CheckPlace = Callable[[str, str | None, str], None]
+CHECK_S = 1.0  # a place that was found to be there is not looked at again for so long: many starts are much the same
+_MOST_CHECKED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Starting:
         self._ending = ending
         self._log = log
         self._limit = anyio.CapacityLimiter(AT_ONCE)
+        self._checked_s: dict[tuple[str, str | None, str], float] = {}
         self._left: set[str] = set()  # names of sessions that a failed start may have left, or may still make
         self._undoing = anyio.Lock()
         self.spawned = 0
@@ -69,7 +72,7 @@ class Starting:
     async def one(self, order: SpawnOrder) -> PaneRef:
         """Start one program."""
         self._check_room(1)
-        return await self._start(order, check_place)
+        return await self._start(order)
 
     async def rename(self, ref: PaneRef, session_name: str) -> None:
         """Give a session another name; one that is gone is no error."""
@@ -83,12 +86,11 @@ class Starting:
         self._check_room(len(orders))
         results: dict[int, PaneRef | AgentdError] = {}
         waiting = iter(enumerate(orders))
-        check_once = functools.cache(check_place)  # the programs of a batch are much the same
 
         async def work() -> None:
             for index, order in waiting:
                 try:
-                    results[index] = await self._start(order, check_once)
+                    results[index] = await self._start(order)
                 except AgentdError as error:
                     results[index] = error
 
@@ -110,16 +112,25 @@ class Starting:
         if self._calls.server is not None:
             check_room(self._calls.server.process.pid, self._hearing.panes + count)
 
-    async def _start(self, order: SpawnOrder, check: CheckPlace) -> PaneRef:
+    async def _start(self, order: SpawnOrder) -> PaneRef:
         check_session_name(order.session_name, HUB)
         check_words(order.argv, order.env)
-        check(order.argv[0], order.env.get("PATH"), order.cwd)
+        self._check_place(order.argv[0], order.env.get("PATH"), order.cwd)
         steps = _steps(order)
         async with self._limit:
             # Shielded, and each step has its deadline: a cancelled caller must not leave half a session.
             with anyio.CancelScope(shield=True):
                 ref = await self._send(order.session_name, steps)
         return ref
+
+    def _check_place(self, program: str, path: str | None, cwd: str) -> None:
+        now_s, place = time.monotonic(), (program, path, cwd)
+        if now_s - self._checked_s.get(place, -inf) < CHECK_S:
+            return
+        if len(self._checked_s) >= _MOST_CHECKED:
+            self._checked_s.clear()
+        check_place(*place)
+        self._checked_s[place] = now_s
 
     async def _send(self, name: str, steps: Sequence[str]) -> PaneRef:
         if name in self._left:
