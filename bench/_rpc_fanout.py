@@ -28,7 +28,7 @@ class _Audience:
         self._rest: dict[int, bytes] = {}
         for _ in range(SUBSCRIBERS):
             sock = connected(path)
-            sock.sendall(packed([1, 1, FOLLOW, {}, {"credit": _CREDIT}]))
+            sock.sendall(packed([1, 1, FOLLOW, {"coalesce": False}, {"credit": _CREDIT}]))
             self._socks[sock.fileno()] = sock
             self._rest[sock.fileno()] = b""
             self._poll.register(sock.fileno(), select.POLLIN)
