@@ -12,7 +12,8 @@ from agentd.agents.directory import Directory
 from agentd.api.event_rows import event_row
 from agentd.api.parts import Parts
 from agentd.errors import InvalidValue
-from agentd.events.events import Wanted, is_named
+from agentd.events.events import is_named
+from agentd.events.feed import Feed, Wanted
 from agentd.records import EVENT_TYPES, Agent, Caller, Event
 from agentd.wire import calls
 
@@ -30,7 +31,7 @@ async def list_(parts: Parts, _caller: Caller, params: calls.EventsList) -> dict
     return {"events": [event_row(event) for event in found], "last": parts.events.last_id, "next": next_}
 
 
-async def follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> AsyncIterator[list[msgspec.Raw]]:
+async def follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> AsyncIterator[list[msgspec.Raw] | Feed]:
     """Stream events; each is packed once, however many follow."""
     _check_types(params.types)
     wanted = about(parts.directory, params.targets)
@@ -40,7 +41,11 @@ async def follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> A
         )
     ) as batches:
         async for batch in batches:
-            yield [parts.packed_events.of(event) for event in batch]
+            if isinstance(batch, Feed):
+                batch.form = parts.packed_events.of
+                yield batch
+            else:
+                yield [parts.packed_events.of(event) for event in batch]
 
 
 def _check_types(types: Sequence[str]) -> None:

@@ -348,8 +348,7 @@ class Connection(asyncio.Protocol):
     def _send_items(self, call_id: int, first_seq: int, payloads: list[Any]) -> None:
         frames: list[bytes] = []
         try:
-            for seq, payload in enumerate(payloads, first_seq):
-                frames.append(replies.item(call_id, seq, payload, self._max_reply_bytes))
+            replies.add_items(frames, call_id, first_seq, payloads, self._max_reply_bytes)
         finally:  # those before one that is too large
             if frames:
                 self._send(b"".join(frames))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from struct import Struct
 from typing import Any
 
 import msgspec
@@ -10,6 +12,7 @@ from agentd.errors import AgentdError, OverLimit
 from agentd.wire.frames import ERROR, HELLO, ITEM, NOTE, PONG, RESULT
 
 _encode = msgspec.msgpack.Encoder().encode
+_size = Struct(">I").pack  # what every frame begins with
 
 
 def framed(body: list[Any]) -> bytes:
@@ -37,12 +40,14 @@ def _result_packed(call_id: int, value: msgspec.Raw, max_reply_bytes: int) -> by
     return b"".join((size_bytes.to_bytes(4, "big"), head, value))
 
 
-def item(call_id: int, seq: int, payload: Any, max_reply_bytes: int) -> bytes:
-    """Return one item of a stream."""
-    frame = framed([ITEM, call_id, seq, payload])
-    if len(frame) - 4 > max_reply_bytes:
-        raise _too_large(len(frame) - 4, max_reply_bytes)
-    return frame
+def add_items(frames: list[bytes], call_id: int, first_seq: int, payloads: Sequence[Any], max_reply_bytes: int) -> None:
+    """Add the frames of a stream's items; raises OverLimit at one that is more than the client takes."""
+    for seq, payload in enumerate(payloads, first_seq):
+        packed = _encode((ITEM, call_id, seq, payload))
+        size_bytes = len(packed)
+        if size_bytes > max_reply_bytes:
+            raise _too_large(size_bytes, max_reply_bytes)
+        frames += (_size(size_bytes), packed)
 
 
 def error(call_id: int, fault: AgentdError) -> bytes:

@@ -13,6 +13,7 @@ import anyio.lowlevel
 
 from agentd.doors.deadlines import late
 from agentd.errors import AgentdError
+from agentd.events.feed import Feed
 
 _ITEMS_PER_TURN = 64
 
@@ -63,10 +64,11 @@ class RunningCall:
 class RunningStream(RunningCall):
     """A stream in flight; its items go out through `send` while it has credit and the connection is `writable`.
 
-    A list among them is several items that are there at once: they go out together.
+    A list among them is several items that are there at once: they go out together. A feed among them hands over what
+    comes next by itself, until there is no room for it.
     """
 
-    __slots__ = ("_credit", "_send", "_wake", "_writable")
+    __slots__ = ("_credit", "_send", "_seq", "_wake", "_writable")
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class RunningStream(RunningCall):
         self._credit = credit
         self._send = send
         self._writable = writable
+        self._seq = 0
         self._wake = asyncio.Event()
 
     def add_credit(self, items: int) -> None:
@@ -94,7 +97,7 @@ class RunningStream(RunningCall):
         self._wake.set()
 
     async def _stream(self, items: AsyncGenerator[Any, None]) -> dict[str, Any]:
-        seq, left = 0, list[Any]()
+        left = list[Any]()
         async with aclosing(items):
             while True:
                 while not (self._credit and self._writable()):
@@ -104,11 +107,28 @@ class RunningStream(RunningCall):
                     try:
                         given = await anext(items)
                     except StopAsyncIteration:
-                        return {"items": seq}
+                        return {"items": self._seq}
+                    if isinstance(given, Feed):
+                        await given.into(self._take)
+                        continue
                     left = given if isinstance(given, list) else [given]
-                now, left = left[: min(self._credit, _ITEMS_PER_TURN)], left[min(self._credit, _ITEMS_PER_TURN) :]
-                self._credit -= len(now)
-                self._send(self.call_id, seq + 1, now)
-                seq += len(now)
-                if seq // _ITEMS_PER_TURN != (seq - len(now)) // _ITEMS_PER_TURN:
+                most, before = min(self._credit, _ITEMS_PER_TURN), self._seq
+                self._hand_out(left[:most])
+                left = left[most:]
+                if self._seq // _ITEMS_PER_TURN != before // _ITEMS_PER_TURN:
                     await anyio.lowlevel.checkpoint()
+
+    def _take(self, items: list[Any]) -> bool:
+        if self._credit < len(items) or not self._writable():
+            return False
+        try:
+            self._hand_out(items)
+        except AgentdError as error:
+            self.cancel(error)
+            return False
+        return True
+
+    def _hand_out(self, items: list[Any]) -> None:
+        self._credit -= len(items)
+        self._send(self.call_id, self._seq + 1, items)
+        self._seq += len(items)

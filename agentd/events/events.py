@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from agentd.errors import AgentdError, InvalidValue
 from agentd.events.coalescing import coalesced
+from agentd.events.feed import Feed, Feeds, Wanted, read_on
 from agentd.events.ring import GAP, Ring, gap, with_gaps
 from agentd.events.store import EventStore
 from agentd.records import Event
@@ -22,8 +23,6 @@ HEARTBEAT = "heartbeat"
 UNTOLD_IDS = 1_000_000  # more than a daemon can have told between its last line on disk and its death
 OVERFLOW = "more happened than is kept"
 RESTART = "the daemon did not end in order; what it had not written down is not known"
-
-Wanted = Callable[[Event], bool]
 
 
 class Events:
@@ -39,11 +38,10 @@ class Events:
         self.on_event: list[Callable[[Event], None]] = []  # told at once of each
         self.trouble = ""  # why nothing is written down at the moment
         before = store.last_id if store else 0
-        if store and before and store.take_end():
-            self._ring = Ring(before + 1, kept)
-            return
-        self._ring = Ring(max(before + UNTOLD_IDS, time.time_ns() // 1000), kept)
-        if store and before:
+        goes_on = bool(store and before and store.take_end())
+        self._ring = Ring(before + 1 if goes_on else max(before + UNTOLD_IDS, time.time_ns() // 1000), kept)
+        self._feeds = Feeds(self._ring)
+        if store and before and not goes_on:
             self._ring.add(gap(before + 1, self._ring.last_id + 1, RESTART))
             with suppress(OSError):  # at once, so that the ids behind it are given once whatever the clock does
                 store.append(self._ring.after(0))
@@ -59,6 +57,7 @@ class Events:
         self._ring.add(event)
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
+        self._feeds.happened()
         for told in self.on_event:
             told(event)
         return event
@@ -86,6 +85,9 @@ class Events:
         batches = self.follow_batches(after, types, wanted=wanted, heartbeat_s=heartbeat_s)
         async with aclosing(batches):
             async for batch in batches:
+                if isinstance(batch, Feed):
+                    await batch.into(read_on)
+                    continue
                 for event in batch:
                     yield event
 
@@ -97,30 +99,26 @@ class Events:
         wanted: Wanted | None = None,
         heartbeat_s: float | None = None,
         coalesce: bool = False,
-    ) -> AsyncGenerator[list[Event], None]:
-        """Yield events after an id (now, without one) as they happen, those together that are there at once.
+    ) -> AsyncGenerator[list[Event] | Feed, None]:
+        """Yield events after an id (now, without one), those together that are there at once, and then a feed.
 
-        A `gap` names the first and last id of what is not kept. With `heartbeat_s` a `heartbeat` follows so long a
-        silence; its id is how far the reader has seen. `coalesce`: a reader that is far behind gets the newest state
-        of each agent only.
+        The feed tells of what follows while the reader runs it; when it ends, the next ones are yielded. A `gap` names
+        the first and last id of what is not kept. With `heartbeat_s` a `heartbeat` follows so long a silence; its id is
+        how far the reader has seen. `coalesce`: a reader that is far behind gets the newest state of each agent only.
         """
         cursor = self.last_id if after is None else await self._cursor(after)
-        due_s = _after_s(heartbeat_s)
+        fits = partial(_is_wanted, types=types, wanted=wanted) if types or wanted else None
         while True:
-            changed = self._changed
-            batch = await self._after(cursor)
-            found = [e for e in (coalesced(batch) if coalesce else batch) if _is_wanted(e, types, wanted)]
-            if found:
-                yield found
-                due_s = _after_s(heartbeat_s)
-            if batch:
+            while batch := await self._after(cursor):
+                found = [e for e in (coalesced(batch) if coalesce else batch) if fits is None or fits(e)]
+                if found:
+                    yield found
                 cursor = batch[-1].id
-            else:
-                with anyio.CancelScope(deadline=due_s):
-                    await changed.wait()
-            if anyio.current_time() >= due_s:
+            feed = Feed(self._feeds, cursor, fits, heartbeat_s, coalesce=coalesce)
+            yield feed
+            cursor = feed.cursor
+            if feed.is_silent:
                 yield [Event(cursor, HEARTBEAT, time.time_ns(), {})]
-                due_s = _after_s(heartbeat_s)
 
     async def run(self) -> None:
         """Write down what happens until cancelled."""
@@ -180,10 +178,6 @@ class Events:
             if begins == self._ring.begins:
                 return [gap(cursor + 1, begins - 1, OVERFLOW)]
         return []
-
-
-def _after_s(seconds: float | None) -> float:
-    return float("inf") if seconds is None else anyio.current_time() + seconds
 
 
 def _is_wanted(event: Event, types: Sequence[str], wanted: Wanted | None) -> bool:

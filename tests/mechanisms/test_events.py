@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from agentd.errors import InvalidValue
 from agentd.events import Events
 from agentd.events.coalescing import FAR_BEHIND, coalesced
+from agentd.events.feed import Feed, read_on
 from agentd.events.store import SEGMENT_BYTES, EventStore
 from agentd.records import Event
 
@@ -58,6 +59,9 @@ async def first(count: int, events: Events, *args: Any, **more: Any) -> list[Eve
     got: list[Event] = []
     with anyio.fail_after(10):
         async for batch in events.follow_batches(*args, **more):
+            if isinstance(batch, Feed):
+                await batch.into(read_on)
+                continue
             got += batch
             if len(got) >= count:
                 break
