@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 DEADLINE_S = 30.0
+AGAIN_S = 2.0  # after a key that nothing came of
 ESCAPES = re.compile(
     r"\x1b(?:\[[0-9;?>=<]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78DEHM])|\r|\x07"
 )
@@ -29,6 +30,16 @@ class TypingShell:
         """Press keys; what was printed before them is forgotten."""
         self.printed = ""
         os.write(self._descriptor, keys.encode())
+
+    def interrupt(self, pattern: str) -> None:
+        """Press Ctrl-C until something is printed: Python's readline misses one that comes as it goes to wait for keys."""
+        end_s, self.printed = time.monotonic() + DEADLINE_S, ""
+        while not self.printed:
+            os.write(self._descriptor, b"\x03")
+            if not select.select([self._descriptor], [], [], AGAIN_S)[0]:
+                assert time.monotonic() < end_s, "nothing was printed"
+                continue
+            self.until(pattern)
 
     def until(self, pattern: str) -> str:
         """Wait until something is printed; return everything since the last keys."""

@@ -39,7 +39,6 @@ class Places:
     def __init__(self, paths: Paths, instance: str) -> None:
         self._paths = paths
         self._instance = instance
-        private_dir(paths.agents_dir)
 
     def write_launcher(self) -> None:
         """Make the program that is this very agentd; a newer daemon's takes its place under agents that live on."""
@@ -141,7 +140,7 @@ class Places:
         return str(Path(self._paths.agents_dir, home))
 
     def _write(self, home: str, files: Mapping[str, str]) -> None:
-        private = private_dir(self._private(home))
+        private = private_dir(str(Path(private_dir(self._paths.agents_dir), home)))
         for name, text in files.items():
             directory = private
             for part in Path(name).parent.parts:  # each of them: a link that was put there is not followed

@@ -106,19 +106,16 @@ def test_at_a_terminal(ada, directory):
         typing.until(r"needs TEAM; .*agentd> $")
         typing.type("half a li")
         typing.until("half a li")
-        typing.type("\x03")
-        typing.until(r"agentd> $")
+        typing.interrupt(r"agentd> $")
         typing.type("read ada\n")  # which is never answered here
         typing.until("read ada\n")
         wait_until(lambda: ada.answers.begun == 1, "the call")
-        typing.type("\x03")
-        typing.until(r"agentd> $")
+        typing.interrupt(r"agentd> $")
         typing.type(" ls\n")
         typing.until(r"ada .*agentd> $")
         typing.type("\x1b[A\n")  # the line before, which was not `ls`: it began with a space
         wait_until(lambda: ada.answers.begun == 2, "the call once more")
-        typing.type("\x03")
-        typing.until(r"agentd> $")
+        typing.interrupt(r"agentd> $")
         typing.type("\x04")
         assert typing.ended() == 0
     lines = (directory / "repl_history").read_text().splitlines()
