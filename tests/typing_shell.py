@@ -32,7 +32,7 @@ class TypingShell:
         os.write(self._descriptor, keys.encode())
 
     def interrupt(self, pattern: str) -> None:
-        """Press Ctrl-C until something is printed: Python's readline misses one that comes as it goes to wait for keys."""
+        """Press Ctrl-C until something is printed: Python's readline misses one that comes as it begins to wait."""
         end_s, self.printed = time.monotonic() + DEADLINE_S, ""
         while not self.printed:
             os.write(self._descriptor, b"\x03")

@@ -13,7 +13,6 @@ from agentd.events import Events
 from agentd.events.feed import Feed
 from agentd.records import Event
 
-
 pytestmark = pytest.mark.anyio
 
 
