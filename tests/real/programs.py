@@ -6,7 +6,6 @@ By hand: python tests/real/programs.py [NAME...]
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import platform
@@ -216,9 +215,8 @@ def install(program: Program) -> Path:
     return found
 
 
-@functools.cache
 def links() -> Path:
-    """Return a directory with a command for each program that is installed."""
+    """Return a directory with a command for each program that is installed by now."""
     place = directory() / "bin"
     place.mkdir(exist_ok=True)
     for program in PROGRAMS.values():
