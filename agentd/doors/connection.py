@@ -33,6 +33,7 @@ from agentd.records import Caller
 from agentd.wire.frames import CALL, CANCEL, CREDIT, NOTE, PING, PROTOCOL, FrameReader, ProtocolError
 
 FRAMES_PER_TURN = 256
+WAITS_PER_TURN = 64  # of a client whose calls wait: their tasks all run in the next turn, before anybody else is served
 OUTPUT_MARK_BYTES = 256 * 1024  # above it nothing more is read from the connection
 OUTPUT_MARK_S = 10.0  # above it for so long: a slow consumer
 HELLO_TIMEOUT_S = 5.0
@@ -59,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._in_turn = False
+        self._frames_per_turn = FRAMES_PER_TURN
         self._flush_is_due = False
         self._turn_is_due = False
         self._reading = True
@@ -162,10 +164,10 @@ class Connection(asyncio.Protocol):
         self._turn_is_due = False
         if self._closing_since_s is not None:
             return
-        room = self._max_in_flight - len(self._running)
+        before = len(self._running)
         fault = None
         try:
-            frames = self._reader.feed(data, min(FRAMES_PER_TURN, room))
+            frames = self._reader.feed(data, min(self._frames_per_turn, self._max_in_flight - before))
         except ProtocolError as error:
             frames, fault = error.frames, error.with_traceback(None)  # which would keep this frame, and the bytes
         self._in_turn = True
@@ -177,6 +179,8 @@ class Connection(asyncio.Protocol):
             if self._closing_since_s is not None:
                 break
         self._in_turn = False
+        begun = len(self._running) - before
+        self._frames_per_turn = FRAMES_PER_TURN if begun < WAITS_PER_TURN // 2 else WAITS_PER_TURN
         if fault is not None:
             self._break_off(fault)
         self._flush()

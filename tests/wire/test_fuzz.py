@@ -23,6 +23,7 @@ from agentd.wire.frames import FrameReader, ProtocolError, encode
 FUZZ_S = float(os.environ.get("AGENTD_FUZZ_S", "5")) / 2  # two tests share it
 LIMIT = 65_536
 SEED = int(os.environ.get("AGENTD_FUZZ_SEED", "0")) or time.time_ns()
+pytestmark = pytest.mark.timeout(FUZZ_S + 60)
 SEEDS = [*(encode(body) for body in FRAMES.values()), *(data for data in REFUSED.values() if len(data) < 5000)]
 TOKENS = [bytes([byte]) for byte in range(0x80, 0xE0)] + [b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\xff", b"\x00"]
 
