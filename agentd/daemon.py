@@ -56,6 +56,7 @@ from agentd.garbage import collect_rarely
 from agentd.mailbox.health import Standing
 from agentd.mailbox.mailbox import Mailbox
 from agentd.mailbox.search import Search
+from agentd.memory import bound_arenas
 from agentd.metrics import LoopLag, Metrics
 from agentd.paths import Paths, check_socket_path, open_private, private_dir
 from agentd.records import Agent, Change, Delivery
@@ -84,6 +85,7 @@ def main(paths: Paths, overrides: Sequence[str], ready_fd: int | None) -> int:
             log = logs.to_file(paths.log_file, settings.log.level)
             given = _Given(paths, settings, overrides, starter.umask, log, supervisor)
             collect_rarely()
+            bound_arenas()
             return anyio.run(_serve, given, starter)
     except (AgentdError, BaseExceptionGroup) as raised:
         error = _ours(raised)
