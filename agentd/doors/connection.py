@@ -33,7 +33,7 @@ from agentd.records import Caller
 from agentd.wire.frames import CALL, CANCEL, CREDIT, NOTE, PING, PROTOCOL, FrameReader, ProtocolError
 
 FRAMES_PER_TURN = 256
-WAITS_PER_TURN = 64  # of a client whose calls wait: their tasks all run in the next turn, before anybody else is served
+WAITS_PER_TURN = 16  # of a client whose calls wait: their tasks all run in the next turn, before anybody else is served
 OUTPUT_MARK_BYTES = 256 * 1024  # above it nothing more is read from the connection
 OUTPUT_MARK_S = 10.0  # above it for so long: a slow consumer
 HELLO_TIMEOUT_S = 5.0
