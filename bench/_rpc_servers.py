@@ -23,7 +23,7 @@ from agentd.config import RpcConfig
 from agentd.doors.identity import identify
 from agentd.doors.rpc import RpcDoor
 from agentd.events import Events
-from agentd.records import Agent, AgentState, PaneRef
+from agentd.records import Agent, AgentState, Change, Event, PaneRef
 from agentd.wire import calls
 from bench._rpc_load import packed
 
@@ -127,6 +127,9 @@ class _Changed(Wait):
 
     __slots__ = ("_caller", "_parts", "_until")
     method = WAITER
+
+    def wanted(self, what: Change | Event) -> bool:
+        return isinstance(what, Change) and what.id == self.key
 
     async def look(self, *, over: bool) -> dict[str, Any] | None:
         await _later()

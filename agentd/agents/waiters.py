@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -13,11 +12,10 @@ import anyio
 from agentd.errors import AgentdError
 from agentd.records import Change, Event
 
-Wanted = Callable[[Change], bool]
 Outcome = Change | Event | AgentdError | bool  # what ended a wait; True: its time; False: it has not ended
 
 
-class Wait:
+class Wait(ABC):
     """One wait of a call, without a task: it ends once, by what happens, by its time, or by an error.
 
     A kind of wait says what it waits for (`wanted`) and what its call answers (`look`). The call returns it by
@@ -41,13 +39,13 @@ class Wait:
         """Order by the time at which they are over."""
         return self.due_s < other.due_s
 
+    @abstractmethod
     def wanted(self, what: Change | Event) -> bool:
         """Tell whether what happened ends the wait."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def look(self, *, over: bool) -> Any:
-        """Return the call's answer, None while there is none; raises the error that says so when the wait is over."""
-        raise NotImplementedError
+        """Return the call's answer, None while there is none; when the wait is over, that or an error that says so."""
 
     async def begin(self) -> Any:
         """Return the answer when it is there already, else this record; nothing is missed in between."""
@@ -105,17 +103,6 @@ class Waiters:
         if not waits:
             del self._waiting[wait.key]
 
-    @contextmanager
-    def expect(self, key: str, wanted: Wanted) -> Iterator[asyncio.Future[Change]]:
-        """Give a future of the first wanted change; used before looking, none is missed."""
-        wait = _Expected(self, key, wanted)
-        self.add(wait)
-        try:
-            yield wait.change
-        finally:
-            wait.end(True)
-            wait.change.cancel()
-
     def on_changes(self, changes: Sequence[Change]) -> None:
         """End the waits for these changes."""
         if not self._waiting:
@@ -133,24 +120,3 @@ class Waiters:
         for wait in tuple(self._waiting.get(key, ())):
             if wait.wanted(what):
                 wait.end(what)
-
-
-class _Expected(Wait):
-    """A wait whose change a task awaits."""
-
-    __slots__ = ("_wanted", "change")
-
-    def __init__(self, waiters: Waiters, key: str, wanted: Wanted) -> None:
-        super().__init__(waiters, key, 0.0)
-        self._wanted = wanted
-        self.change: asyncio.Future[Change] = asyncio.get_running_loop().create_future()
-
-    def wanted(self, what: Change | Event) -> bool:
-        """Tell whether it is the change, for who asked."""
-        return isinstance(what, Change) and self._wanted(what)
-
-    def end(self, outcome: Outcome) -> None:
-        """Give the change to who awaits it."""
-        if isinstance(outcome, Change) and not self.change.done():
-            self.change.set_result(outcome)
-        super().end(outcome)

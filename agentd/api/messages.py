@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-import anyio
-
 from agentd.agents.waiters import Wait
 from agentd.api.event_rows import event_row
 from agentd.api.parts import Parts
@@ -134,13 +132,40 @@ class _ReplyWait(_MessageWait):
         )
 
 
-async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, Any]:
+async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> Any:
     """List an inbox; an owner who reads it has the messages delivered by that."""
     owner = caller.inbox if params.target in (None, OPERATOR, caller.name) else _other_inbox(parts, caller, params)
     if params.target == OPERATOR and caller.role is Role.AGENT:
         raise Denied("an agent cannot read the operator's inbox")
     if owner == caller.inbox and params.wait_s:
-        await _arrival(parts, owner, params.wait_s)
+        return await _Arrival(parts, caller, params).begin()
+    return await _listed(parts, caller, owner, params)
+
+
+class _Arrival(Wait):
+    """A wait for something new in the caller's own inbox."""
+
+    __slots__ = ("_caller", "_params", "_parts")
+    method = "messages.inbox"
+
+    def __init__(self, parts: Parts, caller: Caller, params: calls.Inbox) -> None:
+        super().__init__(parts.waiters, caller.inbox, min(params.wait_s, parts.config.rpc.wait_s))
+        self._parts = parts
+        self._caller = caller
+        self._params = params
+
+    def wanted(self, what: Change | Event) -> bool:
+        """Tell whether a message has come."""
+        return isinstance(what, Change) and what.to == self.key and what.state is MessageState.ACCEPTED
+
+    async def look(self, *, over: bool) -> dict[str, Any] | None:
+        """Return the inbox when there is something in it, or nothing came in time."""
+        if not (over or self._parts.mailbox.depth(self.key)):
+            return None
+        return await _listed(self._parts, self._caller, self.key, self._params)
+
+
+async def _listed(parts: Parts, caller: Caller, owner: str, params: calls.Inbox) -> dict[str, Any]:
     states = list(MessageState) if params.all else list(OPEN)
     taken = await _read_own(parts, owner, params.limit) if owner == caller.inbox else []
     messages = await parts.mailbox.inbox(owner, states, params.limit)
@@ -149,18 +174,6 @@ async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> dict[str, 
     messages.sort(key=lambda message: message.id)
     refused = parts.refusals.read(owner) if owner == caller.inbox else parts.refusals.rows(owner)
     return {"messages": [message_row(parts.directory, message) for message in messages], "refused": refused}
-
-
-async def _arrival(parts: Parts, owner: str, wait_s: float) -> None:
-    """Return when something new is in the inbox, or the time is over."""
-
-    def arrives(change: Change) -> bool:
-        return change.to == owner and change.state is MessageState.ACCEPTED
-
-    with parts.waiters.expect(owner, arrives) as change:
-        if not parts.mailbox.depth(owner):
-            with anyio.move_on_after(min(wait_s, parts.config.rpc.wait_s)):
-                await change
 
 
 async def _read_own(parts: Parts, owner: str, limit: int) -> list[str]:

@@ -177,10 +177,20 @@ async def test_a_change_after_the_door_ended_does_no_harm(path, connect_raw):
     happen(served, "m1")
 
 
+class Never(Wait):
+    """A wait that nothing ends but its time."""
+
+    def wanted(self, _what: object) -> bool:
+        return False
+
+    async def look(self, *, over: bool) -> bool | None:
+        return over or None
+
+
 async def test_waits_that_ended_early_do_not_pile_up():
     waiters, deadlines = Waiters(), Deadlines()
     for number in range(10_000):
-        wait = Wait(waiters, f"m{number}", 300.0)
+        wait = Never(waiters, f"m{number}", 300.0)
         waiters.add(wait)
         wait.on_end = lambda _wait: deadlines.ended()
         deadlines.add(wait, math.inf, math.inf)

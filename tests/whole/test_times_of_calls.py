@@ -60,6 +60,15 @@ def test_who_waits_for_an_answer_gets_it_and_no_other(whole: Instance):
     assert answers[0]["reply"]["body"] == "the answer"
 
 
+def test_who_waits_at_an_inbox_gets_what_comes_and_has_read_it(whole: Instance):
+    whole.call("messages.inbox")  # nothing is new from here on
+    began = time.monotonic()
+    with waiting(whole, "messages.inbox", wait_s=60) as answers:
+        id_ = whole.send("operator", "at last")
+    assert time.monotonic() - began < WAIT_S
+    assert [m["state"] for m in answers[0]["messages"] if m["id"] == id_] == ["delivered"]
+
+
 @pytest.mark.parametrize("until", ["stopped", "exit"])
 def test_who_waits_for_an_agent_is_told_when_it_is_so(whole: Instance, until: str):
     agent, other = whole.spawn("sh"), whole.spawn("sh")
