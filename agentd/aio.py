@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from agentd.calling import (
-    BACKOFF_S,
     BATCH_SIZE,
     CONNECTIONS,
     DEFAULT_CREDIT,
@@ -39,28 +38,24 @@ from agentd.calling import (
     taking,
     too_late,
 )
-from agentd.connections import connected_at_once
 from agentd.errors import AgentdError, DeadlineExceeded, Unavailable
+from agentd.line import CROWD, Line, connected
 from agentd.place import Place
 from agentd.records import Receipt
-from agentd.wire.conversation import Conversation, outcome
+from agentd.wire.conversation import outcome
 from agentd.wire.frames import CREDIT, ITEM, encode
 
 if TYPE_CHECKING:
-    from _socket import socket as Socket  # noqa: N812  as in the blocking client
     from types import TracebackType
     from typing import Self
 
     from agentd.typed import AsyncCalls
 
-    Attempt = Callable[[Callable[["_Line"], Awaitable[Any]], bool], Awaitable[Any]]
+    Attempt = Callable[[Callable[[Line], Awaitable[Any]], bool], Awaitable[Any]]
 else:
     AsyncCalls = object
 
 __all__ = ["AsyncClient", "connect"]
-
-_READ_BYTES = 65_536
-_CROWD = 256  # calls under way on one connection, from which on another is made; a stream counts as so many
 
 
 @asynccontextmanager
@@ -88,139 +83,6 @@ async def connect(
         await client.close()
 
 
-class _Line:
-    """One connection. Whichever task waits for an answer reads for all of them; the others sleep until it has read."""
-
-    def __init__(self, raw: Socket, token: str | None) -> None:
-        self.talk = Conversation(token)
-        self.broken: AgentdError | None = None  # what the daemon said when it ended the connection
-        self.streams = 0
-        self._raw = raw
-        self._writing = anyio.Lock()
-        self._reading = False
-        self._news = anyio.Event()
-        self._open = True
-        self._unsent = bytearray()
-        self._sent_bytes = 0
-        self._pid = os.getpid()
-
-    @property
-    def usable(self) -> bool:
-        """Tell whether a new call may go out here."""
-        return self._open and self._is_ours() and not self.talk.leaving
-
-    @property
-    def is_open(self) -> bool:
-        """Tell whether calls under way here may still be answered."""
-        return self._open
-
-    @property
-    def load(self) -> int:
-        """Return how many calls are under way here, and how many a stream is as good as."""
-        return self.talk.under_way + _CROWD * self.streams
-
-    async def write(self, data: bytes) -> None:
-        """Send all of it; who is cancelled meanwhile leaves the rest to the next writer: no frame stays half."""
-        end = self._put(data)
-        while self._sent_bytes < end:
-            async with self._writing:
-                await self._wait(anyio.wait_writable)
-            self._flush()
-            if not self._open:
-                raise Lost(surely_undone=True)
-
-    def _put(self, data: bytes) -> int:
-        """Send what goes out at once; returns where the data ends in all that is sent here."""
-        if not self._open or not self._is_ours():
-            raise Lost(surely_undone=True)
-        self._unsent += self.talk.opened(data)
-        end = self._sent_bytes + len(self._unsent)
-        self._flush()
-        return end
-
-    async def _wait(self, ready: Callable[[Socket], Awaitable[None]]) -> None:
-        try:
-            if self._open:
-                await ready(self._raw)
-        except anyio.ClosedResourceError:
-            self._open = False
-
-    def _flush(self) -> None:
-        try:
-            while self._unsent and self._open:
-                size_bytes = self._raw.send(self._unsent)
-                del self._unsent[:size_bytes]
-                self._sent_bytes += size_bytes
-        except BlockingIOError:
-            return
-        except OSError:
-            self._open = False
-
-    async def next_frame(self, call_id: int) -> list[Any]:
-        """Return the call's next frame."""
-        while True:
-            frame = self.talk.take(call_id)
-            if frame is not None:
-                return frame
-            if self.broken is not None:
-                raise self.broken
-            if not self._open:
-                raise Lost(surely_undone=False)
-            if self._reading:
-                await self._news.wait()
-            else:
-                await self._read()
-
-    def withdraw(self, call_id: int) -> None:
-        """Tell the daemon that nobody waits any more; a broken connection has told it already."""
-        cancel = self.talk.forget(call_id)
-        if cancel and self._open and self._is_ours():
-            self._put(cancel)
-
-    def close(self) -> None:
-        """Close it; those who wait are told."""
-        self._open = False
-        anyio.notify_closing(self._raw)
-        self._raw.close()
-        self._tell()
-
-    def forsake(self) -> None:
-        """Let go of it in a process that was forked: the connection is the other's, and its loop is not ours."""
-        self._open = False
-        self._raw.close()
-
-    async def _read(self) -> None:
-        self._reading = True
-        try:
-            await self._wait(anyio.wait_readable)
-            if self._open:
-                self._took(self._raw.recv(_READ_BYTES))
-        except BlockingIOError:
-            return
-        except OSError:
-            self._open = False
-        except AgentdError as error:
-            self.broken, self._open = error, False
-        finally:
-            self._reading = False
-            self._tell()  # also when cancelled: another one must read on
-
-    def _took(self, data: bytes) -> None:
-        if not data:
-            self._open = False
-        self.talk.received(data)
-        if self.talk.to_send and self._open:
-            answers, self.talk.to_send = self.talk.to_send, b""
-            self._put(answers)
-
-    def _is_ours(self) -> bool:
-        return self._pid == os.getpid()
-
-    def _tell(self) -> None:
-        news, self._news = self._news, anyio.Event()
-        news.set()
-
-
 class AsyncClient(AsyncCalls):
     """The daemon's calls, for any number of tasks; see `agentd.client.Client`, whose methods these are."""
 
@@ -236,8 +98,8 @@ class AsyncClient(AsyncCalls):
         self._timeout_s = timeout_s
         self._most = connections
         self._patience_s = patience_s
-        self._lines: list[_Line] = []
-        self._retired: list[_Line] = []  # the daemon said goaway there; calls under way still end on it
+        self._lines: list[Line] = []
+        self._retired: list[Line] = []  # the daemon said goaway there; calls under way still end on it
         self._opening = anyio.Lock()
         self._closed = False
         self._pid = os.getpid()
@@ -252,7 +114,7 @@ class AsyncClient(AsyncCalls):
 
         server: dict[str, Any] = {}
 
-        async def once(line: _Line) -> Any:
+        async def once(line: Line) -> Any:
             nonlocal server
             call_id, data = line.talk.request(method, values, options)
             try:
@@ -285,7 +147,7 @@ class AsyncClient(AsyncCalls):
     ) -> AsyncGenerator[Any, None]:
         """Yield a stream's items; `timeout_s` is the longest wait for the next one. Closing it ends the stream."""
 
-        async def begin(line: _Line) -> tuple[_Line, int]:
+        async def begin(line: Line) -> tuple[Line, int]:
             call_id, data = line.talk.request(method, {**(params or {}), **kw}, {"credit": credit})
             try:
                 await line.write(data)
@@ -403,7 +265,7 @@ class AsyncClient(AsyncCalls):
             if await self._connect(patience_s) is None:
                 raise self._place.not_running()
 
-    async def _attempt(self, once: Callable[[_Line], Awaitable[Any]], repeatable: bool) -> Any:
+    async def _attempt(self, once: Callable[[Line], Awaitable[Any]], repeatable: bool) -> Any:
         """Do it, and again after a broken connection while that cannot do it twice."""
         for _, pause_s in zip(range(MOST_TRIES), pauses(), strict=False):
             line = await self._usable_line()
@@ -418,7 +280,7 @@ class AsyncClient(AsyncCalls):
             await anyio.sleep(pause_s)
         raise outcome_unknown()
 
-    async def _usable_line(self) -> _Line:
+    async def _usable_line(self) -> Line:
         """Return the line on which least is under way, a new one where that is a crowd and there may be another."""
         self._leave_the_forker()
         if (line := self._least_busy()) is not None:
@@ -429,13 +291,13 @@ class AsyncClient(AsyncCalls):
             self._sort_out()
             return await self._another() if self._lines else await self._open(self._patience_s)
 
-    def _least_busy(self) -> _Line | None:
+    def _least_busy(self) -> Line | None:
         if self._closed:
             raise closed()
         if not self._lines or not all(line.usable for line in self._lines):
             return None
         best = min(self._lines, key=lambda line: line.load)
-        return best if best.load < _CROWD or len(self._lines) >= self._most else None
+        return best if best.load < CROWD or len(self._lines) >= self._most else None
 
     def _sort_out(self) -> None:
         """Put aside what is of no use for new calls, and close what nothing is under way on."""
@@ -445,7 +307,7 @@ class AsyncClient(AsyncCalls):
             self._retired.remove(line)
             line.close()
 
-    async def _another(self) -> _Line:
+    async def _another(self) -> Line:
         """Return one more line, or the best there is when none can be had at the moment."""
         if len(self._lines) < self._most:
             line = await self._connect(0.0)
@@ -453,7 +315,7 @@ class AsyncClient(AsyncCalls):
                 return line
         return min(self._lines, key=lambda line: line.load)
 
-    async def _open(self, patience_s: float) -> _Line:
+    async def _open(self, patience_s: float) -> Line:
         line = await self._connect(patience_s)
         if line is None and self._place.may_start:
             await anyio.to_thread.run_sync(self._place.start)
@@ -462,12 +324,12 @@ class AsyncClient(AsyncCalls):
             raise self._place.not_running()
         return line
 
-    async def _connect(self, patience_s: float) -> _Line | None:
+    async def _connect(self, patience_s: float) -> Line | None:
         deadline_s = anyio.current_time() + patience_s
         for pause_s in pauses():
-            raw = await _connected(self._place.path, self._timeout_s)
+            raw = await connected(self._place.path, self._timeout_s)
             if raw is not None:
-                line = _Line(raw, self._place.token)
+                line = Line(raw, self._place.token)
                 self._lines.append(line)
                 return line
             left_s = deadline_s - anyio.current_time()
@@ -505,7 +367,7 @@ class AsyncPipeline(Gathered):
                 return
             raise too_late("a pipeline")
 
-    async def _exchange(self, line: _Line) -> None:
+    async def _exchange(self, line: Line) -> None:
         """Send all of them, then take every answer."""
         requests = [line.talk.request(call.method, call.params) for call in self._calls]
         try:
@@ -517,18 +379,7 @@ class AsyncPipeline(Gathered):
                 line.withdraw(call_id)
 
 
-async def _next_item(line: _Line, call_id: int, method: str, timeout_s: float | None) -> list[Any]:
+async def _next_item(line: Line, call_id: int, method: str, timeout_s: float | None) -> list[Any]:
     with anyio.move_on_after(timeout_s):
         return await line.next_frame(call_id)
     raise too_late(method)
-
-
-async def _connected(path: str, timeout_s: float) -> Socket | None:
-    """Return a connected socket, None when nobody serves the path."""
-    with anyio.move_on_after(timeout_s):
-        while True:
-            try:
-                return connected_at_once(path)
-            except BlockingIOError:
-                await anyio.sleep(BACKOFF_S[0])  # more clients connect at this moment than the system queues
-    raise too_late("the connection")
