@@ -25,7 +25,7 @@ AGES_NS: Final = 10_000_000  # so old the ages may be; who asks more often than 
 
 _AGE_BYTES: Final = 8
 _encode = msgspec.msgpack.Encoder().encode
-_Order = tuple[str, int, str]
+_Order = tuple[str, int]  # of a name that ends with a number: worker-9 before worker-10
 _in_order = attrgetter("order")
 
 
@@ -138,4 +138,4 @@ def _selected(directory: Directory, target: str | None, state: str | None) -> li
 
 def _order(agent: Agent) -> _Order:
     stem, _, number = agent.name.rpartition("-")
-    return (stem, int(number), "") if number.isdigit() else (agent.name, 0, "")
+    return (stem, int(number)) if number.isdigit() else (agent.name, 0)

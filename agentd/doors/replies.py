@@ -18,7 +18,7 @@ _size = Struct(">I").pack  # what every frame begins with
 def framed(body: list[Any]) -> bytes:
     """Return a body as a frame."""
     packed = _encode(body)
-    return len(packed).to_bytes(4, "big") + packed
+    return _size(len(packed)) + packed
 
 
 def result(call_id: int, value: Any, max_reply_bytes: int) -> bytes:
@@ -28,7 +28,7 @@ def result(call_id: int, value: Any, max_reply_bytes: int) -> bytes:
     packed = _encode([RESULT, call_id, value])
     if len(packed) > max_reply_bytes:
         raise _too_large(len(packed), max_reply_bytes)
-    return len(packed).to_bytes(4, "big") + packed
+    return _size(len(packed)) + packed
 
 
 def _result_packed(call_id: int, value: msgspec.Raw, max_reply_bytes: int) -> bytes:
@@ -37,7 +37,7 @@ def _result_packed(call_id: int, value: msgspec.Raw, max_reply_bytes: int) -> by
     size_bytes = len(head) + len(value)
     if size_bytes > max_reply_bytes:
         raise _too_large(size_bytes, max_reply_bytes)
-    return b"".join((size_bytes.to_bytes(4, "big"), head, value))
+    return b"".join((_size(size_bytes), head, value))
 
 
 def add_items(frames: list[bytes], call_id: int, first_seq: int, payloads: Sequence[Any], max_reply_bytes: int) -> None:
