@@ -18,11 +18,6 @@ from agentd.records import Receipt
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def path(tmp_path) -> str:
-    return str(tmp_path / "agentd.sock")
-
-
 async def test_calls_receipts_batches(path):
     async with serving(path), connect(path, environ={}) as client:
         assert (await client.daemon_status())["version"] == "test"

@@ -35,17 +35,6 @@ from agentd.wire.frames import encode
 
 
 @pytest.fixture
-def path(tmp_path) -> str:
-    return str(tmp_path / "agentd.sock")
-
-
-@pytest.fixture
-def served(path):
-    with serving_in_thread(path) as served:
-        yield served
-
-
-@pytest.fixture
 def client(served):
     with connect(served.path, environ={}) as client:
         yield client

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from socket import AF_UNIX, socket
 
 import pytest
+from instance import wait_until
 from scripted_server import Script, answer_with, break_off
 from serving import LIMIT_S, in_thread, serving_in_thread
 
@@ -20,22 +21,8 @@ from agentd.errors import AgentdError, Busy, Conflict, DeadlineExceeded, Unavail
 from agentd.wire.frames import FrameReader, encode
 
 
-@pytest.fixture
-def path(tmp_path) -> str:
-    return str(tmp_path / "agentd.sock")
-
-
-@pytest.fixture
-def served(path):
-    with serving_in_thread(path) as served:
-        yield served
-
-
-def until(condition) -> None:
-    deadline_s = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
+def until(condition, what: str) -> None:
+    wait_until(condition, what, LIMIT_S)
 
 
 def descriptors() -> int:
@@ -77,7 +64,7 @@ def test_who_gets_no_connection_in_its_time_is_told_and_nothing_is_sent(served):
     waiting = [threading.Thread(target=wait_for_ever, args=(client, errors)) for _ in range(2)]
     for thread in waiting:
         thread.start()
-    until(lambda: served.answers.begun == 2)
+    until(lambda: served.answers.begun == 2, "two calls")
     with pytest.raises(Busy, match=r"all 2 connections of this client were in use") as caught:
         client.call("daemon.status", timeout_s=0.05)
     assert caught.value.retryable
@@ -99,7 +86,7 @@ def test_whoever_waits_longest_is_next(served):
         for number in range(6):
             threads.append(threading.Thread(target=client.teams_get, kwargs={"team": f"t{number}"}))
             threads[-1].start()
-            until(lambda number=number: len(own._turns) == number if number else own._lent == 1)
+            until(lambda number=number: len(own._turns) == number if number else own._lent == 1, "its turn")
         gate.set()
         for thread in threads:
             thread.join(LIMIT_S)
@@ -114,11 +101,11 @@ def test_streams_are_beside_the_connections_for_calls_and_give_theirs_back(serve
         assert served.door.counters.accepted == 4  # one for each stream and one for calls
         for stream in streams:
             stream.close()
-        until(lambda: served.answers.ended == 3 and served.door.counters.connections == 1)
+        until(lambda: served.answers.ended == 3 and served.door.counters.connections == 1, "the end of all but one")
         for _ in range(3):
             assert [event["id"] for event in client.events_follow(types=["500"])] == list(range(1, 501))
         assert served.door.counters.accepted == 4
-    until(lambda: served.door.counters.connections == 0)
+    until(lambda: served.door.counters.connections == 0, "the end of all connections")
 
 
 def test_closing_ends_calls_and_streams_of_other_threads_and_leaves_no_descriptor(served):
@@ -143,7 +130,7 @@ def test_closing_ends_calls_and_streams_of_other_threads_and_leaves_no_descripto
     threads.append(threading.Thread(target=follow))
     for thread in threads:
         thread.start()
-    until(lambda: served.answers.begun == 4)
+    until(lambda: served.answers.begun == 4, "four calls")
     client.close()
     for thread in threads:
         thread.join(LIMIT_S)
@@ -153,8 +140,8 @@ def test_closing_ends_calls_and_streams_of_other_threads_and_leaves_no_descripto
         client.daemon_status()
     with pytest.raises(Conflict, match="this client was closed"):
         next(client.events_follow())
-    until(lambda: served.door.counters.connections == 0)
-    until(lambda: descriptors() == before)
+    until(lambda: served.door.counters.connections == 0, "the end of all connections")
+    until(lambda: descriptors() == before, "the end of their descriptors")
 
 
 def answer_the_first_when_the_second_comes(script, connection):
@@ -188,7 +175,7 @@ def test_a_call_that_is_interrupted_is_withdrawn(served):
         with pytest.raises(Interrupted):
             client.agents_capture(target="a")
         del connection._read
-        until(lambda: served.answers.begun == served.answers.ended == 1)
+        until(lambda: served.answers.begun == served.answers.ended == 1, "the call's end")
         assert client.daemon_status()["version"] == "test"
         assert served.door.counters.accepted == 1
 
