@@ -11,9 +11,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from anyio.abc import TaskGroup
 from structlog.typing import FilteringBoundLogger
-
-from agentd.doors.workers import Workers
 
 PAUSE_S = 1.0  # without a free descriptor, before the next look
 _PER_TURN = 8  # a few: one that is told to go away keeps its descriptor for some turns of the loop
@@ -46,12 +45,12 @@ class Acceptor:
         self,
         listener: socket.socket,
         protocol: Callable[[], asyncio.BaseProtocol],
-        workers: Workers,
+        tasks: TaskGroup,
         log: FilteringBoundLogger,
     ) -> None:
         self._listener = listener
         self._protocol = protocol
-        self._workers = workers
+        self._tasks = tasks
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._reserve: int | None = None
@@ -76,7 +75,7 @@ class Acceptor:
             for _ in range(_PER_TURN):
                 connection, _ = self._listener.accept()
                 connection.setblocking(False)
-                self._workers.start(self._connect, connection)
+                self._tasks.start_soon(self._connect, connection)
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as error:

@@ -34,6 +34,7 @@ from agentd.wire.frames import CALL, CANCEL, CREDIT, NOTE, PING, PROTOCOL, Frame
 
 FRAMES_PER_TURN = 256
 WAITS_PER_TURN = 16  # of a client whose calls wait: their tasks all run in the next turn, before anybody else is served
+MANY_WAITS = WAITS_PER_TURN // 2
 OUTPUT_MARK_BYTES = 256 * 1024  # above it nothing more is read from the connection
 OUTPUT_MARK_S = 10.0  # above it for so long: a slow consumer
 HELLO_TIMEOUT_S = 5.0
@@ -88,8 +89,35 @@ class Connection(asyncio.Protocol):
         shared.unauthenticated[self] = None
 
     def data_received(self, data: bytes) -> None:
-        """Take what is whole of it."""
-        self._turn(data)
+        """Take what is whole of it, and of what came before."""
+        if self._closing_since_s is not None:
+            return
+        running, reader = self._running, self._reader
+        before, most, fault = len(running), self._frames_per_turn, None
+        if before + most > self._max_in_flight:
+            most = self._max_in_flight - before
+        try:
+            frames = reader.feed(data, most)
+        except ProtocolError as error:
+            frames, fault = error.frames, error.with_traceback(None)  # which would keep this frame, and the bytes
+        self._in_turn = True
+        for frame in frames:
+            if frame[0] == CALL and self.caller is not None:
+                self._call(frame, self.caller)
+            else:
+                self._take(frame)
+            if self._closing_since_s is not None:
+                break
+        self._in_turn = False
+        self._frames_per_turn = FRAMES_PER_TURN if len(running) - before < MANY_WAITS else WAITS_PER_TURN
+        if fault is not None:
+            self._break_off(fault)
+        if self._out:
+            self._flush()
+        if running or reader.pending or not self._reading:
+            self._settle(began=bool(frames))
+        else:
+            self._partial_since_s = None
 
     def pause_writing(self) -> None:
         """Read no more of a client that does not read."""
@@ -160,45 +188,20 @@ class Connection(asyncio.Protocol):
 
     # reading
 
-    def _turn(self, data: bytes = b"") -> None:
+    def _turn(self) -> None:
         self._turn_is_due = False
-        if self._closing_since_s is not None:
-            return
-        before = len(self._running)
-        fault = None
-        try:
-            frames = self._reader.feed(data, min(self._frames_per_turn, self._max_in_flight - before))
-        except ProtocolError as error:
-            frames, fault = error.frames, error.with_traceback(None)  # which would keep this frame, and the bytes
-        self._in_turn = True
-        for frame in frames:
-            if frame[0] == CALL and self.caller is not None:
-                self._call(frame, self.caller)
-            else:
-                self._take(frame)
-            if self._closing_since_s is not None:
-                break
-        self._in_turn = False
-        begun = len(self._running) - before
-        self._frames_per_turn = FRAMES_PER_TURN if begun < WAITS_PER_TURN // 2 else WAITS_PER_TURN
-        if fault is not None:
-            self._break_off(fault)
-        self._flush()
-        self._settle(began=bool(frames))
+        self.data_received(b"")
 
     def _settle(self, *, began: bool = False) -> None:
         """Decide whether to read on, and since when the client owes the rest of a frame."""
         if self._closing_since_s is not None:
             return
         held = self._over_since_s is not None or len(self._running) >= self._max_in_flight
-        if not held and self._reading and not self._reader.pending_bytes:  # nearly always
-            self._partial_since_s = None
-            return
         more = self._reader.more
         if more and not held:
             self._turn_soon()
         self._read(on=not (held or more))
-        if not self._reader.pending_bytes or not self._reading:
+        if not self._reader.pending or not self._reading:
             self._partial_since_s = None
         elif began or self._partial_since_s is None:
             self._partial_since_s = self._loop.time()
@@ -269,7 +272,7 @@ class Connection(asyncio.Protocol):
             if len(frame) > 4:
                 context, params, credit = read_options(frame[4], params, self.peer.pid)
             value = shared.dispatch.call(caller, method, params, context)
-            if isinstance(value, WAITING):
+            if type(value) in WAITING:
                 most_s = shared.most_times.of(method, params)
                 self._start(call_id, method, value, most_s, context.deadline_s, credit)
                 return
@@ -291,27 +294,28 @@ class Connection(asyncio.Protocol):
         deadline_s = most_s if given_s is None else min(given_s, most_s)
         told = given_s is not None or self._shared.most_times.is_long(most_s)
         call = (
-            RunningStream(call_id, method, waiting, deadline_s, credit, self._send_items, self._is_writable)
+            RunningStream(
+                call_id, method, waiting, deadline_s, self._finish, credit, self._send_items, self._is_writable
+            )
             if isinstance(waiting, AsyncGeneratorType)
-            else RunningCall(call_id, method, waiting, deadline_s, told=told)
+            else RunningCall(call_id, method, waiting, deadline_s, self._finish, told=told)
         )
         self._running[call_id] = call
-        self._shared.workers.start(self._finish, call)
+        self._shared.workers.start(call)
 
-    async def _finish(self, call: RunningCall) -> None:
-        value = None
-        try:
-            value = await call.run()
-            reply = b"" if isinstance(value, Wait) else replies.result(call.call_id, value, self._max_reply_bytes)
-        except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
-            reply = self._as_refusal(call.call_id, call.method, error)
-        finally:
-            if not isinstance(value, Wait):
-                self._forget(call.call_id)
+    def _finish(self, call: RunningCall, value: Any, fault: Exception | None) -> None:
+        """Answer a call that has ended; one that only waits from here on is kept."""
         if isinstance(value, Wait):
             self._hold(value, call)
-        else:
-            self._reply(reply)
+            return
+        try:
+            if fault is not None:
+                raise fault
+            reply = replies.result(call.call_id, value, self._max_reply_bytes)
+        except Exception as error:  # noqa: BLE001  as above
+            reply = self._as_refusal(call.call_id, call.method, error)
+        self._forget(call.call_id)
+        self._reply(reply)
 
     def _hold(self, wait: Wait, call: RunningCall) -> None:
         """Keep of a call only what it waits for, until that comes."""
@@ -335,9 +339,9 @@ class Connection(asyncio.Protocol):
             self._forget(wait.call_id)
             self._reply(self._as_refusal(wait.call_id, wait.method, wait.outcome))
             return
-        call = RunningCall(wait.call_id, wait.method, wait.look(over=True), LOOK_S, told=False)
+        call = RunningCall(wait.call_id, wait.method, wait.look(over=True), LOOK_S, self._finish, told=False)
         self._running[wait.call_id] = call
-        self._shared.workers.start(self._finish, call)
+        self._shared.workers.start(call)
 
     def _forget(self, call_id: int) -> None:
         del self._running[call_id]

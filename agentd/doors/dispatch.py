@@ -17,8 +17,8 @@ from agentd.doors.most_times import BATCH
 from agentd.doors.rates import Rates
 from agentd.doors.refused_values import invalid
 from agentd.errors import AgentdError, DeadlineExceeded, Denied, InternalError, InvalidValue, UnknownMethod
-from agentd.records import Caller
-from agentd.wire.calls import CALLS, RECORDED, Params, may_call
+from agentd.records import Caller, Role
+from agentd.wire.calls import CALLS, RECORDED, Params, rows_for
 
 DEFAULT_CREDIT = 256
 _BATCH_MAX_CALLS = 1024
@@ -35,6 +35,7 @@ class CallContext:
 
 Answer = Callable[[Caller, str, Params, CallContext], Any]
 OnFault = Callable[[str, Exception], None]  # method, what was raised: a fault of ours, to be logged
+_OPERATOR = Role.OPERATOR
 WAITING = (CoroutineType, AsyncGeneratorType)  # kinds of values that are not the answer yet
 
 
@@ -68,23 +69,24 @@ class Dispatch:
         self._access = access
         self._recorded = RECORDED if access else frozenset()
         self._agents_start = agents_start
+        self._operators = rows_for(_OPERATOR, agents_start=agents_start)
+        self._agents = rows_for(Role.AGENT, agents_start=agents_start)
 
     def call(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
         """Return what `answer` returns; raises UnknownMethod, RateLimit, Denied or InvalidValue before it is asked."""
         if caller.agent_id or self._limits_operator:
             self._rates.spend(caller)
-        row = CALLS.get(method)
+        row = (self._operators if caller.role is _OPERATOR else self._agents).get(method)
         if row is None:
             return self._own(caller, method, params, context)
-        if not may_call(caller, row, agents_start=self._agents_start):
-            raise Denied(f"an agent may not call {method}", hint="ask the operator to do it")
-        try:
-            typed = msgspec.convert(params, row.params)
-        except msgspec.ValidationError as error:
-            raise invalid(method, row.params, params, error) from None
+        if type(params) is not row.params:
+            try:
+                params = msgspec.convert(params, row.params)
+            except msgspec.ValidationError as error:
+                raise invalid(method, row.params, params, error) from None
         if method in self._recorded:
-            return self._made_on_record(caller, method, typed, context)
-        return self._answer(caller, method, typed, context)
+            return self._made_on_record(caller, method, params, context)
+        return self._answer(caller, method, params, context)
 
     def as_error(self, caller: Caller | None, method: str, error: Exception) -> AgentdError:
         """Return the error to tell the caller; what is no error of ours is handed to the log first."""
@@ -97,6 +99,8 @@ class Dispatch:
         return InternalError(f"agentd failed: {what}; see the daemon's log", hint="agentd itself goes on")
 
     def _own(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
+        if method in CALLS:
+            raise Denied(f"an agent may not call {method}", hint="ask the operator to do it")
         if method == BATCH:
             return self._batch(caller, _batch_items(params), context)
         if method in mcp.METHODS:

@@ -1,39 +1,91 @@
-"""Nearly every frame that a daemon reads, decoded by msgspec: a call whose parameters and options hold no map or list.
+"""Nearly every frame that a daemon reads, decoded by msgspec: a call whose parameters hold no map within a map.
 
-Such a frame has two or three bytes that can begin a map, an array or an extension: its own, and the ones of its maps.
-With no other such byte it is flat, so nothing can be deep or large in it. Whatever is not quite so is left to
-`wire.frames`, whose answer is the same and whose errors are the ones that are told.
+Parameters that are one text, number, flag or list of these become what the call's row of the table says, at once;
+others that are as plain become a map. Nothing in either can be deep, large or an extension. Whatever is not quite so is
+left to `wire.frames`, whose answer is the same and whose errors are the ones that are told.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import msgspec
+from msgspec import inspect
 
+from agentd.wire.calls import CALLS, Params
 from agentd.wire.frames import CALL
 
-_call = msgspec.msgpack.Decoder(tuple[int, int, str, dict[str, Any]]).decode
-_call_with_options = msgspec.msgpack.Decoder(tuple[int, int, str, dict[str, Any], dict[str, Any]]).decode
+_Plain = int | float | str | bool | None
+_ABSENT = msgspec.Raw()
 _MAP = 0x80  # and the number of its entries, up to 15
 _MAPS_END = 0x90
 
 
-def quick_call(body: bytes | bytearray, marks: bytes | bytearray) -> list[Any] | None:
-    """Return a flat call, None for anything else."""
-    frame: tuple[Any, ...]
+class _Call(msgspec.Struct, array_like=True, tag=CALL, forbid_unknown_fields=True, gc=False):
+    id: int
+    method: str
+    params: msgspec.Raw
+    options: msgspec.Raw = _ABSENT
+
+
+_call = msgspec.msgpack.Decoder(_Call).decode
+_map = msgspec.msgpack.Decoder(dict[str, _Plain | list[_Plain]]).decode
+_PLAIN_TYPES = (
+    inspect.IntType,
+    inspect.FloatType,
+    inspect.StrType,
+    inspect.BoolType,
+    inspect.NoneType,
+    inspect.LiteralType,
+)
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError)
+
+
+def quick_call(body: bytes | bytearray) -> list[Any] | None:
+    """Return a plain call, None for anything else."""
     try:
-        if len(marks) == 2:
-            frame = _call(body)
-        elif len(marks) == 3:
-            frame = _call_with_options(body)
-            if marks[2] >= _MAPS_END or marks[2] - _MAP != len(frame[4]):
-                return None
+        call = _call(body)
+        params, options = call.params, call.options
+        at = len(body) - len(options) - len(params)
+        if body[at] <= _MAP + 1 and (typed := _ROWS.get(call.method)) is not None:
+            values: Any = typed(params)
         else:
+            values = _whole_map(params, body[at])
+        if values is None or call.id < 0:
             return None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        if not options:
+            return [CALL, call.id, call.method, values]
+        given = _whole_map(options, body[len(body) - len(options)])
+    except _FAULTS:
         return None
-    # A map that names a key twice has fewer entries than it says.
-    if marks[1] >= _MAPS_END or marks[1] - _MAP != len(frame[3]) or frame[0] != CALL or frame[1] < 0:
-        return None
-    return list(frame)
+    # A key among the options is a parameter, and is put into their map.
+    return None if given is None or "key" in given else [CALL, call.id, call.method, values, given]
+
+
+def _whole_map(packed: msgspec.Raw, first: int) -> dict[str, Any] | None:
+    """Return a map of plain values; None when it names a key twice: it has fewer entries than its first byte says."""
+    values = _map(packed)
+    return values if first < _MAPS_END and first - _MAP == len(values) else None
+
+
+def _is_plain(kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.UnionType):
+        return all(map(_is_plain, kind.types))
+    if isinstance(kind, inspect.Metadata):
+        return _is_plain(kind.type)
+    if isinstance(kind, inspect.ListType):
+        return _is_plain(kind.item_type)
+    return isinstance(kind, _PLAIN_TYPES)
+
+
+def _plain_rows() -> dict[str, Callable[[msgspec.Raw], Params]]:
+    """Return what decodes the parameters of each row whose type alone keeps them plain."""
+    return {
+        name: msgspec.msgpack.Decoder(row.params).decode
+        for name, row in CALLS.items()
+        if all(_is_plain(field.type) for field in cast("inspect.StructType", inspect.type_info(row.params)).fields)
+    }
+
+
+_ROWS = _plain_rows()

@@ -7,6 +7,7 @@ from struct import Struct
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from agentd.errors import AgentdError, OverLimit
 from agentd.wire.frames import ERROR, HELLO, ITEM, NOTE, PONG, RESULT
@@ -23,15 +24,15 @@ def framed(body: list[Any]) -> bytes:
 
 def result(call_id: int, value: Any, max_reply_bytes: int) -> bytes:
     """Return the answer to a call; raises OverLimit when it is more than the client takes."""
-    if isinstance(value, msgspec.Raw):
+    if type(value) is Raw:
         return _result_packed(call_id, value, max_reply_bytes)
-    packed = _encode([RESULT, call_id, value])
+    packed = _encode((RESULT, call_id, value))
     if len(packed) > max_reply_bytes:
         raise _too_large(len(packed), max_reply_bytes)
     return _size(len(packed)) + packed
 
 
-def _result_packed(call_id: int, value: msgspec.Raw, max_reply_bytes: int) -> bytes:
+def _result_packed(call_id: int, value: Raw, max_reply_bytes: int) -> bytes:
     """Return the same of what is packed already: it may be long, and is copied once."""
     head = _encode([RESULT, call_id, None])[:-1]  # without the byte of None
     size_bytes = len(head) + len(value)

@@ -85,7 +85,7 @@ class RpcDoor:
         try:
             async with anyio.create_task_group() as tasks:
                 shared = self._shared = self._shared_by(tasks)
-                self._acceptor = Acceptor(listener, lambda: Connection(shared), shared.workers, self._log)
+                self._acceptor = Acceptor(listener, lambda: Connection(shared), tasks, self._log)
                 self._acceptor.start()
                 tasks.start_soon(self._sweep, shared)
                 task_status.started()

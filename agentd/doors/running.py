@@ -18,23 +18,34 @@ from agentd.events.feed import Feed
 _ITEMS_PER_TURN = 64
 
 
+Finish = Callable[["RunningCall", Any, Exception | None], None]  # the call, its value, or what it raised
+
+
 class RunningCall:
-    """One call in flight; `run` gives its answer, `cancel` ends it with a reason.
+    """One call in flight; `run` makes it, `cancel` ends it with a reason, and `finish` is told how it ended.
 
     A deadline that is `told` is the scope's, so that what the call does can ask for it; it ends the call to the moment.
     Any other is for the door's sweep to see to: a timer for each call would take a third of what a call takes.
     """
 
-    __slots__ = ("_scope", "_told", "_waiting", "call_id", "deadline_s", "method", "until_s", "why")
+    __slots__ = ("_finish", "_scope", "_told", "_waiting", "call_id", "deadline_s", "method", "until_s", "why")
 
     def __init__(
-        self, call_id: int, method: str, waiting: Coroutine[Any, Any, Any], deadline_s: float, *, told: bool
+        self,
+        call_id: int,
+        method: str,
+        waiting: Coroutine[Any, Any, Any],
+        deadline_s: float,
+        finish: Finish,
+        *,
+        told: bool,
     ) -> None:
         self.call_id = call_id
         self.method = method
         self._waiting = waiting
         self.deadline_s = deadline_s  # from when it runs
         self.until_s = inf
+        self._finish = finish
         self._told = told
         self._scope: anyio.CancelScope | None = None
         self.why: AgentdError | None = None  # it was cancelled for
@@ -50,15 +61,27 @@ class RunningCall:
         if now_s >= self.until_s:
             self.cancel(late(self.method, self.deadline_s))
 
-    async def run(self) -> Any:
-        """Return the call's answer; raises its error, the reason it was cancelled for, or DeadlineExceeded."""
+    async def run(self, scope: anyio.CancelScope) -> None:
+        """Make the call."""
         self.until_s = anyio.current_time() + self.deadline_s
-        with anyio.CancelScope(deadline=self.until_s if self._told else inf) as scope:
-            self._scope = scope
-            if self.why is not None:
-                scope.cancel()
-            return await self._waiting
-        raise self.why or late(self.method, self.deadline_s)
+        if self._told:
+            scope.deadline = self.until_s
+        self._scope = scope
+        if self.why is not None:
+            scope.cancel()
+        value, fault = None, None
+        try:
+            value = await self._waiting
+        except Exception as error:  # noqa: BLE001  one call's end: told to its caller, and logged if ours
+            fault = error
+        self._scope = None
+        if self._told:
+            scope.deadline = inf
+        self._finish(self, value, fault)
+
+    def cancelled(self) -> None:
+        """Answer with the reason it was cancelled for, or that its time is over."""
+        self._finish(self, None, self.why or late(self.method, self.deadline_s))
 
 
 class RunningStream(RunningCall):
@@ -76,11 +99,12 @@ class RunningStream(RunningCall):
         method: str,
         items: AsyncGenerator[Any, None],
         deadline_s: float,
+        finish: Finish,
         credit: int,
         send: Callable[[int, int, list[Any]], None],
         writable: Callable[[], bool],
     ) -> None:
-        super().__init__(call_id, method, self._stream(items), deadline_s, told=True)
+        super().__init__(call_id, method, self._stream(items), deadline_s, finish, told=True)
         self._credit = credit
         self._send = send
         self._writable = writable

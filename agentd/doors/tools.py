@@ -14,7 +14,7 @@ import msgspec
 
 from agentd.errors import InvalidValue, UnknownMethod
 from agentd.records import Caller
-from agentd.wire.calls import CALLS, may_call
+from agentd.wire.calls import CALLS, rows_for
 
 _ID = "the id of a message, like m4k2v7q"
 _SECONDS = "how many seconds to wait at most; ask again after that"
@@ -163,11 +163,8 @@ def tool_named(name: str) -> Tool:
 
 def tools_for(caller: Caller, *, agents_start: bool) -> list[dict[str, Any]]:
     """Return the tools whose calls the caller may make, as MCP describes them, always in the same order."""
-    return [
-        _described(name)
-        for name, tool in TOOLS.items()
-        if may_call(caller, CALLS[tool.call], agents_start=agents_start)
-    ]
+    rows = rows_for(caller.role, agents_start=agents_start)
+    return [_described(name) for name, tool in TOOLS.items() if tool.call in rows]
 
 
 @cache

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Protocol
 
+import anyio
 from anyio.abc import TaskGroup
 
 MOST_IDLE = 1024
-Job = tuple[Callable[[Any], Awaitable[None]], Any]  # an asynchronous function that raises nothing, and its argument
+
+
+class Job(Protocol):
+    """What a worker does."""
+
+    async def run(self, scope: anyio.CancelScope) -> None:
+        """Do it; raises nothing, but may be cancelled by the scope, which is its own until it returns."""
+
+    def cancelled(self) -> None:
+        """Take note that the scope ended it."""
+
+
 NextJob = asyncio.Future[Job | None]  # None: there is none, go home
 
 
 class Workers:
-    """Does jobs in tasks of the group, each of which waits for another job: a new task costs more than most jobs."""
+    """Does jobs in tasks of the group, each of which waits for another job.
+
+    A new task costs more than most jobs, and so does a new scope: one serves until a job is cancelled.
+    """
 
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
         self._idle: list[NextJob] = []
 
-    def start(self, function: Callable[[Any], Awaitable[None]], argument: Any) -> None:
+    def start(self, job: Job) -> None:
         """Do a job soon."""
         while self._idle:
             idle = self._idle.pop()
             if not idle.done():  # cancelled: the group ends
-                idle.set_result((function, argument))
+                idle.set_result(job)
                 return
-        self._tasks.start_soon(self._work, (function, argument))
+        self._tasks.start_soon(self._work, job)
 
     def thin(self) -> None:
         """Send half of the idle ones home, the longest idle first; called every now and then."""
@@ -40,11 +54,21 @@ class Workers:
     async def _work(self, job: Job | None) -> None:
         loop = asyncio.get_running_loop()
         while job is not None:
-            function, argument = job
-            await function(argument)
-            del job, function, argument  # an idle worker holds on to nobody's connection
-            if len(self._idle) >= MOST_IDLE:
-                return
-            next_job: NextJob = loop.create_future()
-            self._idle.append(next_job)
-            job = await next_job
+            with anyio.CancelScope() as scope:
+                while job is not None:
+                    await job.run(scope)
+                    job = None  # an idle worker holds on to nobody's connection
+                    if scope.cancel_called:
+                        break
+                    job = await self._next(loop)
+            if job is not None:
+                job.cancelled()
+            if scope.cancel_called:
+                job = await self._next(loop)
+
+    async def _next(self, loop: asyncio.AbstractEventLoop) -> Job | None:
+        if len(self._idle) >= MOST_IDLE:
+            return None
+        job: NextJob = loop.create_future()
+        self._idle.append(job)
+        return await job

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from agentd.records import Caller, Role
+from agentd.records import Role
 
 _NAME_FORM = "a name is like build-2: a lower-case letter, then letters, digits and dashes, 48 at most"
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,47}$(?!\n)", description=_NAME_FORM)]
@@ -592,9 +592,10 @@ CALLS: dict[str, Call] = {call.name: call for call in _TABLE}
 RECORDED = frozenset(call.name for call in _TABLE if call.recorded)
 
 
-def may_call(caller: Caller, call: Call, *, agents_start: bool) -> bool:
-    """Tell whether the caller may make the call, where agents may start agents or not."""
-    return caller.role is Role.OPERATOR or call.agent_may or (call.own and agents_start)
+def rows_for(role: Role, *, agents_start: bool) -> dict[str, Call]:
+    """Return the calls that such a caller may make, where agents may start agents or not."""
+    may_all = role is Role.OPERATOR
+    return {call.name: call for call in _TABLE if may_all or call.agent_may or (call.own and agents_start)}
 
 
 def schema() -> dict[str, Any]:

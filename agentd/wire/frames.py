@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Buffer = bytes | bytearray | memoryview
-    Quick = Callable[[bytes | bytearray, bytes | bytearray], list[Any] | None]  # of a body and its marks
+    Quick = Callable[[bytes | bytearray], list[Any] | None]  # of a body
 
 PROTOCOL = 1
 MAX_FRAME_BYTES = 1024 * 1024
@@ -50,6 +50,7 @@ _SHAPES: dict[int, tuple[type, ...]] = {  # what follows the kind; more may foll
     PONG: (object,),
 }
 _LENGTH = Struct(">I")
+_size_at = _LENGTH.unpack_from
 
 
 class ProtocolError(InvalidValue):
@@ -85,55 +86,51 @@ def pack(value: Any) -> bytes:
 class FrameReader:
     """Cuts a stream of bytes into checked frames; after a ProtocolError it gives that error for ever."""
 
-    __slots__ = ("_buffer", "_fault", "_quick", "max_frame_bytes")
+    __slots__ = ("_fault", "_quick", "max_frame_bytes", "pending")
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES, quick: Quick | None = None) -> None:
         self.max_frame_bytes = max_frame_bytes
         self._quick = quick  # decodes the small bodies that it is sure of, and leaves the others
-        self._buffer = bytearray()
+        self.pending = bytearray()  # bytes that wait for the rest of their frame
         self._fault = ""  # in words: an exception that is kept keeps the bytes that it was raised over
 
     def feed(self, data: bytes, most: int | None = None) -> list[list[Any]]:
         """Return the frames that are whole now, at most `most`; the others come with the next feed, of b'' too."""
         if self._fault:
             raise ProtocolError(self._fault)
-        if self._buffer:
-            self._buffer += data
-            frames, used = self._cut(self._buffer, most)
-            del self._buffer[:used]
+        if self.pending:
+            self.pending += data
+            frames, used = self._cut(self.pending, most)
+            del self.pending[:used]
         else:
             frames, used = self._cut(data, most)
             if used < len(data):
-                self._buffer += data[used:]
+                self.pending += data[used:]
         return frames
-
-    @property
-    def pending_bytes(self) -> int:
-        """Return how many bytes wait for the rest of their frame."""
-        return len(self._buffer)
 
     @property
     def more(self) -> bool:
         """Tell whether a whole frame waits, because `most` stopped the last feed."""
-        return len(self._buffer) >= 4 and len(self._buffer) - 4 >= _LENGTH.unpack_from(self._buffer)[0]
+        return len(self.pending) >= 4 and len(self.pending) - 4 >= _size_at(self.pending)[0]
 
     def _cut(self, source: bytes | bytearray, most: int | None) -> tuple[list[list[Any]], int]:
         frames: list[list[Any]] = []
-        start, size = 0, len(source)
+        start, size, quick = 0, len(source), self._quick
         try:
             while size - start >= 4 and len(frames) != most:
-                (length,) = _LENGTH.unpack_from(source, start)
+                (length,) = _size_at(source, start)
                 if length > self.max_frame_bytes:
                     raise ProtocolError(f"a frame of {length} bytes; at most {self.max_frame_bytes} are allowed")
                 end = start + 4 + length
                 if end > size:
                     break
-                frames.append(_decode(source, start + 4, end, self.max_frame_bytes, self._quick))
+                frame = quick(source[start + 4 : end]) if quick is not None and length <= _SMALL_BYTES else None
+                frames.append(frame or _decode(source, start + 4, end, self.max_frame_bytes))
                 start = end
         except ProtocolError as error:
             error.frames = frames
             self._fault = error.message
-            self._buffer = bytearray()
+            self.pending = bytearray()
             raise
         return frames, start
 
@@ -143,16 +140,13 @@ _NOT_PLAIN = {*range(0x80, 0xA0), *range(0xDC, 0xE0), *range(0xC7, 0xCA), *range
 _PLAIN = bytes(sorted({*range(256)} - _NOT_PLAIN))  # what cannot begin an array, a map or an extension
 
 
-def _decode(source: bytes | bytearray, start: int, end: int, max_frame_bytes: int, quick: Quick | None) -> list[Any]:
+def _decode(source: bytes | bytearray, start: int, end: int, max_frame_bytes: int) -> list[Any]:
     if end - start > _SMALL_BYTES:
         with memoryview(source) as whole, whole[start:end] as view:
             _check_structure(view, max_frame_bytes)
             return _checked(_unpack(view))
     body = source[start:end]
-    marks = body.translate(None, _PLAIN)
-    if quick is not None and (frame := quick(body, marks)) is not None:
-        return frame
-    if len(marks) > MAX_DEPTH:  # with few marks it is neither too deep nor too large, without a look at its structure
+    if len(body.translate(None, _PLAIN)) > MAX_DEPTH:  # with fewer that open anything it is neither deep nor large
         _check_structure(body, max_frame_bytes)
     return _checked(_unpack(body))
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from agentd.doors import workers as module
-from agentd.doors.workers import Workers
+from agentd.doors.workers import Job, Workers
 
 pytestmark = pytest.mark.anyio
 
@@ -25,12 +25,15 @@ class Jobs:
         self.tasks: list[asyncio.Task | None] = []
         self.gate = anyio.Event()
 
-    async def at_once(self, _: object) -> None:
-        self.tasks.append(asyncio.current_task())
+    @property
+    def at_once(self) -> Job:
+        """A job that is done when it has begun."""
+        return OneJob(self, held=False)
 
-    async def held(self, _: object) -> None:
-        self.tasks.append(asyncio.current_task())
-        await self.gate.wait()
+    @property
+    def held(self) -> OneJob:
+        """A job that waits for the gate."""
+        return OneJob(self, held=True)
 
     async def until(self, count: int) -> None:
         with anyio.fail_after(5):
@@ -39,11 +42,67 @@ class Jobs:
             await anyio.lowlevel.checkpoint()
 
 
+class OneJob:
+    def __init__(self, jobs: Jobs, *, held: bool) -> None:
+        self._jobs = jobs
+        self._held = held
+        self.scope: anyio.CancelScope | None = None
+        self.ended = ""
+
+    async def run(self, scope: anyio.CancelScope) -> None:
+        self.scope = scope
+        self._jobs.tasks.append(asyncio.current_task())
+        if self._held:
+            await self._jobs.gate.wait()
+        self.ended = "done"
+
+    def cancelled(self) -> None:
+        self.ended = "cancelled"
+
+
+async def test_a_cancelled_job_is_told_and_its_worker_does_the_next_one():
+    async with anyio.create_task_group() as group:
+        workers, jobs = Workers(group), Jobs()
+        first = jobs.held
+        workers.start(first)
+        await jobs.until(1)
+        assert first.scope is not None
+        first.scope.cancel()
+        await jobs.until(1)
+        assert first.ended == "cancelled"
+        second = jobs.held
+        workers.start(second)
+        await jobs.until(2)
+        assert second.ended == ""
+        jobs.gate.set()
+        await jobs.until(2)
+        assert second.ended == "done"
+        assert second.scope is not first.scope
+        assert len(set(jobs.tasks)) == 1
+        group.cancel_scope.cancel()
+
+
+async def test_a_job_that_ends_in_spite_of_its_cancellation_has_ended():
+    async with anyio.create_task_group() as group:
+        workers, jobs = Workers(group), Jobs()
+        job = jobs.held
+        workers.start(job)
+        await jobs.until(1)
+        jobs.gate.set()  # its task will run next, before the cancellation can reach it
+        assert job.scope is not None
+        job.scope.cancel()
+        await jobs.until(1)
+        assert job.ended == "done"
+        workers.start(jobs.at_once)
+        await jobs.until(2)
+        group.cancel_scope.cancel()
+
+
 async def test_one_job_after_another_is_done_in_one_task():
     async with anyio.create_task_group() as group:
         workers, jobs = Workers(group), Jobs()
         for count in range(1, 6):
-            workers.start(jobs.at_once, None)
+            workers.start(jobs.at_once)
             await jobs.until(count)
         assert len(set(jobs.tasks)) == 1
         group.cancel_scope.cancel()
@@ -53,7 +112,7 @@ async def test_jobs_at_the_same_time_have_a_task_each():
     async with anyio.create_task_group() as group:
         workers, jobs = Workers(group), Jobs()
         for _ in range(5):
-            workers.start(jobs.held, None)
+            workers.start(jobs.held)
         await jobs.until(5)
         assert len(set(jobs.tasks)) == 5
         group.cancel_scope.cancel()
@@ -65,7 +124,7 @@ async def test_idle_ones_go_home_and_jobs_are_done_all_the_same(monkeypatch):
     async with anyio.create_task_group() as group:
         workers, jobs = Workers(group), Jobs()
         for _ in range(5):
-            workers.start(jobs.held, None)
+            workers.start(jobs.held)
         await jobs.until(5)
         jobs.gate.set()
         for left in (3, 1, 0, 0):  # as many as may, then half of them each time
@@ -74,7 +133,7 @@ async def test_idle_ones_go_home_and_jobs_are_done_all_the_same(monkeypatch):
                     await anyio.lowlevel.checkpoint()
             assert len(asyncio.all_tasks()) == before + left
             workers.thin()
-        workers.start(jobs.at_once, None)
+        workers.start(jobs.at_once)
         await jobs.until(6)
         group.cancel_scope.cancel()
 
@@ -82,10 +141,10 @@ async def test_idle_ones_go_home_and_jobs_are_done_all_the_same(monkeypatch):
 async def test_a_job_that_comes_while_the_group_ends_finds_no_dead_worker():
     async with anyio.create_task_group() as group:
         workers, jobs = Workers(group), Jobs()
-        workers.start(jobs.at_once, None)
+        workers.start(jobs.at_once)
         await jobs.until(1)
         group.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await anyio.sleep(0)
             await anyio.sleep(0)
-            workers.start(jobs.at_once, None)
+            workers.start(jobs.at_once)

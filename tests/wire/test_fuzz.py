@@ -179,7 +179,7 @@ def decoded(chunks: Sequence[bytes]) -> tuple[list[Any], bool]:
             for later in (*chunks[number + 1 :], encode([frames.PING, 1])):
                 with pytest.raises(ProtocolError):
                     reader.feed(later)  # nothing behind an error is looked at
-            assert not reader.pending_bytes
+            assert not reader.pending
             return found, True
     return found, False
 
