@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 
 from bench._rpc_load import Answered, ClosedLoop, calls
 from bench._rpc_process import Server, serving
-from bench._rpc_servers import AT_ONCE, PARAMS, WAITS, bare, door
+from bench._rpc_servers import AT_ONCE, PARAMS, WAITS, bare, bare_tasks, door
 from bench._rpc_table import Rows
 
 CASES = {  # connections, depth, the bar
@@ -16,7 +16,12 @@ CASES = {  # connections, depth, the bar
     "100 x 1": (100, 1, 0.8),
     "10 x 128": (10, 128, 0.7),
 }
-WAYS = {"bare": ("bare", AT_ONCE), "door": ("door", AT_ONCE), "waits": ("door", WAITS)}  # the server, the call
+WAYS = {  # the server, the call
+    "bare": ("bare", AT_ONCE),
+    "door": ("door", AT_ONCE),
+    "waits": ("door", WAITS),
+    "bare, a task each": ("bare, a task each", WAITS),
+}
 TURN_S = 0.05
 WAITS_LEAST = 0.2
 
@@ -24,7 +29,7 @@ WAITS_LEAST = 0.2
 def measure(seconds: float, rounds: int) -> Rows:
     """Let the servers take turns, short ones: what else the machine does then hits all of them."""
     rows = Rows()
-    with serving({"bare": bare, "door": door}) as servers:
+    with serving({"bare": bare, "door": door, "bare, a task each": bare_tasks}) as servers:
         for case, (connections, depth, least) in CASES.items():
             with ExitStack() as stack:
                 ways = {
@@ -65,6 +70,9 @@ def _turn(rows: Rows, ways: Mapping[str, _Way], case: str, least: float | None) 
     rows.add(f"door, {case}, calls/s", took["door"].per_s)
     rows.add(f"door / bare, {case}", took["door"].per_s / bare_per_s, least=least)
     rows.add(f"waits / bare, {case}", took["waits"].per_s / bare_per_s, least=WAITS_LEAST)
+    tasks_per_s = took["bare, a task each"].per_s
+    rows.add(f"bare with a task each / bare, {case}", tasks_per_s / bare_per_s)
+    rows.add(f"waits / bare with a task each, {case}", took["waits"].per_s / tasks_per_s)
     for name in ("door", "waits"):
         rows.add(f"  CPU of bare / of {name}, {case}", cpu_us["bare"] / cpu_us[name])
     for name in ways:

@@ -188,9 +188,47 @@ class Bare(asyncio.Protocol):
         self.transport.write(b"".join(out))
 
 
+class BareTasks(Bare):
+    """The same for calls that wait: a task each and nothing else, no deadline, no way to cancel one."""
+
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self.loop = asyncio.get_running_loop()
+        self.tasks: set[asyncio.Task] = set()
+        self.out: list[bytes] = []
+
+    def data_received(self, data: bytes) -> None:
+        data, at = self.buffer + data if self.buffer else data, 0
+        while len(data) - at >= 4 and (end := at + 4 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
+            frame = msgpack.unpackb(data[at + 4 : end])
+            at = end
+            if frame[0] == 0:
+                self.transport.write(packed([0, {}]))
+                continue
+            task = self.loop.create_task(self.later(frame[1]))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        self.buffer = data[at:]
+
+    async def later(self, call_id: int) -> None:
+        value = await _later()
+        if not self.out:
+            self.loop.call_soon(self.flush)
+        self.out.append(packed([2, call_id, value]))
+
+    def flush(self) -> None:
+        self.transport.write(b"".join(self.out))
+        self.out.clear()
+
+
 async def bare(path: str) -> None:
     """Serve the least."""
     await _serve(path, Bare)
+
+
+async def bare_tasks(path: str) -> None:
+    """Serve the least for calls that wait."""
+    await _serve(path, BareTasks)
 
 
 async def bare_list(path: str) -> None:

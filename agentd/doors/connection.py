@@ -46,6 +46,31 @@ ANNOUNCED_LIMITS = ("max_frame_bytes", "max_in_flight", "max_output_bytes", "wai
 class Connection(asyncio.Protocol):
     """The server's side of one connection."""
 
+    __slots__ = (
+        "_closing_since_s",
+        "_context",
+        "_flush_is_due",
+        "_frames_per_turn",
+        "_in_turn",
+        "_loop",
+        "_max_in_flight",
+        "_max_reply_bytes",
+        "_on_end",
+        "_out",
+        "_out_bytes",
+        "_over_since_s",
+        "_partial_since_s",
+        "_reader",
+        "_reading",
+        "_running",
+        "_shared",
+        "_transport",
+        "_turn_is_due",
+        "caller",
+        "peer",
+        "since_s",
+    )
+
     def __init__(self, shared: Shared) -> None:
         self.peer = Peer(0, -1)
         self.caller: Caller | None = None

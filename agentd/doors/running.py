@@ -63,7 +63,7 @@ class RunningCall:
 
     async def run(self, scope: anyio.CancelScope) -> None:
         """Make the call."""
-        self.until_s = anyio.current_time() + self.deadline_s
+        self.until_s = asyncio.get_running_loop().time() + self.deadline_s
         if self._told:
             scope.deadline = self.until_s
         self._scope = scope

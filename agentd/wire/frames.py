@@ -98,24 +98,12 @@ class FrameReader:
         """Return the frames that are whole now, at most `most`; the others come with the next feed, of b'' too."""
         if self._fault:
             raise ProtocolError(self._fault)
-        if self.pending:
-            self.pending += data
-            frames, used = self._cut(self.pending, most)
-            del self.pending[:used]
-        else:
-            frames, used = self._cut(data, most)
-            if used < len(data):
-                self.pending += data[used:]
-        return frames
-
-    @property
-    def more(self) -> bool:
-        """Tell whether a whole frame waits, because `most` stopped the last feed."""
-        return len(self.pending) >= 4 and len(self.pending) - 4 >= _size_at(self.pending)[0]
-
-    def _cut(self, source: bytes | bytearray, most: int | None) -> tuple[list[list[Any]], int]:
+        pending, quick = self.pending, self._quick
+        if pending:
+            pending += data
+        source = pending or data
         frames: list[list[Any]] = []
-        start, size, quick = 0, len(source), self._quick
+        start, size = 0, len(source)
         try:
             while size - start >= 4 and len(frames) != most:
                 (length,) = _size_at(source, start)
@@ -132,7 +120,16 @@ class FrameReader:
             self._fault = error.message
             self.pending = bytearray()
             raise
-        return frames, start
+        if pending:
+            del pending[:start]
+        elif start < size:
+            pending += data[start:]
+        return frames
+
+    @property
+    def more(self) -> bool:
+        """Tell whether a whole frame waits, because `most` stopped the last feed."""
+        return len(self.pending) >= 4 and len(self.pending) - 4 >= _size_at(self.pending)[0]
 
 
 _SMALL_BYTES = 4096
