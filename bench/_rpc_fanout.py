@@ -8,7 +8,7 @@ import time
 
 from bench._rpc_load import connected, packed
 from bench._rpc_process import Server, serving
-from bench._rpc_servers import EMIT, FOLLOW, door, queued
+from bench._rpc_servers import EMIT, FOLLOW, door, queued, written
 from bench._rpc_table import Rows
 
 SUBSCRIBERS = 100
@@ -65,15 +65,16 @@ class _Audience:
 def measure(seconds: float, rounds: int) -> Rows:
     """Let both ways take turns, with the same events."""
     rows = Rows()
-    with serving({"a queue and task each": queued, "door": door}) as servers:
+    with serving({"a queue and task each": queued, "door": door, "writes alone": written}) as servers:
         audiences = {name: _Audience(server.path) for name, server in servers.items()}
         for _ in range(rounds):
             for count in BURSTS:
                 cost_us = {name: _cost_us(server, audiences[name], count, seconds) for name, server in servers.items()}
                 for name, each_us in cost_us.items():
                     rows.add(f"  {name}, {count} at once, us of CPU", each_us)
-                ratio = cost_us["door"] / cost_us["a queue and task each"]
-                rows.add(f"fan-out, {count} at once: CPU of door / queues", ratio, most=MOST)
+                queues_us = cost_us["a queue and task each"]
+                rows.add(f"fan-out, {count} at once: CPU of door / queues", cost_us["door"] / queues_us, most=MOST)
+                rows.add(f"  {count} at once: CPU of writes alone / queues", cost_us["writes alone"] / queues_us)
         for audience in audiences.values():
             audience.close()
     return rows

@@ -285,6 +285,31 @@ async def queued(path: str) -> None:
     await _serve(path, Queued)
 
 
+class Written(Queued):
+    """The least that telling of events can be: bytes that are at hand are written to each subscriber."""
+
+    transports: set[asyncio.Transport] = set()  # noqa: RUF012  of all connections
+
+    def connection_lost(self, _exc) -> None:
+        self.transports.discard(self.transport)
+
+    def take(self, frame: list[Any]) -> None:
+        if frame[0] == 0:
+            self.transport.write(packed([0, {}]))
+        elif frame[2] == FOLLOW:
+            self.transports.add(self.transport)
+        else:
+            data = frame[3]["limit"] * packed([4, 1, 1, {"id": 1, "type": "agent.state", "at": 1.7e9, "data": EVENT}])
+            for transport in self.transports:
+                transport.write(data)
+            self.transport.write(packed([2, frame[1], {}]))
+
+
+async def written(path: str) -> None:
+    """Serve events with nothing but writes."""
+    await _serve(path, Written)
+
+
 async def _serve(path: str, protocol: Callable[[], asyncio.Protocol]) -> None:
     server = await asyncio.get_running_loop().create_unix_server(protocol, path)
     await server.serve_forever()

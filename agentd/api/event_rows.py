@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from agentd.records import Event
+from agentd.wire.items import Items
 
 KEPT: Final = 1024  # the newest; who is further behind has them packed anew
 
@@ -24,6 +26,10 @@ class PackedEvents:
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Event, msgspec.Raw]] = {}
+
+    def items(self, events: Sequence[Event]) -> Items:
+        """Return events as the items of any stream."""
+        return Items([self.of(event) for event in events])
 
     def of(self, event: Event) -> msgspec.Raw:
         """Return an event packed; of one id there may be several, as a reader that is far behind gets them."""

@@ -42,7 +42,7 @@ async def follow(parts: Parts, _caller: Caller, params: calls.EventsFollow) -> A
     ) as batches:
         async for batch in batches:
             if isinstance(batch, Feed):
-                batch.form = parts.packed_events.of
+                batch.form = parts.packed_events.items
                 yield batch
             else:
                 yield [parts.packed_events.of(event) for event in batch]

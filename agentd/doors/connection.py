@@ -31,6 +31,7 @@ from agentd.errors import (
 )
 from agentd.records import Caller
 from agentd.wire.frames import CALL, CANCEL, CREDIT, NOTE, PING, PROTOCOL, FrameReader, ProtocolError
+from agentd.wire.items import Items
 
 FRAMES_PER_TURN = 256
 WAITS_PER_TURN = 16  # of a client whose calls wait: their tasks all run in the next turn, before anybody else is served
@@ -83,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._on_end: Callable[[Wait], None] | None = self._ended  # one for all waits: each its own would be memory
         self._context = CallContext()
         self._max_reply_bytes = MAX_FRAME_LIMIT_BYTES
-        self._out: list[bytes] = []
+        self._out: list[bytes | bytearray] = []
         self._out_bytes = 0
         self._in_turn = False
         self._frames_per_turn = FRAMES_PER_TURN
@@ -378,13 +379,16 @@ class Connection(asyncio.Protocol):
         if not self._reading:
             self._turn_soon()
 
-    def _send_items(self, call_id: int, first_seq: int, payloads: list[Any]) -> None:
-        frames: list[bytes] = []
-        try:
-            replies.add_items(frames, call_id, first_seq, payloads, self._max_reply_bytes)
-        finally:  # those before one that is too large
-            if frames:
-                self._send(b"".join(frames))
+    def _send_items(self, items: Items, call_id: int, first_seq: int, at_once: bool) -> None:
+        """Send items of a stream; raises OverLimit, and sends none of them."""
+        if items.largest_bytes > self._max_reply_bytes:
+            raise replies.too_large(items.largest_bytes, self._max_reply_bytes)
+        frames = items.frames(call_id, first_seq)
+        if at_once:
+            self._out.append(frames)
+            self._flush()
+        else:
+            self._send(frames)
 
     def _is_writable(self) -> bool:
         return self._over_since_s is None
@@ -395,7 +399,7 @@ class Connection(asyncio.Protocol):
 
     # writing
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, frame: bytes | bytearray) -> None:
         """Send with whatever else this turn of the loop brings; a lot goes out at once."""
         if self._closing_since_s is not None:
             return
@@ -411,7 +415,7 @@ class Connection(asyncio.Protocol):
         self._flush_is_due = False
         if not self._out or self._closing_since_s is not None:
             return
-        data = b"".join(self._out)
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         self._out_bytes = 0
         self._transport.write(data)

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Raw
 
 from agentd.errors import AgentdError, OverLimit
-from agentd.wire.frames import ERROR, HELLO, ITEM, NOTE, PONG, RESULT
+from agentd.wire.frames import ERROR, HELLO, NOTE, PONG, RESULT
+from agentd.wire.items import Items
 
 _encode = msgspec.msgpack.Encoder().encode
 _size = Struct(">I").pack  # what every frame begins with
@@ -28,7 +29,7 @@ def result(call_id: int, value: Any, max_reply_bytes: int) -> bytes:
         return _result_packed(call_id, value, max_reply_bytes)
     packed = _encode((RESULT, call_id, value))
     if len(packed) > max_reply_bytes:
-        raise _too_large(len(packed), max_reply_bytes)
+        raise too_large(len(packed), max_reply_bytes)
     return _size(len(packed)) + packed
 
 
@@ -37,18 +38,13 @@ def _result_packed(call_id: int, value: Raw, max_reply_bytes: int) -> bytes:
     head = _encode([RESULT, call_id, None])[:-1]  # without the byte of None
     size_bytes = len(head) + len(value)
     if size_bytes > max_reply_bytes:
-        raise _too_large(size_bytes, max_reply_bytes)
+        raise too_large(size_bytes, max_reply_bytes)
     return b"".join((_size(size_bytes), head, value))
 
 
-def add_items(frames: list[bytes], call_id: int, first_seq: int, payloads: Sequence[Any], max_reply_bytes: int) -> None:
-    """Add the frames of a stream's items; raises OverLimit at one that is more than the client takes."""
-    for seq, payload in enumerate(payloads, first_seq):
-        packed = _encode((ITEM, call_id, seq, payload))
-        size_bytes = len(packed)
-        if size_bytes > max_reply_bytes:
-            raise _too_large(size_bytes, max_reply_bytes)
-        frames += (_size(size_bytes), packed)
+def items(payloads: Sequence[Any]) -> Items:
+    """Return items as frames for any stream."""
+    return Items([payload if type(payload) is Raw else _encode(payload) for payload in payloads])
 
 
 def error(call_id: int, fault: AgentdError) -> bytes:
@@ -71,7 +67,7 @@ def pong(value: Any) -> bytes:
     return framed([PONG, value])
 
 
-def _too_large(size_bytes: int, max_reply_bytes: int) -> OverLimit:
+def too_large(size_bytes: int, max_reply_bytes: int) -> OverLimit:
     return OverLimit(
         f"the answer is {size_bytes} bytes long and the client takes {max_reply_bytes}", hint="ask for less at a time"
     )

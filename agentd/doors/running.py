@@ -11,13 +11,16 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
+from agentd.doors import replies
 from agentd.doors.deadlines import late
-from agentd.errors import AgentdError
+from agentd.errors import AgentdError, OverLimit
 from agentd.events.feed import Feed
+from agentd.wire.items import Items
 
 _ITEMS_PER_TURN = 64
 
 
+Send = Callable[[Items, int, int, bool], None]  # with which call's id and first number, and whether now
 Finish = Callable[["RunningCall", Any, Exception | None], None]  # the call, its value, or what it raised
 
 
@@ -87,8 +90,8 @@ class RunningCall:
 class RunningStream(RunningCall):
     """A stream in flight; its items go out through `send` while it has credit and the connection is `writable`.
 
-    A list among them is several items that are there at once: they go out together. A feed among them hands over what
-    comes next by itself, until there is no room for it.
+    A list among them is several items that are there at once: they go out together. A feed among them hands
+    over `Items` as they come, until there is no room for them.
     """
 
     __slots__ = ("_credit", "_send", "_seq", "_wake", "_writable")
@@ -101,7 +104,7 @@ class RunningStream(RunningCall):
         deadline_s: float,
         finish: Finish,
         credit: int,
-        send: Callable[[int, int, list[Any]], None],
+        send: Send,
         writable: Callable[[], bool],
     ) -> None:
         super().__init__(call_id, method, self._stream(items), deadline_s, finish, told=True)
@@ -137,22 +140,33 @@ class RunningStream(RunningCall):
                         continue
                     left = given if isinstance(given, list) else [given]
                 most, before = min(self._credit, _ITEMS_PER_TURN), self._seq
-                self._hand_out(left[:most])
+                self._pack_and_hand_out(left[:most])
                 left = left[most:]
                 if self._seq // _ITEMS_PER_TURN != before // _ITEMS_PER_TURN:
                     await anyio.lowlevel.checkpoint()
 
-    def _take(self, items: list[Any]) -> bool:
-        if self._credit < len(items) or not self._writable():
+    def _take(self, items: Items) -> bool:
+        count = len(items)
+        if self._credit < count or not self._writable():
             return False
         try:
-            self._hand_out(items)
-        except AgentdError as error:
-            self.cancel(error)
+            self._send(items, self.call_id, self._seq + 1, True)
+        except OverLimit:  # the stream comes to the one that is too large by itself
             return False
+        self._credit -= count
+        self._seq += count
         return True
 
-    def _hand_out(self, items: list[Any]) -> None:
+    def _pack_and_hand_out(self, payloads: list[Any]) -> None:
+        try:
+            self._hand_out(replies.items(payloads))
+        except OverLimit:
+            if len(payloads) == 1:
+                raise
+            for payload in payloads:  # those before the one that is too large
+                self._hand_out(replies.items([payload]))
+
+    def _hand_out(self, items: Items) -> None:
+        self._send(items, self.call_id, self._seq + 1, False)
         self._credit -= len(items)
-        self._send(self.call_id, self._seq + 1, items)
         self._seq += len(items)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 
 from agentd.records import Event
@@ -12,7 +11,7 @@ STATE = "agent.state"
 FAR_BEHIND = 64  # events: a reader that keeps up gets every state
 
 
-def coalesced(events: Sequence[Event]) -> Sequence[Event]:
+def coalesced(events: list[Event]) -> list[Event]:
     """Return the events with the newest state of each agent alone, which says how many were left out before it."""
     if len(events) < FAR_BEHIND:
         return events

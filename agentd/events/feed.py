@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +14,13 @@ from agentd.events.ring import Ring
 from agentd.records import Event
 
 Wanted = Callable[[Event], bool]
-Form = Callable[[Event], Any]
-Take = Callable[[list[Any]], bool]
+Form = Callable[[list[Event]], Any]
+Take = Callable[[Any], bool]
 Reading = tuple[int, bool]  # after which id, and whether coalesced: what many readers have in common
 
 
 class Feed:
-    """What one reader follows from where it stands; `form` is what it gets of an event."""
+    """What one reader follows from where it stands; `form` makes what it gets of events that are there at once."""
 
     __slots__ = ("_done", "_feeds", "_silent_since_s", "_take", "coalesce", "cursor", "form", "heartbeat_s", "wanted")
 
@@ -31,7 +31,7 @@ class Feed:
         self.wanted = wanted
         self.heartbeat_s = heartbeat_s
         self.coalesce = coalesce
-        self.form: Form = _as_it_is
+        self.form: Form = _as_they_are
         self._feeds = feeds
         self._done = anyio.Event()
         self._silent_since_s = 0.0
@@ -57,13 +57,12 @@ class Feed:
     def _due_s(self) -> float:
         return float("inf") if self.heartbeat_s is None else self._silent_since_s + self.heartbeat_s
 
-    def give(self, items: list[Any], last_id: int) -> None:
-        """Hand over items that end with an id; none are there when none of the events is wanted."""
-        if items:
-            if not self._take(items):
-                self.stop()
-                return
-            self._silent_since_s = anyio.current_time()
+    def give(self, items: Any, last_id: int, now_s: float) -> None:
+        """Hand over what is made of events of which the last has this id."""
+        if not self._take(items):
+            self.stop()
+            return
+        self._silent_since_s = now_s
         self.cursor = last_id
 
     def stop(self) -> None:
@@ -98,8 +97,9 @@ class Feeds:
 
     def _tell(self) -> None:
         self._is_due = False
-        events: dict[Reading, Sequence[Event]] = {}
-        forms: dict[tuple[Reading, Form], list[Any]] = {}
+        now_s = asyncio.get_running_loop().time()
+        events: dict[Reading, list[Event]] = {}
+        forms: dict[tuple[Reading, Form], Any] = {}
         for feed in list(self._feeds):
             reading = (feed.cursor, feed.coalesce)
             if reading not in events:
@@ -110,23 +110,27 @@ class Feeds:
                     feed.stop()
                 continue
             if feed.wanted is not None:
-                feed.give([feed.form(event) for event in found if feed.wanted(event)], found[-1].id)
+                if wanted := [event for event in found if feed.wanted(event)]:
+                    feed.give(feed.form(wanted), found[-1].id, now_s)
+                else:
+                    feed.cursor = found[-1].id
                 continue
-            if (reading, feed.form) not in forms:
-                forms[reading, feed.form] = [feed.form(event) for event in found]
-            feed.give(forms[reading, feed.form], found[-1].id)
+            form = (reading, feed.form)
+            if form not in forms:
+                forms[form] = feed.form(found)
+            feed.give(forms[form], found[-1].id, now_s)
 
-    def _after(self, cursor: int, coalesce: bool) -> Sequence[Event]:
+    def _after(self, cursor: int, coalesce: bool) -> list[Event]:
         if cursor + 1 < self._ring.begins:
             return []
         found = self._ring.after(cursor)
         return coalesced(found) if coalesce else found
 
 
-def read_on(_items: list[Any]) -> bool:
+def read_on(_items: Any) -> bool:
     """Take nothing: the reader wakes, and finds what happened."""
     return False
 
 
-def _as_it_is(event: Event) -> Any:
-    return event
+def _as_they_are(events: list[Event]) -> list[Event]:
+    return events

@@ -37,9 +37,8 @@ class Ring:
 
     def after(self, id_: int) -> list[Event]:
         """Return the events with a larger id, oldest first."""
-        if not self._ring or id_ >= self.last_id:
-            return []
-        return list(islice(self._ring, max(0, id_ + 1 - self._ring[0].id), None))
+        newest_first = list(islice(reversed(self._ring), max(0, self.last_id - id_)))
+        return newest_first[::-1]
 
 
 def begins(event: Event) -> int:
