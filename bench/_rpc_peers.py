@@ -8,18 +8,20 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 from bench._queue import Missing
 from bench._redis import in_memory
-from bench._rpc_load import Answered, calls, closed_loop
+from bench._rpc_load import HELLO, ClosedLoop, calls, closed_loop
 from bench._rpc_process import elsewhere, serving
 from bench._rpc_servers import AT_ONCE, PARAMS, REPLY, bare, door
 from bench._rpc_table import Rows
 
 CONCURRENT = 64
 CONNECTIONS = 10
+TURN_S = 0.05
 _METHOD = "/bench.Agents/Explain"
 _PACKAGES = {"grpc": ("grpc",), "http": ("uvicorn", "starlette", "httptools")}
 Put = Callable[..., None]
@@ -141,31 +143,43 @@ def measure(seconds: float, rounds: int) -> Rows:
             rows.lack("door / redis", str(why))
         submit = stack.enter_context(elsewhere())
         for _ in range(rounds):
-            _round(rows, paths, seconds, submit)
+            _beside_grpc(rows, paths, seconds, submit)
+        _turns(rows, paths, max(1, round(rounds * seconds / TURN_S)))
+        if "redis" in paths:
+            rows.add("  redis SET by redis-benchmark, a second", redis_benchmark(paths["redis"], seconds, 50_000))
     for peer in _PACKAGES.keys() - here:
         rows.lack(f"door / {peer}", "not installed")
     return rows
 
 
-def _round(rows: Rows, paths: dict[str, str], seconds: float, submit: Callable[..., Any]) -> None:
-    def ours(connections: int, name: str = "door") -> Answered:
-        return closed_loop(paths[name], seconds, connections, calls(AT_ONCE, PARAMS))
+def _beside_grpc(rows: Rows, paths: dict[str, str], seconds: float, submit: Callable[..., Any]) -> None:
+    if "grpc" not in paths:
+        return
+    for what, connections, caller, least in (
+        ("closed loop", 1, grpc_closed_loop, 4),
+        (f"{CONCURRENT} at once", CONCURRENT, partial(grpc_concurrent, callers=CONCURRENT), 10),
+    ):
+        ours = closed_loop(paths["door"], seconds, connections, calls(AT_ONCE, PARAMS)).per_s
+        theirs = submit(caller, paths["grpc"], seconds).result()
+        _beside(rows, f"grpc.aio, {what}", ours, theirs, least=least)
 
-    if "grpc" in paths:
-        alone, theirs = ours(1).per_s, submit(grpc_closed_loop, paths["grpc"], seconds).result()
-        _beside(rows, "grpc.aio, closed loop", alone, theirs, least=4)
-        many, theirs = ours(CONCURRENT).per_s, submit(grpc_concurrent, paths["grpc"], seconds, CONCURRENT).result()
-        _beside(rows, f"grpc.aio, {CONCURRENT} at once", many, theirs, least=10)
-    at_ten = ours(CONNECTIONS).per_s
-    if "http" in paths:
-        theirs = closed_loop(paths["http"], seconds, CONNECTIONS, http_request(), opening=b"").per_s
-        _beside(rows, f"uvicorn + Starlette, {CONNECTIONS} connections", at_ten, theirs, least=5)
-    if "redis" in paths:
-        raw = closed_loop(paths["redis"], seconds, CONNECTIONS, redis_request(), opening=b"").per_s
-        own = redis_benchmark(paths["redis"], seconds, raw)
-        rows.add("  redis SET by the same client, a second", raw)
-        rows.add("  redis SET by redis-benchmark, a second", own)
-        _beside(rows, f"redis SET, {CONNECTIONS} connections", at_ten, max(raw, own), least=0.35)
+
+def _turns(rows: Rows, paths: dict[str, str], turns: int) -> None:
+    """Let those that the same client can ask take short turns: what else the machine does then hits all of them."""
+    requests = {"http": (http_request(), b""), "redis": (redis_request(), b"")}
+    with ExitStack() as stack:
+        loads = {}
+        for name in paths.keys() - {"grpc"}:
+            request, opening = requests.get(name, (calls(AT_ONCE, PARAMS), HELLO))
+            load = ClosedLoop(paths[name], CONNECTIONS, request, opening=opening)
+            loads[name] = stack.enter_context(closing(load))
+        for _ in range(turns):
+            per_s = {name: load.run(TURN_S).per_s for name, load in loads.items()}
+            for name, what, least in (("http", "uvicorn + Starlette", 5), ("redis", "redis SET", 0.35)):
+                if name in per_s:
+                    what = f"{what}, {CONNECTIONS} connections"  # noqa: PLW2901  the name of the row
+                    _beside(rows, what, per_s["door"], per_s[name], least=least)
+                    rows.add(f"bare / {what}", per_s["bare"] / per_s[name])
 
 
 def _beside(rows: Rows, what: str, ours: float, theirs: float, *, least: float) -> None:
