@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 from structlog.typing import FilteringBoundLogger
 
 from agentd.config import RpcConfig
@@ -83,16 +83,18 @@ class RpcDoor:
         """Serve until drained or cancelled; `await tasks.start(door.serve)` returns when clients can connect."""
         listener = self._given_listener or bind(self.path)
         try:
-            async with anyio.create_task_group() as tasks:
-                shared = self._shared = self._shared_by(tasks)
+            async with anyio.create_task_group() as tasks, Workers() as workers:
+                shared = self._shared = self._shared_by(workers)
                 self._acceptor = Acceptor(listener, lambda: Connection(shared), tasks, self._log)
                 self._acceptor.start()
                 tasks.start_soon(self._sweep, shared)
                 task_status.started()
-                await self._closed.wait()
+                try:
+                    await self._closed.wait()
+                finally:
+                    self._shut(shared)
                 tasks.cancel_scope.cancel()
         finally:
-            self._shut()
             listener.close()
 
     async def drain(self, reason: str = "agentd is stopping") -> None:
@@ -121,7 +123,7 @@ class RpcDoor:
             if connection.caller is not None and connection.caller.agent_id == agent_id:
                 connection.close(Unauthenticated(f"{connection.caller.name} {why}", hint="connect again"))
 
-    def _shared_by(self, tasks: TaskGroup) -> Shared:
+    def _shared_by(self, workers: Workers) -> Shared:
         return Shared(
             config=self._config,
             most_connections=most_connections(self._config.max_connections),
@@ -130,7 +132,7 @@ class RpcDoor:
             hello=self._hello,
             log=self._log,
             on_connections=self._on_connections,
-            workers=Workers(tasks),
+            workers=workers,
             most_times=MostTimes(self._config),
             counters=self.counters,
             access=self._access,
@@ -165,9 +167,8 @@ class RpcDoor:
             if self._given_listener is None:
                 unbind(self.path)
 
-    def _shut(self) -> None:
+    def _shut(self, shared: Shared) -> None:
         self._stop_listening()
-        for connection in list(self._shared.connections) if self._shared else ():
+        for connection in list(shared.connections):
             connection.abort()
-        if self._shared:
-            self._shared.deadlines.close()
+        shared.deadlines.close()

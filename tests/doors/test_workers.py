@@ -43,9 +43,10 @@ class Jobs:
 
 
 class OneJob:
-    def __init__(self, jobs: Jobs, *, held: bool) -> None:
+    def __init__(self, jobs: Jobs, *, held: bool, shielded: bool = False) -> None:
         self._jobs = jobs
         self._held = held
+        self._shielded = shielded
         self.scope: anyio.CancelScope | None = None
         self.ended = ""
 
@@ -53,7 +54,8 @@ class OneJob:
         self.scope = scope
         self._jobs.tasks.append(asyncio.current_task())
         if self._held:
-            await self._jobs.gate.wait()
+            with anyio.CancelScope(shield=self._shielded):
+                await self._jobs.gate.wait()
         self.ended = "done"
 
     def cancelled(self) -> None:
@@ -61,8 +63,8 @@ class OneJob:
 
 
 async def test_a_cancelled_job_is_told_and_its_worker_does_the_next_one():
-    async with anyio.create_task_group() as group:
-        workers, jobs = Workers(group), Jobs()
+    async with Workers() as workers:
+        jobs = Jobs()
         first = jobs.held
         workers.start(first)
         await jobs.until(1)
@@ -79,12 +81,23 @@ async def test_a_cancelled_job_is_told_and_its_worker_does_the_next_one():
         assert second.ended == "done"
         assert second.scope is not first.scope
         assert len(set(jobs.tasks)) == 1
-        group.cancel_scope.cancel()
+
+
+async def test_the_end_comes_also_where_the_last_job_was_cancelled():
+    with anyio.fail_after(5):
+        async with Workers() as workers:
+            jobs = Jobs()
+            job = jobs.held
+            workers.start(job)
+            await jobs.until(1)
+            assert job.scope is not None
+            job.scope.cancel()
+            await jobs.until(1)
 
 
 async def test_a_job_that_ends_in_spite_of_its_cancellation_has_ended():
-    async with anyio.create_task_group() as group:
-        workers, jobs = Workers(group), Jobs()
+    async with Workers() as workers:
+        jobs = Jobs()
         job = jobs.held
         workers.start(job)
         await jobs.until(1)
@@ -95,34 +108,31 @@ async def test_a_job_that_ends_in_spite_of_its_cancellation_has_ended():
         assert job.ended == "done"
         workers.start(jobs.at_once)
         await jobs.until(2)
-        group.cancel_scope.cancel()
 
 
 async def test_one_job_after_another_is_done_in_one_task():
-    async with anyio.create_task_group() as group:
-        workers, jobs = Workers(group), Jobs()
+    async with Workers() as workers:
+        jobs = Jobs()
         for count in range(1, 6):
             workers.start(jobs.at_once)
             await jobs.until(count)
         assert len(set(jobs.tasks)) == 1
-        group.cancel_scope.cancel()
 
 
 async def test_jobs_at_the_same_time_have_a_task_each():
-    async with anyio.create_task_group() as group:
-        workers, jobs = Workers(group), Jobs()
+    async with Workers() as workers:
+        jobs = Jobs()
         for _ in range(5):
             workers.start(jobs.held)
         await jobs.until(5)
         assert len(set(jobs.tasks)) == 5
-        group.cancel_scope.cancel()
 
 
 async def test_idle_ones_go_home_and_jobs_are_done_all_the_same(monkeypatch):
     monkeypatch.setattr(module, "MOST_IDLE", 3)
     before = len(asyncio.all_tasks())
-    async with anyio.create_task_group() as group:
-        workers, jobs = Workers(group), Jobs()
+    async with Workers() as workers:
+        jobs = Jobs()
         for _ in range(5):
             workers.start(jobs.held)
         await jobs.until(5)
@@ -135,16 +145,31 @@ async def test_idle_ones_go_home_and_jobs_are_done_all_the_same(monkeypatch):
             workers.thin()
         workers.start(jobs.at_once)
         await jobs.until(6)
-        group.cancel_scope.cancel()
 
 
-async def test_a_job_that_comes_while_the_group_ends_finds_no_dead_worker():
-    async with anyio.create_task_group() as group:
-        workers, jobs = Workers(group), Jobs()
-        workers.start(jobs.at_once)
-        await jobs.until(1)
-        group.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(0)
-            await anyio.sleep(0)
+async def test_the_end_cancels_all_but_what_is_shielded_and_waits_for_that():
+    jobs, before = Jobs(), len(asyncio.all_tasks())
+    held, shielded, late = jobs.held, OneJob(jobs, held=True, shielded=True), jobs.held
+    begun = anyio.Event()
+    workers = Workers()
+
+    async def use() -> None:
+        async with workers:
             workers.start(jobs.at_once)
+            await jobs.until(1)
+            workers.start(held)
+            workers.start(shielded)
+            await jobs.until(3)
+            begun.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(use)
+        await begun.wait()
+        while held.ended != "cancelled":
+            await anyio.lowlevel.checkpoint()
+        assert shielded.ended == ""
+        workers.start(late)
+        jobs.gate.set()
+    assert shielded.ended == "done"
+    assert late.ended == "cancelled"
+    assert len(asyncio.all_tasks()) == before
