@@ -24,7 +24,7 @@ LAST_SCREEN = "last-screen.txt"
 # The directory of this very agentd comes first, unless the interpreter looks there anyway.
 _RUN = (
     "import sys; home = sys.argv.pop(1); home in sys.path or sys.path.insert(0, home); "
-    "from agentd.cli import main; sys.exit(main())"
+    "from agentd.cli import run; run()"
 )
 # Some programs start others with an environment that they cleaned.
 _LAUNCHER = """#!/bin/sh

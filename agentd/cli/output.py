@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 
     from agentd.errors import AgentdError
 
-try:
-    from _json import encode_basestring_ascii as quoted  # what json itself uses; json costs the hot commands 10 ms
-except ImportError:
-    from json.encoder import py_encode_basestring_ascii as quoted
-
 _CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _CONTROL[0x7F] = 0x2421
 _UNSEEN = (*range(0x80, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
@@ -63,6 +58,16 @@ def tell_notices(answer: dict[str, Any]) -> None:
     """Print on stderr what an answer has to say beside what was asked; a daemon of before has nothing."""
     for text in answer.get("notices", ()):
         note(f"agentd: {text}")
+
+
+def quoted(text: str) -> str:
+    """Return a text as JSON."""
+    try:
+        from _json import encode_basestring_ascii  # what json itself uses; json costs the hot commands 10 ms
+    except ImportError:
+        from json.encoder import py_encode_basestring_ascii as encode_basestring_ascii
+
+    return encode_basestring_ascii(text)
 
 
 def as_json(value: Any) -> str:

@@ -5,14 +5,11 @@ Whatever is not short, whole and plain is not looked at any further: the library
 
 from __future__ import annotations
 
-from struct import Struct, error
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 _MOST_PARTS = 256
-_DOUBLE = Struct(">d")
 _CONSTANTS: dict[int, Any] = {0xC0: None, 0xC2: False, 0xC3: True}
 _UNSIGNED = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}  # first byte -> how many follow
 _SIGNED = {0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
@@ -44,7 +41,7 @@ def _pack(value: Any, parts: list[bytes]) -> None:
     elif value is None or kind is bool:
         parts.append(b"\xc0" if value is None else b"\xc3" if value else b"\xc2")
     elif kind is float:
-        parts.append(b"\xcb" + _DOUBLE.pack(value))
+        parts.append(b"\xcb" + _double(value))
     elif kind is list:
         parts.append(_head(len(value), 0x90, 15, _ARRAYS))
         for each in value:
@@ -83,11 +80,17 @@ def _integer(value: int) -> bytes:
     raise NotPlain
 
 
+def _double(value: float) -> bytes:
+    from struct import pack
+
+    return pack(">d", value)
+
+
 def unpacked(body: bytes) -> Any:
     """Return the one value that the bytes are."""
     try:
         value, end = _unpack(body, 0)
-    except (IndexError, UnicodeDecodeError, error):
+    except (IndexError, UnicodeDecodeError):
         raise NotPlain from None
     if end != len(body):  # more bytes, or fewer: then something was read beyond them
         raise NotPlain
@@ -113,7 +116,7 @@ def _longer(body: bytes, at: int, first: int) -> tuple[Any, int]:
     if first in _CONSTANTS:
         return _CONSTANTS[first], at
     if first == 0xCB:
-        return _DOUBLE.unpack_from(body, at)[0], at + 8
+        return _from_double(body[at : at + 8]), at + 8
     for widths, read in ((_TEXTS, _text), (_ARRAYS, _array), (_MAPS, _map)):
         if first in widths:
             size, at = _number(body, at, widths[first], signed=False)
@@ -123,6 +126,16 @@ def _longer(body: bytes, at: int, first: int) -> tuple[Any, int]:
     if first in _SIGNED:
         return _number(body, at, _SIGNED[first], signed=True)
     raise NotPlain
+
+
+def _from_double(data: bytes) -> float:
+    """Return a number of IEEE 754; `struct` would take a process as long as ten modules of ours."""
+    bits = int.from_bytes(data, "big")
+    exponent, fraction = bits >> 52 & 0x7FF, bits & (1 << 52) - 1
+    if exponent == 0x7FF:  # infinite, or not a number
+        raise NotPlain
+    size = fraction * 2.0**-1074 if not exponent else (fraction | 1 << 52) * 2.0 ** (exponent - 1075)
+    return -size if bits >> 63 else size
 
 
 def _number(body: bytes, at: int, width: int, *, signed: bool) -> tuple[int, int]:

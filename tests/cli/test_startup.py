@@ -8,10 +8,14 @@ import sys
 
 import pytest
 
+from agentd.cli.commands import COMMANDS
+from agentd.cli.usual import USUAL
+
 DENIED = {
     *("argparse", "asyncio", "anyio", "collections", "dataclasses", "difflib", "enum", "functools", "json", "inspect"),
     *("importlib", "libtmux", "logging", "msgspec", "pathlib", "re", "socket", "structlog", "subprocess", "tempfile"),
-    *("threading", "typing", "apsw", "agentd.records", "agentd.daemon", "agentd.api", "agentd.agents", "agentd.config"),
+    *("struct", "threading", "typing", "apsw"),
+    *("agentd.records", "agentd.daemon", "agentd.api", "agentd.agents", "agentd.config"),
 }
 HOT = (
     ["ls"],
@@ -70,6 +74,41 @@ def test_a_command_that_says_little_needs_no_msgpack(served):
     served.answers.agents_list = lambda _: {"agents": []}
     for argv in (["ls"], ["send", "a", "hello"]):
         assert "msgpack" not in probe(argv, 0, PROBE.replace("import msgpack\n", ""))
+
+
+def test_a_text_and_its_receipt_need_neither_struct_nor_json(served):
+    brought = probe(["send", "a", "hello"], 0, PROBE.replace("import msgpack\n", ""))
+    assert not brought & {"struct", "_struct", "_json", "msgpack", "agentd.wire.structure", "agentd.cli.commands"}
+
+
+def test_the_usual_commands_are_those_of_the_whole_table():
+    assert all(COMMANDS[words] is command for words, command in USUAL.items())
+    assert not [words for words in COMMANDS if words not in USUAL and words.split()[0] in USUAL]
+
+
+END = """
+import sys
+sys.argv[1:] = ["version"]
+if {wanted!r}:
+    import atexit
+    atexit.register(print, "last things")
+class Late:
+    def __del__(self):
+        print("taken apart")
+late = Late()
+from agentd.cli import run
+run()
+"""
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_end_is_quick_where_nothing_is_left_to_do_and_whole_elsewhere(wanted):
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    argv = [sys.executable, "-c", END.format(wanted=wanted)]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=30, check=True)
+    version, *rest = done.stdout.splitlines()
+    assert version.startswith("agentd ")
+    assert rest == (["last things", "taken apart"] if wanted else [])
 
 
 def test_python_dash_m_says_nothing_but_its_sentence(directory):

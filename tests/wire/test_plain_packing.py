@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from math import isnan
 
 import msgpack
 import pytest
@@ -13,7 +12,8 @@ from hypothesis import strategies as st
 
 from agentd.wire import plain
 
-LEAVES = st.none() | st.booleans() | st.floats() | st.text() | st.integers(-(1 << 63), (1 << 64) - 1)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+LEAVES = st.none() | st.booleans() | NUMBERS | st.text() | st.integers(-(1 << 63), (1 << 64) - 1)
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 EDGES = [sign * (1 << bits) + step for bits in (5, 7, 8, 15, 16, 31, 32) for sign in (1, -1) for step in (-1, 0, 1)]
 
@@ -83,5 +83,21 @@ def test_a_process_that_has_much_to_do_turns_to_the_library():
     assert (done.stdout, done.stderr) == ("8\n", "")
 
 
-def test_what_is_no_number_is_none_there_either():
-    assert isnan(plain.unpacked(plain.packed(float("nan"))))
+@settings(max_examples=1000)
+@given(NUMBERS)
+@example(5e-324)
+@example(-2.2250738585072014e-308)
+@example(1.7976931348623157e308)
+@example(-0.0)
+def test_every_number_is_the_same_to_the_last_bit(value):
+    packed = plain.packed(value)
+    assert packed == msgpack.packb(value)
+    assert plain.unpacked(packed).hex() == value.hex()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_left_to_the_library(value):
+    packed = plain.packed(value)
+    assert packed == msgpack.packb(value)
+    with pytest.raises(plain.NotPlain):
+        plain.unpacked(packed)
