@@ -14,7 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from agentd.wire.calls import CALLS, Params
-from agentd.wire.frames import CALL
+from agentd.wire.frames import CALL, use_library
 
 _Plain = int | float | str | bool | None
 _ABSENT = msgspec.Raw()
@@ -89,3 +89,4 @@ def _plain_rows() -> dict[str, Callable[[msgspec.Raw], Params]]:
 
 
 _ROWS = _plain_rows()
+use_library()

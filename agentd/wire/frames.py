@@ -100,7 +100,7 @@ class FrameReader:
         start, size = 0, len(source)
         try:
             while size - start >= 4 and len(frames) != most:
-                length = int.from_bytes(source[start : start + 4], "big")
+                (length,) = _size_at(source, start)
                 if length > self.max_frame_bytes:
                     raise ProtocolError(f"a frame of {length} bytes; at most {self.max_frame_bytes} are allowed")
                 end = start + 4 + length
@@ -161,7 +161,7 @@ def _first_packb(value: Any) -> bytes:
             return plain.packed(value)
         except plain.NotPlain:
             pass
-    _use_library()
+    use_library()
     return _packb(value)
 
 
@@ -171,7 +171,7 @@ def _first_unpackb(body: Buffer) -> Any:
             return plain.unpacked(bytes(body))
         except plain.NotPlain:
             pass
-    _use_library()
+    use_library()
     return _unpackb(body)
 
 
@@ -182,18 +182,26 @@ def _is_by_hand() -> bool:
     return _by_hand_left >= 0
 
 
-def _use_library() -> None:
-    """Import msgpack, and leave everything from now on to it."""
-    global _packb, _unpackb
+def use_library() -> None:
+    """Import msgpack and struct, and leave everything from now on to them; for a process that has much to do."""
+    global _packb, _unpackb, _size_at
     from functools import partial
+    from struct import Struct
 
     from msgpack import packb, unpackb
+
+    _size_at = Struct(">I").unpack_from
 
     limits = {"max_ext_len": 0, "max_array_len": MAX_ENTRIES, "max_map_len": MAX_ENTRIES}
     _packb, _unpackb = packb, partial(unpackb, object_pairs_hook=_map, ext_hook=_no_ext, **limits)
 
 
+def _first_size_at(source: Buffer, start: int) -> tuple[int]:
+    return (int.from_bytes(source[start : start + 4], "big"),)
+
+
 _by_hand_left = 16
+_size_at: Callable[[Buffer, int], tuple[Any, ...]] = _first_size_at
 _packb: Callable[[Any], bytes] = _first_packb
 _unpackb: Callable[[Buffer], Any] = _first_unpackb
 
