@@ -384,11 +384,10 @@ class Connection(asyncio.Protocol):
         if items.largest_bytes > self._max_reply_bytes:
             raise replies.too_large(items.largest_bytes, self._max_reply_bytes)
         frames = items.frames(call_id, first_seq)
-        if at_once:
-            self._out.append(frames)
-            self._flush()
-        else:
+        if not at_once or self._out:
             self._send(frames)
+        elif self._closing_since_s is None:
+            self._write(frames)
 
     def _is_writable(self) -> bool:
         return self._over_since_s is None
@@ -418,6 +417,9 @@ class Connection(asyncio.Protocol):
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         self._out_bytes = 0
+        self._write(data)
+
+    def _write(self, data: bytes | bytearray) -> None:
         self._transport.write(data)
         if self._over_since_s is None:  # asyncio called pause_writing within write, had it gone above the mark
             return

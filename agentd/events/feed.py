@@ -99,8 +99,12 @@ class Feeds:
         self._is_due = False
         now_s = asyncio.get_running_loop().time()
         events: dict[Reading, list[Event]] = {}
-        forms: dict[tuple[Reading, Form], Any] = {}
+        made: dict[tuple[int, bool, Form], tuple[Any, int]] = {}
         for feed in list(self._feeds):
+            form = (feed.cursor, feed.coalesce, feed.form)
+            if feed.wanted is None and form in made:
+                feed.give(*made[form], now_s)
+                continue
             reading = (feed.cursor, feed.coalesce)
             if reading not in events:
                 events[reading] = self._after(*reading)
@@ -115,10 +119,8 @@ class Feeds:
                 else:
                     feed.cursor = found[-1].id
                 continue
-            form = (reading, feed.form)
-            if form not in forms:
-                forms[form] = feed.form(found)
-            feed.give(forms[form], found[-1].id, now_s)
+            made[form] = feed.form(found), found[-1].id
+            feed.give(*made[form], now_s)
 
     def _after(self, cursor: int, coalesce: bool) -> list[Event]:
         if cursor + 1 < self._ring.begins:
