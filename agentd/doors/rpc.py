@@ -85,11 +85,11 @@ class RpcDoor:
         try:
             async with anyio.create_task_group() as tasks, Workers() as workers:
                 shared = self._shared = self._shared_by(workers)
-                self._acceptor = Acceptor(listener, lambda: Connection(shared), tasks, self._log)
-                self._acceptor.start()
-                tasks.start_soon(self._sweep, shared)
-                task_status.started()
                 try:
+                    self._acceptor = Acceptor(listener, lambda: Connection(shared), tasks, self._log)
+                    self._acceptor.start()
+                    tasks.start_soon(self._sweep, shared)
+                    task_status.started()
                     await self._closed.wait()
                 finally:
                     self._shut(shared)
