@@ -42,8 +42,9 @@ from agentd.errors import AgentdError, DeadlineExceeded, Unavailable
 from agentd.line import CROWD, Line, connected
 from agentd.place import Place
 from agentd.records import Receipt
+from agentd.wire import CREDIT, ITEM
 from agentd.wire.conversation import outcome
-from agentd.wire.frames import CREDIT, ITEM, encode
+from agentd.wire.frames import encode
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -13,8 +13,9 @@ from agentd.errors import (
     Unavailable,
     from_wire,
 )
+from agentd.wire import MAX_FRAME_BYTES
 from agentd.wire.conversation import outcome
-from agentd.wire.frames import MAX_FRAME_BYTES, pack
+from agentd.wire.frames import pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -31,8 +31,9 @@ from agentd.calling import (
 from agentd.connections import Connections
 from agentd.errors import AgentdError, DeadlineExceeded, Unavailable
 from agentd.place import Place
+from agentd.wire import CREDIT, ITEM
 from agentd.wire.conversation import outcome
-from agentd.wire.frames import CREDIT, ITEM, encode
+from agentd.wire.frames import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -58,7 +58,8 @@ from agentd.mailbox.mailbox import Mailbox
 from agentd.mailbox.search import Search
 from agentd.memory import bound_arenas
 from agentd.metrics import LoopLag, Metrics
-from agentd.paths import Paths, check_socket_path, open_private, private_dir
+from agentd.paths import Paths, check_socket_path
+from agentd.private import open_private, private_dir
 from agentd.records import Agent, Change, Delivery
 from agentd.supervisor import Supervisor
 from agentd.switches import Switch

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from agentd.paths import open_private
+from agentd.private import open_private
 
 Log = Any  # structlog's bound loggers have no useful static type
 

@@ -15,7 +15,8 @@ from typing import Any, Self
 
 from instance import Instance
 
-from agentd.wire.frames import CALL, FrameReader, encode
+from agentd.wire import CALL
+from agentd.wire.frames import FrameReader, encode
 
 HELLO = encode([0, {"v": [1], "client": "knocker"}])
 ANSWER_S = 20.0

@@ -18,7 +18,7 @@ from agentd.agents.directory import Directory
 from agentd.errors import StorageError
 from agentd.events import Events
 from agentd.logs import Log
-from agentd.paths import open_private
+from agentd.private import open_private
 
 SCREEN_CHARS = 1_000  # of the screen's end, where nobody says what is asked
 

@@ -14,7 +14,8 @@ import agentd
 from agentd.agents.placeholders import Placeholders
 from agentd.agents.profile import SESSION, Profile
 from agentd.errors import StorageError
-from agentd.paths import Paths, open_private, private_dir
+from agentd.paths import Paths
+from agentd.private import open_private, private_dir
 from agentd.records import Agent
 
 TOKEN = "token"  # noqa: S105  the file's name, not a secret

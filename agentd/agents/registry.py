@@ -14,7 +14,7 @@ import anyio.to_thread
 import apsw
 
 from agentd.errors import StorageError, VersionMismatch
-from agentd.paths import open_private
+from agentd.private import open_private
 from agentd.records import Agent, AgentState, PaneRef
 
 FORMAT = 3

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentd.agents.ids import id_of_session, session_name
 from agentd.errors import InvalidValue, StorageError
-from agentd.paths import open_private, private_dir
+from agentd.private import open_private, private_dir
 
 _NAME_CHARS = 40
 _UNCLEAN = re.compile(r"[^A-Za-z0-9._-]+")

@@ -10,7 +10,7 @@ from typing import Final
 from agentd.agents.child import run
 from agentd.agents.text import sanitise
 from agentd.errors import Conflict, DeadlineExceeded, InvalidValue, NotFound
-from agentd.paths import open_private
+from agentd.private import open_private
 
 LOG_BYTES: Final = 65_536
 _LINE_CHARS: Final = 200

@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 
 from agentd.errors import Busy
-from agentd.paths import open_private
+from agentd.private import open_private
 
 WAIT_S: Final = 10.0  # for a git that outlived its daemon
 _PAUSE_S: Final = 0.05  # a lock of the file system wakes nobody

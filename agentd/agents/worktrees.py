@@ -29,7 +29,7 @@ from agentd.agents.worktree_turns import Turns
 from agentd.errors import AgentdError, AlreadyExists, Conflict, InvalidValue, NotFound
 from agentd.failpoint import failpoint
 from agentd.logs import Log
-from agentd.paths import private_dir
+from agentd.private import private_dir
 
 CHECKOUT_S: Final = 300.0
 

@@ -12,8 +12,7 @@ from typing import Any
 from agentd import __version__
 from agentd.api.parts import Parts
 from agentd.records import AgentState, Caller
-from agentd.wire import calls
-from agentd.wire.frames import PROTOCOL
+from agentd.wire import PROTOCOL, calls
 
 
 def status(parts: Parts, _caller: Caller, _params: calls.Nothing) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from agentd.cache.entry import Entry, decode, encode
 from agentd.cache.query import Query
 from agentd.cache.tiers import Counters
 from agentd.errors import AgentdError
-from agentd.paths import open_private
+from agentd.private import open_private
 
 FORMAT = 1
 APPLICATION_ID = 0x61676463  # "agdc"

@@ -23,7 +23,7 @@ def version(values: Values) -> int:
     if values["json"]:
         import sys
 
-        from agentd.wire.frames import PROTOCOL
+        from agentd.wire import PROTOCOL
 
         python = ".".join(map(str, sys.version_info[:3]))
         emit({"version": __version__, "protocol": PROTOCOL, "python": python, "executable": sys.executable})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentd.cli.output import duration, emit, facts, megabytes, moment, say, table
-from agentd.cli.session import NO_AGENTS, ask, connection, given, report_failed
+from agentd.cli.session import NO_AGENTS, ask, ask_once, connection, given, report_failed
 from agentd.errors import EXIT_OK, UsageError
 
 TYPE_CHECKING = False
@@ -35,7 +35,7 @@ def state_of(agent: dict[str, Any]) -> str:
 
 def ls(values: Values) -> int:
     """List agents."""
-    answer = ask("agents.list", {"target": values["target"], "state": values["state"]})
+    answer = ask_once("agents.list", {"target": values["target"], "state": values["state"]})
     if values["json"]:
         emit(answer["agents"])
     elif answer["agents"]:

@@ -9,7 +9,7 @@ from typing import Any
 from agentd.cli.output import emit, say
 from agentd.cli.session import connection
 from agentd.errors import EXIT_OK, OverLimit, UsageError
-from agentd.wire.frames import MAX_FRAME_BYTES
+from agentd.wire import MAX_FRAME_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import os
 import time
 
 from agentd.cli.output import duration, emit, facts, megabytes, say
-from agentd.cli.session import connection
-from agentd.client import connect
+from agentd.cli.session import ask_once, reached
 from agentd.errors import EXIT_OK, Denied, InvalidValue, Unavailable
 
 TYPE_CHECKING = False
@@ -87,8 +86,7 @@ def _check_settings(overrides: list[str]) -> None:
 
 def status(values: Values) -> int:
     """Say how the daemon is."""
-    with connection() as client:
-        answer = client.call("daemon.status")
+    answer = ask_once("daemon.status")
     if values["json"]:
         emit(answer)
         return EXIT_OK
@@ -165,7 +163,7 @@ def _status() -> dict[str, Any] | None:
     A daemon that was killed may take a connection yet, until the last of its threads is gone.
     """
     try:
-        with connect(autostart=False) as client:
+        with reached() as client:
             answer: dict[str, Any] = client.call("daemon.status")
             return answer
     except Unavailable:
@@ -208,7 +206,7 @@ def _shut_down(pid: int, agents: str) -> None:
 
     from agentd.cli.launching import gone, until
 
-    with connect(autostart=False) as client, suppress(Unavailable):
+    with reached() as client, suppress(Unavailable):
         # An answer lost in the daemon's end is no failure: whether the process goes is what counts.
         client.call("daemon.shutdown", {"agents": agents})
     until(lambda: gone(pid) or None, 60.0, f"the daemon (pid {pid}) was told to stop and has not ended")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from agentd.errors import AgentdError, DeadlineExceeded, Unavailable, from_wire
-from agentd.paths import Paths, check_socket_path, open_private, private_dir
+from agentd.paths import Paths, check_socket_path
+from agentd.private import open_private, private_dir
 from agentd.supervisor import VARIABLES
 
 READY_FD = "AGENTD_READY_FD"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from agentd.cli.output import cell, complain, duration, emit, facts, moment, note, say, table
-from agentd.cli.session import ask, connection, given, report_failed
+from agentd.cli.session import ask, ask_once, connection, given, report_failed
 from agentd.errors import EXIT_OK, EXIT_PARTIAL, AgentdError, InvalidValue, OverLimit, UsageError
 
 TYPE_CHECKING = False
@@ -43,12 +43,12 @@ def send(values: Values) -> int:
             "ttl_s": values["ttl"],
         }
     )
+    if values["wait"] in (None, "accepted"):
+        receipt = ask_once("messages.send", params)
+        _print_receipt(values, receipt)
+        return EXIT_PARTIAL if receipt.get("failed") else EXIT_OK
     with connection() as client:
-        receipt = client.call("messages.send", params)
-        if values["wait"] in (None, "accepted"):
-            _print_receipt(values, receipt)
-            return EXIT_PARTIAL if receipt.get("failed") else EXIT_OK
-        return _wait(client, values, receipt)
+        return _wait(client, values, client.call("messages.send", params))
 
 
 def _only_batch(values: Values) -> None:
@@ -196,7 +196,7 @@ def msg(values: Values) -> int:
     if values["thread"]:
         print_messages(values, ask("messages.thread", {"id": values["id"]}), "")
         return EXIT_OK
-    message = ask("messages.get", {"id": values["id"]})
+    message = ask_once("messages.get", {"id": values["id"]})
     if values["json"]:
         emit(message)
         return EXIT_OK

@@ -12,7 +12,8 @@ from agentd.cli.output import complain, note, say
 from agentd.cli.session import Shared, share
 from agentd.cli.words import split
 from agentd.errors import EXIT_OK, EXIT_USAGE, AgentdError, UsageError
-from agentd.paths import Paths, open_private, private_dir
+from agentd.paths import Paths
+from agentd.private import open_private, private_dir
 
 try:
     import readline

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from agentd.cli.output import complain
-from agentd.client import connect
 from agentd.errors import EXIT_OK, EXIT_PARTIAL, from_wire
 
 TYPE_CHECKING = False
@@ -24,7 +23,7 @@ class Shared:
 
     def __enter__(self) -> Client:
         if self._client is None:
-            self._client = connect()
+            self._client = _connect()
         return self._client
 
     def __exit__(self, *_how: object) -> None:
@@ -48,13 +47,37 @@ def share(shared: Shared | None) -> None:
 
 def connection() -> Client | Shared:
     """Return the connection to make a command's calls over, as a block; the daemon is started when none runs."""
-    return _shared or connect()
+    return _shared or _connect()
+
+
+def reached() -> Client:
+    """Return a connection to the daemon that runs, none is started; raises Unavailable."""
+    return _connect(autostart=False)
+
+
+def _connect(*, autostart: bool = True) -> Client:
+    from agentd.client import connect  # the usual commands make their call without it
+
+    return connect(autostart=autostart)
 
 
 def ask(method: str, params: dict[str, Any] | None = None) -> Any:
     """Make one call, starting the daemon when it is not running, and return the answer."""
     with connection() as client:
         return client.call(method, given(params or {}))
+
+
+def ask_once(method: str, params: dict[str, Any] | None = None) -> Any:
+    """Make the only call of a command, one that waits for nothing; see one_call."""
+    if _shared is None:
+        from agentd.cli.one_call import NotMade
+        from agentd.cli.one_call import ask as ask_quickly
+
+        try:
+            return ask_quickly(method, given(params or {}))
+        except NotMade:
+            pass
+    return ask(method, params)
 
 
 def given(params: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from agentd import config
 from agentd.cli.output import emit, facts, say, table
 from agentd.client import connect
 from agentd.errors import EXIT_OK, AlreadyExists, Unavailable
-from agentd.paths import Paths, open_private, private_dir
+from agentd.paths import Paths
+from agentd.private import open_private, private_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

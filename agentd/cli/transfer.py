@@ -14,7 +14,8 @@ from agentd.cli.output import complain, emit, note, say
 from agentd.cli.progress import Progress
 from agentd.cli.session import connection
 from agentd.errors import EXIT_OK, EXIT_PARTIAL, AgentdError, AlreadyExists, InvalidValue, NotFound, from_wire
-from agentd.paths import Paths, open_private
+from agentd.paths import Paths
+from agentd.private import open_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

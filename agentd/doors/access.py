@@ -18,7 +18,7 @@ import msgspec
 from agentd.doors.peers import Peer
 from agentd.errors import AgentdError, Cancelled, Denied, InternalError, RateLimit, Unauthenticated
 from agentd.logs import Log
-from agentd.paths import open_private
+from agentd.private import open_private
 from agentd.records import Caller
 
 PERIOD_S: Final = 1.0  # between two lines about the same

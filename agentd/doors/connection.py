@@ -30,7 +30,8 @@ from agentd.errors import (
     Unavailable,
 )
 from agentd.records import Caller
-from agentd.wire.frames import CALL, CANCEL, CREDIT, NOTE, PING, PROTOCOL, FrameReader, ProtocolError
+from agentd.wire import CALL, CANCEL, CREDIT, NOTE, PING, PROTOCOL
+from agentd.wire.frames import FrameReader, ProtocolError
 from agentd.wire.items import Items
 
 FRAMES_PER_TURN = 256

@@ -11,7 +11,7 @@ from agentd.doors.peers import Peer
 from agentd.doors.shared import Identify
 from agentd.errors import AgentdError, InternalError, InvalidValue, Unauthenticated, VersionMismatch
 from agentd.records import Caller
-from agentd.wire.frames import HELLO, PROTOCOL
+from agentd.wire import HELLO, PROTOCOL
 
 
 def greeted(frame: list[Any], peer: Peer, identify: Identify, log: FilteringBoundLogger) -> tuple[Caller, int]:

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from agentd.errors import AgentdError, InvalidValue
-from agentd.paths import Paths, check_socket_path, open_private, private_dir
+from agentd.paths import Paths, check_socket_path
+from agentd.private import open_private, private_dir
 
 _BACKLOG = 1024
 _PROBE_TIMEOUT_S = 1.0

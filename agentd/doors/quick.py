@@ -13,8 +13,9 @@ from typing import Any, cast
 import msgspec
 from msgspec import inspect
 
+from agentd.wire import CALL
 from agentd.wire.calls import CALLS, Params
-from agentd.wire.frames import CALL, use_library
+from agentd.wire.frames import use_library
 
 _Plain = int | float | str | bool | None
 _ABSENT = msgspec.Raw()

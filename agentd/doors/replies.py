@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from agentd.errors import AgentdError, OverLimit
-from agentd.wire.frames import ERROR, HELLO, NOTE, PONG, RESULT
+from agentd.wire import ERROR, HELLO, NOTE, PONG, RESULT
 from agentd.wire.items import Items
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from agentd.paths import open_private, private_dir
+from agentd.private import open_private, private_dir
 from agentd.records import Event
 
 SEGMENT_BYTES: Final = 1_000_000

@@ -12,7 +12,7 @@ from agentd.config import SearchConfig
 from agentd.errors import InvalidValue, StorageError
 from agentd.index.engine import FORMAT, Entry, Hit, Index, IndexDamaged, Within
 from agentd.index.query import Query
-from agentd.paths import private_dir
+from agentd.private import private_dir
 
 
 class IndexHome:

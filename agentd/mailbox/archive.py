@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from agentd.mailbox.recovery import sync_directory
-from agentd.paths import open_private, private_dir
+from agentd.private import open_private, private_dir
 
 FILE_BYTES: Final = 64 * 1024 * 1024
 LEVEL: Final = 3  # gzip's; it works in the thread that messages wait for

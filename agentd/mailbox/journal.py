@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import msgspec
 
 from agentd.mailbox.rows import ACCEPTED_RECORD, Row, record_of
-from agentd.paths import open_private, private_dir
+from agentd.private import open_private, private_dir
 
 ROTATE_BYTES: Final = 64 * 1024 * 1024
 

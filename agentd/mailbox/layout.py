@@ -19,7 +19,7 @@ from agentd.failpoint import failpoint
 from agentd.mailbox.ids import MAX_SHARDS
 from agentd.mailbox.recovery import sync_directory
 from agentd.mailbox.schema import UPGRADE_FROM_1, UPGRADE_FROM_2, refuse_newer
-from agentd.paths import open_private, private_dir
+from agentd.private import open_private, private_dir
 
 VERSION: Final = 3
 FORMAT: Final = "FORMAT"  # {"version": 2, "shards": 2, "created": "2026-01-31T12:00:00Z"}

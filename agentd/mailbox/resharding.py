@@ -25,7 +25,7 @@ from agentd.mailbox.layout import Layout
 from agentd.mailbox.rows import COLUMNS, NUMBER, Row, box_part, message_part
 from agentd.mailbox.schema import INSERT, INSERT_ENTRY
 from agentd.mailbox.store import Store
-from agentd.paths import private_dir
+from agentd.private import private_dir
 from agentd.records import MessageState
 
 BATCH_ROWS: Final = 2000

@@ -10,7 +10,7 @@ from typing import Final
 import apsw
 
 from agentd.errors import VersionMismatch
-from agentd.paths import open_private
+from agentd.private import open_private
 
 APPLICATION_ID: Final = 0x61676D62  # "agmb"
 VERSION: Final = 3

@@ -12,8 +12,9 @@ import time
 from agentd.calling import outcome_unknown
 from agentd.connections import connected
 from agentd.errors import AgentdError, InvalidValue
+from agentd.wire import CALL, MAX_FRAME_BYTES
 from agentd.wire.conversation import Conversation, outcome
-from agentd.wire.frames import CALL, MAX_FRAME_BYTES, FrameReader, ProtocolError, encode
+from agentd.wire.frames import FrameReader, ProtocolError, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

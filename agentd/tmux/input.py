@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agentd.errors import InvalidValue, OverLimit
-from agentd.paths import open_private
+from agentd.private import open_private
 
 MAX_PASTE_BYTES = 65_536  # a pane that does not read keeps it all in the server's memory
 INLINE_BYTES = 4096  # tmux-2.md §2: above it a file is faster

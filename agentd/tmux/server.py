@@ -20,7 +20,8 @@ import anyio
 
 from agentd.config import TmuxConfig
 from agentd.errors import Conflict
-from agentd.paths import check_socket_path, open_private, private_dir
+from agentd.paths import check_socket_path
+from agentd.private import open_private, private_dir
 from agentd.tmux.binary import check_binary, check_version, find_binary
 from agentd.tmux.connection import HUB
 from agentd.tmux.failures import TmuxUnavailable

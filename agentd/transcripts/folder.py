@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from agentd.errors import InvalidValue
-from agentd.paths import open_private
+from agentd.private import open_private
 from agentd.transcripts.segment import (
     HEADER_Z_BYTES,
     MOST_POSITIONS,

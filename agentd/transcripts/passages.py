@@ -16,7 +16,7 @@ import apsw
 
 from agentd.errors import InvalidValue
 from agentd.index.engine import LAST_SEQ, IndexDamaged
-from agentd.paths import open_private
+from agentd.private import open_private
 
 FORMAT: Final = 1
 _EPOCH_NS: Final = 1_577_836_800_000_000_000  # 2020-01-01T00:00:00Z

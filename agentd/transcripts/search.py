@@ -21,7 +21,7 @@ from agentd.index.engine import LAST_SEQ, Entry, Hit, IndexDamaged, Within
 from agentd.index.home import IndexHome
 from agentd.index.query import Query
 from agentd.index.words import words_of
-from agentd.paths import private_dir
+from agentd.private import private_dir
 from agentd.transcripts.passages import Passage, Passages
 from agentd.transcripts.plain import Plain, text_of
 from agentd.transcripts.reading import Page, Reader, extent

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from agentd.failpoint import failpoint
-from agentd.paths import open_private, private_dir
+from agentd.private import open_private, private_dir
 from agentd.transcripts.folder import BAD, FULL, OPEN, Extent, Segment, content, end_of, segment_at, segments
 from agentd.transcripts.segment import FULL_BYTES, HEADER, Damaged, Newer, Piece, compress, pack, parse, positions_of
 

@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 from agentd.errors import AgentdError, VersionMismatch, from_wire
-from agentd.wire.frames import (
-    CALL,
-    CANCEL,
-    ERROR,
-    HELLO,
-    ITEM,
-    MAX_REPLY_BYTES,
-    NOTE,
-    PING,
-    PONG,
-    PROTOCOL,
-    RESULT,
-    FrameReader,
-    encode,
-)
+from agentd.wire import CALL, CANCEL, ERROR, HELLO, ITEM, MAX_REPLY_BYTES, NOTE, PING, PONG, PROTOCOL, RESULT
+from agentd.wire.frames import FrameReader, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,20 @@ PING    [8, x] -> PONG [9, x]
 from __future__ import annotations
 
 from agentd.errors import InvalidValue, OverLimit
-from agentd.wire import plain
+from agentd.wire import (
+    CALL,
+    CANCEL,
+    CREDIT,
+    ERROR,
+    HELLO,
+    ITEM,
+    MAX_FRAME_BYTES,
+    NOTE,
+    PING,
+    PONG,
+    RESULT,
+    plain,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,13 +40,9 @@ if TYPE_CHECKING:
     Buffer = bytes | bytearray | memoryview
     Quick = Callable[[bytes | bytearray], list[Any] | None]  # of a body
 
-PROTOCOL = 1
-MAX_FRAME_BYTES = 1024 * 1024
-MAX_REPLY_BYTES = 16 * 1024 * 1024  # what a client accepts from its daemon
 MAX_DEPTH = 32
 MAX_ENTRIES = 65_536  # of one array or map
 
-HELLO, CALL, RESULT, ERROR, ITEM, CREDIT, CANCEL, NOTE, PING, PONG = range(10)
 _SHAPES: dict[int, tuple[type, ...]] = {  # what follows the kind; more may follow that
     HELLO: (dict,),
     RESULT: (int, object),

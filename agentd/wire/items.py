@@ -7,7 +7,7 @@ from struct import Struct
 
 from msgspec import Raw
 
-from agentd.wire.frames import ITEM
+from agentd.wire import ITEM
 
 # The length, an array of four, ITEM, the call's id, the item's number; both as u64, so that each fits its place.
 _HEAD = Struct(">IBBBQBQ")

@@ -38,8 +38,7 @@ from agentd.events import Events
 from agentd.mailbox.inboxes import Inboxes, Snapshot
 from agentd.mailbox.transaction import Arrivals, Step
 from agentd.records import Agent, AgentState, Change, MessageState, PaneRef
-from agentd.wire import calls
-from agentd.wire.frames import RESULT
+from agentd.wire import RESULT, calls
 
 DEMO = Profiles.load("/nonexistent").get("demo")
 NAMES = ("lead", "worker-1", "worker-2", "worker-10", "a")

@@ -13,8 +13,9 @@ from knocking import HELLO, Knocker
 
 from agentd.client import Client
 from agentd.errors import WIRE_CODES, AgentdError
+from agentd.wire import CALL
 from agentd.wire.calls import CALLS
-from agentd.wire.frames import CALL, encode
+from agentd.wire.frames import encode
 
 # What each call needs at least. A new call without a row here fails the first test: whoever adds it says who may.
 NOBODY = {"target": "nobody"}

@@ -79,6 +79,7 @@ def test_a_command_that_says_little_needs_no_msgpack(served):
 def test_a_text_and_its_receipt_need_neither_struct_nor_json(served):
     brought = probe(["send", "a", "hello"], 0, PROBE.replace("import msgpack\n", ""))
     assert not brought & {"struct", "_struct", "_json", "msgpack", "agentd.wire.structure", "agentd.cli.commands"}
+    assert not brought & {"agentd.client", "agentd.calling", "agentd.wire.frames"}
 
 
 def test_the_usual_commands_are_those_of_the_whole_table():

@@ -41,7 +41,8 @@ from serving import in_thread
 from test_load import p99, rss
 
 from agentd.errors import AgentdError
-from agentd.wire.frames import CALL, PING, PONG, FrameReader, encode
+from agentd.wire import CALL, PING, PONG
+from agentd.wire.frames import FrameReader, encode
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -6,7 +6,8 @@ import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.wire.frames import ITEM, FrameReader
+from agentd.wire import ITEM
+from agentd.wire.frames import FrameReader
 from agentd.wire.items import Items
 
 IDS = st.integers(0, 2**63)

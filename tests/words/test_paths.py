@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentd.errors import InvalidValue
-from agentd.paths import SOCKET_PATH_MAX_BYTES, Paths, check_socket_path, open_private, private_dir, socket_path
+from agentd.paths import SOCKET_PATH_MAX_BYTES, Paths, check_socket_path, socket_path
+from agentd.private import open_private, private_dir
 
 NOBODY = 65_534
 

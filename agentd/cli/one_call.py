@@ -1,0 +1,119 @@
+"""The one call of a process that makes no other, without the client, whose modules take longer than the call.
+
+Only what nearly always happens happens here. Where a daemon is to be started, waited for or asked again, the client
+does it, which is told by NotMade; what the client would not do twice is not done twice by this either.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SOCK_STREAM
+from _socket import socket as Socket  # noqa: N812  the public class costs the hot commands 4 ms
+
+from agentd.errors import Unavailable, from_wire
+from agentd.paths import socket_path
+from agentd.wire import CALL, ERROR, HELLO, MAX_REPLY_BYTES, PROTOCOL, RESULT, plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, NoReturn
+
+TIMEOUT_S = 30.0  # the client's own
+_READ_BYTES = 65_536
+_SMALL_BYTES = 4096
+_ID = 1
+_SIZES = {HELLO: 2, RESULT: 3}  # of the frames that are looked at here; others are for the reader of them all
+
+
+class NotMade(Exception):
+    """Raised when nothing was done, or nothing that cannot be done again."""
+
+
+def ask(method: str, params: dict[str, Any]) -> Any:
+    """Make a call that waits for nothing, and return its answer.
+
+    Raises the error it ended with, and NotMade when the client is to make it.
+    """
+    try:
+        request = _opening() + _framed([CALL, _ID, method, params])
+        sock = Socket(AF_UNIX, SOCK_STREAM)
+    except (OSError, UnicodeError, plain.NotPlain):
+        raise NotMade from None
+    try:
+        try:
+            sock.settimeout(TIMEOUT_S)
+            sock.connect(socket_path(os.environ))
+            sock.sendall(request)
+        except OSError:  # not all of it went out, so it is no call
+            raise NotMade from None
+        return _answer(sock, method, params)
+    finally:
+        sock.close()
+
+
+def _opening() -> bytes:
+    hello: dict[str, Any] = {"v": [PROTOCOL], "client": "agentd-python", "max_frame": MAX_REPLY_BYTES}
+    token_file = os.environ.get("AGENTD_TOKEN_FILE")
+    if token_file:
+        with open(token_file, encoding="ascii") as file:
+            hello["token"] = file.read().strip()
+    return _framed([HELLO, hello])
+
+
+def _framed(body: list[Any]) -> bytes:
+    packed = plain.packed(body)
+    return len(packed).to_bytes(4, "big") + packed
+
+
+def _answer(sock: Socket, method: str, params: dict[str, Any]) -> Any:
+    try:
+        for frame in _frames(sock):
+            if frame[0] == RESULT and frame[1] == _ID:
+                return frame[2]
+            if frame[0] == HELLO and frame[1].get("v") != PROTOCOL:
+                raise NotMade
+            if frame[0] == ERROR:
+                raise from_wire(frame[2], frame[3], frame[4] if len(frame) > 4 else None)
+    except TimeoutError:
+        from agentd.calling import too_late
+
+        raise too_late(method) from None
+    except (OSError, Unavailable) as error:
+        return _unless_repeatable(method, params, error)
+    return _unless_repeatable(method, params, None)
+
+
+def _unless_repeatable(method: str, params: dict[str, Any], error: Exception | None) -> NoReturn:
+    from agentd.calling import may_repeat, outcome_unknown
+
+    if may_repeat(method, params):
+        raise NotMade
+    raise error if isinstance(error, Unavailable) else outcome_unknown()
+
+
+def _frames(sock: Socket) -> Iterator[list[Any]]:
+    """Yield the frames that come, until the end."""
+    buffer = b""
+    while data := sock.recv(_READ_BYTES):
+        buffer += data
+        while len(buffer) >= 4:
+            end = 4 + int.from_bytes(buffer[:4], "big")
+            if len(buffer) < end <= 4 + MAX_REPLY_BYTES:
+                break
+            yield _decoded(buffer[:end])
+            buffer = buffer[end:]
+
+
+def _decoded(frame: bytes) -> list[Any]:
+    if len(frame) <= _SMALL_BYTES:
+        try:
+            body = plain.unpacked(frame[4:])
+        except plain.NotPlain:
+            body = None
+        if type(body) is list and len(body) == _SIZES.get(body[0]):
+            return body
+    from agentd.wire.frames import FrameReader
+
+    [body] = FrameReader(MAX_REPLY_BYTES).feed(frame)
+    return body
