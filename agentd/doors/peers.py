@@ -12,6 +12,7 @@ from typing import NamedTuple
 _MAX_GENERATIONS = 128
 _PTS_MAJOR = 136  # Linux: the first of eight major numbers of pseudo terminals
 _PS_TIMEOUT_S = 2.0
+_READ_BYTES = 65_536
 
 
 class Peer(NamedTuple):
@@ -52,8 +53,7 @@ def controlling_tty(pid: int) -> str:
 def environment(pid: int) -> tuple[bytes, ...]:
     """Return the NAME=VALUE pairs a process was started with; none where nothing tells (gone, or no /proc)."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123  as below
-            return tuple(file.read().split(b"\0"))
+        return tuple(_read(f"/proc/{pid}/environ").split(b"\0"))
     except OSError:
         return ()
 
@@ -64,12 +64,23 @@ def _parent_and_tty(pid: int) -> tuple[int, str] | None:
 
 def _from_proc(pid: int) -> tuple[int, str] | None:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  on every connection; no need for a Path
-            stat = file.read()
+        stat = _read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
     _state, parent, _group, _session, tty = stat[stat.rindex(b")") + 2 :].split(maxsplit=5)[:5]
     return int(parent), _pts_path(int(tty))
+
+
+def _read(path: str) -> bytes:
+    """Return what a file says; without a file object, which takes half of the time on every connection."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, _READ_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 def _pts_path(device: int) -> str:

@@ -166,7 +166,7 @@ def test_a_private_file_follows_no_symlink(tmp_path: Path) -> None:
 def test_nothing_we_make_is_for_others_whatever_the_umask(tmp_path: Path) -> None:
     """S03."""
     program = (
-        "import os, sys; os.umask(0); from agentd.paths import open_private, private_dir;"
+        "import os, sys; os.umask(0); from agentd.private import open_private, private_dir;"
         "d = private_dir(sys.argv[1] + '/a/b'); os.close(open_private(d + '/f', os.O_WRONLY | os.O_CREAT))"
     )
     repository = Path(__file__).parents[2]
