@@ -74,9 +74,10 @@ class Dispatch:
 
     def call(self, caller: Caller, method: str, params: Any, context: CallContext) -> Any:
         """Return what `answer` returns; raises UnknownMethod, RateLimit, Denied or InvalidValue before it is asked."""
-        if caller.agent_id or self._limits_operator:
+        is_operator = caller.role is _OPERATOR
+        if not is_operator or self._limits_operator:
             self._rates.spend(caller)
-        row = (self._operators if caller.role is _OPERATOR else self._agents).get(method)
+        row = (self._operators if is_operator else self._agents).get(method)
         if row is None:
             return self._own(caller, method, params, context)
         if type(params) is not row.params:

@@ -47,21 +47,21 @@ def quick_call(body: bytes | bytearray) -> list[Any] | None:
     """Return a plain call, None for anything else."""
     try:
         call = _call(body)
-        params, options = call.params, call.options
-        at = len(body) - len(options) - len(params)
-        if body[at] <= _MAP + 1 and (typed := _ROWS.get(call.method)) is not None:
+        call_id, method, params, options = call.id, call.method, call.params, call.options
+        first = body[-len(params) - len(options)]
+        if first <= _MAP + 1 and (typed := _ROWS.get(method)) is not None:
             values: Any = typed(params)
         else:
-            values = _whole_map(params, body[at])
-        if values is None or call.id < 0:
+            values = _whole_map(params, first)
+        if values is None or call_id < 0:
             return None
         if not options:
-            return [CALL, call.id, call.method, values]
-        given = _whole_map(options, body[len(body) - len(options)])
+            return [CALL, call_id, method, values]
+        given = _whole_map(options, body[-len(options)])
     except _FAULTS:
         return None
     # A key among the options is a parameter, and is put into their map.
-    return None if given is None or "key" in given else [CALL, call.id, call.method, values, given]
+    return None if given is None or "key" in given else [CALL, call_id, method, values, given]
 
 
 def _whole_map(packed: msgspec.Raw, first: int) -> dict[str, Any] | None:
