@@ -23,7 +23,6 @@ TIMEOUT_S = 30.0  # the client's own
 _READ_BYTES = 65_536
 _SMALL_BYTES = 4096
 _ID = 1
-_SIZES = {HELLO: 2, RESULT: 3}  # of the frames that are looked at here; others are for the reader of them all
 
 
 class NotMade(Exception):
@@ -94,15 +93,22 @@ def _unless_repeatable(method: str, params: dict[str, Any], error: Exception | N
 
 def _frames(sock: Socket) -> Iterator[list[Any]]:
     """Yield the frames that come, until the end."""
-    buffer = b""
+    buffer = bytearray()
     while data := sock.recv(_READ_BYTES):
         buffer += data
         while len(buffer) >= 4:
             end = 4 + int.from_bytes(buffer[:4], "big")
             if len(buffer) < end <= 4 + MAX_REPLY_BYTES:
                 break
-            yield _decoded(buffer[:end])
-            buffer = buffer[end:]
+            yield _decoded(bytes(buffer[:end]))
+            del buffer[:end]
+
+
+def _is_usual(body: list[Any]) -> bool:
+    """Tell whether it is a whole HELLO or RESULT; any other frame is for the reader of them all."""
+    if len(body) == 2:
+        return body[0] == HELLO and type(body[1]) is dict
+    return len(body) == 3 and body[0] == RESULT
 
 
 def _decoded(frame: bytes) -> list[Any]:
@@ -111,7 +117,7 @@ def _decoded(frame: bytes) -> list[Any]:
             body = plain.unpacked(frame[4:])
         except plain.NotPlain:
             body = None
-        if type(body) is list and len(body) == _SIZES.get(body[0]):
+        if type(body) is list and _is_usual(body):
             return body
     from agentd.wire.frames import FrameReader
 

@@ -116,6 +116,11 @@ def test_another_protocol_is_told_by_the_client(agentd, scripted):
     [
         encode([2]),
         encode({}),
+        encode([]),
+        encode([[2], 1, {}]),
+        encode([{}, 1]),
+        encode([0, 5]),
+        encode([None, None, None]),
         b"\0\0\0\1\xc1",
         b"\0\0\0\0",
         (1 << 31).to_bytes(4, "big"),
