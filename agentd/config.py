@@ -158,6 +158,7 @@ class MailboxConfig:
         0.5, "share of max_inbox_messages that one agent may fill with its own", low=0.001, high=1.0
     )
     reserve_mb: int = _setting(64, "free disk space kept for acks; sends are refused below it", low=0, high=100_000)
+    group_commit: bool = _setting(default=True, doc="callers that send at one time share a commit; false: one each")
     batch_wait_ms: float = _setting(
         3.0, "longest wait for more messages to commit together, while several callers send", low=0, high=1000
     )

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agentd import daemon
-from agentd.mailbox import shard
 from agentd.paths import Paths
 from bench._boxes import BODY
 from bench._rpc_load import calls, closed_loop
@@ -48,9 +47,10 @@ def _daemon(*, merged: bool) -> Iterator[str]:
     """Run a daemon of our own; give its socket."""
     place = tempfile.mkdtemp(prefix="agd-bench-", dir="/tmp")
     usual = {k: v for k, v in os.environ.items() if not k.startswith(("AGENTD_", "TMUX"))}
-    environ = usual | {"AGENTD_DIR": place, "AGENTD_MAILBOX__MAX_INBOX_MESSAGES": "10000000"}
+    settings = {"MAX_INBOX_MESSAGES": "10000000", "GROUP_COMMIT": str(merged).lower()}
+    environ = usual | {"AGENTD_DIR": place, **{f"AGENTD_MAILBOX__{name}": value for name, value in settings.items()}}
     path = Paths.find(environ).socket
-    process = _SPAWN.Process(target=_run, args=(environ, merged))
+    process = _SPAWN.Process(target=_run, args=(environ,))
     process.start()
     try:
         wait_for(path)
@@ -62,9 +62,7 @@ def _daemon(*, merged: bool) -> Iterator[str]:
         shutil.rmtree(place)
 
 
-def _run(environ: dict[str, str], merged: bool) -> None:
+def _run(environ: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environ)
-    if not merged:
-        shard.DRAIN_COST = 1  # the writer takes one command for each transaction
     sys.exit(daemon.main(Paths.find(environ), [], os.open(os.devnull, os.O_WRONLY)))

@@ -165,7 +165,8 @@ class Shard:
         return store
 
     def _run(self) -> None:
-        while (jobs := self._handover.take(DRAIN_COST, self._patience_s())) is not None:
+        most = DRAIN_COST if self._config.group_commit else 1
+        while (jobs := self._handover.take(most, self._patience_s())) is not None:
             if not self._health.sound and not self._health.due_in_s():
                 self._come_back()
             if jobs:

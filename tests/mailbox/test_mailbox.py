@@ -344,6 +344,17 @@ async def test_time_to_live_runs_out_by_itself(tmp_path: Path) -> None:
         assert box.depths() == {}
 
 
+@pytest.mark.parametrize(("together", "fewest", "most"), [(True, 1, 20), (False, 50, 60)])
+async def test_senders_at_one_time_share_a_commit_or_have_their_own(
+    tmp_path: Path, together: bool, fewest: int, most: int
+) -> None:
+    async with open_box(tmp_path / "box", shards=1, group_commit=together) as box:
+        before = box.stats()["commits"]
+        receipts = await asyncio.gather(*(box.put([draft(f"{n}")]) for n in range(50)))
+        assert all(isinstance(receipt, Receipt) for [receipt] in receipts)
+        assert fewest <= box.stats()["commits"] - before <= most
+
+
 # -- reading
 
 
