@@ -19,11 +19,11 @@ from agentd.agents.outlook import NAME, would_change
 from agentd.agents.starts import SpawnRequest
 from agentd.agents.status import PROCESS, Opinion
 from agentd.agents.text import sanitise
-from agentd.agents.waiters import Wait
 from agentd.api import sending
 from agentd.api.messages import UNREAD
 from agentd.api.parts import Parts
 from agentd.api.views import agent_row, error_row, max_age_s, message_row, of_answer
+from agentd.api.waits import CallersWait
 from agentd.errors import (
     AgentdError,
     AgentGone,
@@ -394,16 +394,14 @@ async def wait(parts: Parts, caller: Caller, params: calls.AgentsWait) -> Any:
     return await kind(parts, caller, agent, params).begin()
 
 
-class _AgentWait(Wait):
+class _AgentWait(CallersWait):
     """A wait for what an agent does."""
 
-    __slots__ = ("_caller", "_parts", "_until")
+    __slots__ = ("_until",)
     method = "agents.wait"
 
     def __init__(self, parts: Parts, caller: Caller, agent: Agent, params: calls.AgentsWait) -> None:
-        super().__init__(parts.waiters, agent.id, min(params.timeout_s, parts.config.rpc.wait_s))
-        self._parts = parts
-        self._caller = caller
+        super().__init__(parts, caller, agent.id, params.timeout_s)
         self._until: str = params.until
 
     def _now(self) -> Agent:

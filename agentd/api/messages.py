@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from agentd.agents.waiters import Wait
 from agentd.api.event_rows import event_row
 from agentd.api.parts import Parts
 from agentd.api.sending import may_see, recipients, send_batch
 from agentd.api.views import message_row, outcome
+from agentd.api.waits import CallersWait
 from agentd.errors import DeadlineExceeded, Denied, InvalidValue, NotFound
 from agentd.records import OPERATOR, Caller, Change, Event, Message, MessageState, Role
 from agentd.wire import calls
@@ -65,16 +65,14 @@ async def wait(parts: Parts, caller: Caller, params: calls.MessagesWait) -> Any:
     return await kind(parts, caller, params).begin()
 
 
-class _MessageWait(Wait):
+class _MessageWait(CallersWait):
     """A wait for what becomes of a message."""
 
-    __slots__ = ("_caller", "_parts", "_until")
+    __slots__ = ("_until",)
     method = "messages.wait"
 
     def __init__(self, parts: Parts, caller: Caller, params: calls.MessagesWait) -> None:
-        super().__init__(parts.waiters, params.id, min(params.timeout_s, parts.config.rpc.wait_s))
-        self._parts = parts
-        self._caller = caller
+        super().__init__(parts, caller, params.id, params.timeout_s)
         self._until: str = params.until
 
 
@@ -142,16 +140,14 @@ async def inbox(parts: Parts, caller: Caller, params: calls.Inbox) -> Any:
     return await _listed(parts, caller, owner, params)
 
 
-class _Arrival(Wait):
+class _Arrival(CallersWait):
     """A wait for something new in the caller's own inbox."""
 
-    __slots__ = ("_caller", "_params", "_parts")
+    __slots__ = ("_params",)
     method = "messages.inbox"
 
     def __init__(self, parts: Parts, caller: Caller, params: calls.Inbox) -> None:
-        super().__init__(parts.waiters, caller.inbox, min(params.wait_s, parts.config.rpc.wait_s))
-        self._parts = parts
-        self._caller = caller
+        super().__init__(parts, caller, caller.inbox, params.wait_s)
         self._params = params
 
     def wanted(self, what: Change | Event) -> bool:
