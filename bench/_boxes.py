@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from agentd.config import MailboxConfig
 from agentd.mailbox.mailbox import Mailbox
@@ -28,9 +29,9 @@ def directory() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def opened(place: Path, shards: int = SHARDS, *, journal: bool = True) -> AsyncIterator[Mailbox]:
+async def opened(place: Path, shards: int = SHARDS, **settings: Any) -> AsyncIterator[Mailbox]:
     """Open a mailbox without the limits that a bench would reach."""
-    config = MailboxConfig(shards=shards, journal=journal, reserve_mb=1, max_inbox_messages=10_000_000)
+    config = MailboxConfig(shards=shards, reserve_mb=1, max_inbox_messages=10_000_000, **settings)
     async with Mailbox.open(place / "box", config, lambda _changes: None) as box:
         yield box
 

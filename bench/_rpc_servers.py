@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -188,14 +189,14 @@ class Bare(asyncio.Protocol):
         self.transport.write(b"".join(out))
 
 
-class BareTasks(Bare):
-    """The same for calls that wait: a task each and nothing else, no deadline, no way to cancel one."""
+class Taking(asyncio.Protocol, ABC):
+    """Takes frame by frame, and answers HELLO."""
+
+    def __init__(self) -> None:
+        self.buffer = b""
 
     def connection_made(self, transport) -> None:
-        super().connection_made(transport)
-        self.loop = asyncio.get_running_loop()
-        self.tasks: set[asyncio.Task] = set()
-        self.out: list[bytes] = []
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
         data, at = self.buffer + data if self.buffer else data, 0
@@ -204,11 +205,28 @@ class BareTasks(Bare):
             at = end
             if frame[0] == 0:
                 self.transport.write(packed([0, {}]))
-                continue
-            task = self.loop.create_task(self.later(frame[1]))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            else:
+                self.take(frame)
         self.buffer = data[at:]
+
+    @abstractmethod
+    def take(self, frame: list[Any]) -> None:
+        """Do what the call asks."""
+
+
+class BareTasks(Taking):
+    """The least for calls that wait: a task each and nothing else, no deadline, no way to cancel one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.get_running_loop()
+        self.tasks: set[asyncio.Task] = set()
+        self.out: list[bytes] = []
+
+    def take(self, frame: list[Any]) -> None:
+        task = self.loop.create_task(self.later(frame[1]))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def later(self, call_id: int) -> None:
         value = await _later()
@@ -237,40 +255,28 @@ async def bare_list(path: str) -> None:
     await _serve(path, partial(Bare, rows))
 
 
-class Queued(asyncio.Protocol):
+class Queued(Taking):
     """Events as they are usually passed on: a queue and a task for each subscriber."""
 
     queues: set[asyncio.Queue] = set()  # noqa: RUF012  of all connections
 
     def __init__(self) -> None:
-        self.buffer = b""
+        super().__init__()
         self.queue: asyncio.Queue = asyncio.Queue()
-
-    def connection_made(self, transport) -> None:
-        self.transport = transport
 
     def connection_lost(self, _exc) -> None:
         self.queues.discard(self.queue)
 
-    def data_received(self, data: bytes) -> None:
-        data, at = self.buffer + data, 0
-        while len(data) - at >= 4 and (end := at + 4 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
-            self.take(msgpack.unpackb(data[at + 4 : end]))
-            at = end
-        self.buffer = data[at:]
-
     def take(self, frame: list[Any]) -> None:
-        if frame[0] == 0:
-            self.transport.write(packed([0, {}]))
-        elif frame[2] == FOLLOW:
+        if frame[2] == FOLLOW:
             self.queues.add(self.queue)
             self.task = asyncio.create_task(self.pass_on(frame[1]))
-        else:
-            for number in range(frame[3]["limit"]):
-                event = {"id": 1_700_000_000_000_000 + number, "type": "agent.state", "at": 1.7e9, "data": EVENT}
-                for queue in self.queues:
-                    queue.put_nowait(event)
-            self.transport.write(packed([2, frame[1], {}]))
+            return
+        for number in range(frame[3]["limit"]):
+            event = {"id": 1_700_000_000_000_000 + number, "type": "agent.state", "at": 1.7e9, "data": EVENT}
+            for queue in self.queues:
+                queue.put_nowait(event)
+        self.transport.write(packed([2, frame[1], {}]))
 
     async def pass_on(self, call_id: int) -> None:
         seq = 0
@@ -285,7 +291,7 @@ async def queued(path: str) -> None:
     await _serve(path, Queued)
 
 
-class Written(Queued):
+class Written(Taking):
     """The least that telling of events can be: bytes that are at hand are written to each subscriber."""
 
     transports: set[asyncio.Transport] = set()  # noqa: RUF012  of all connections
@@ -294,15 +300,13 @@ class Written(Queued):
         self.transports.discard(self.transport)
 
     def take(self, frame: list[Any]) -> None:
-        if frame[0] == 0:
-            self.transport.write(packed([0, {}]))
-        elif frame[2] == FOLLOW:
+        if frame[2] == FOLLOW:
             self.transports.add(self.transport)
-        else:
-            data = frame[3]["limit"] * packed([4, 1, 1, {"id": 1, "type": "agent.state", "at": 1.7e9, "data": EVENT}])
-            for transport in self.transports:
-                transport.write(data)
-            self.transport.write(packed([2, frame[1], {}]))
+            return
+        data = frame[3]["limit"] * packed([4, 1, 1, {"id": 1, "type": "agent.state", "at": 1.7e9, "data": EVENT}])
+        for transport in self.transports:
+            transport.write(data)
+        self.transport.write(packed([2, frame[1], {}]))
 
 
 async def written(path: str) -> None:

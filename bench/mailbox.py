@@ -17,13 +17,11 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from agentd.garbage import collect_rarely
-from agentd.mailbox import shard as shard_module
 from agentd.mailbox.mailbox import Mailbox
 from agentd.records import Draft, Receipt
 from bench import _door
@@ -172,7 +170,7 @@ def one_sender(seconds: float, size: int, *, to: str = "", shards: int = SHARDS,
     return in_mailbox(run, shards, journal=journal)
 
 
-def many_senders(seconds: float, senders: int, shards: int, to: str = "") -> Sent:
+def many_senders(seconds: float, senders: int, shards: int, to: str = "", **settings: Any) -> Sent:
     """Send from many senders at once, each of which awaits its own calls."""
 
     async def run(box: Mailbox) -> Sent:
@@ -186,7 +184,7 @@ def many_senders(seconds: float, senders: int, shards: int, to: str = "") -> Sen
         watcher.cancel()
         return summary(waits_s, 1, took_s, before, lags_s)
 
-    return in_mailbox(run, shards)
+    return in_mailbox(run, shards, **settings)
 
 
 async def send_until(box: Mailbox, drafts: list[Draft], end_s: float, waits_s: list[float]) -> None:
@@ -222,10 +220,9 @@ def crowds(seconds: float) -> Figures:
         figures[f"  ack p99 ms ({shards})"] = sent.p99_ms
         figures[f"  event loop lag p99 ms ({shards})"] = sent.lag_p99_ms
     progress("one transaction for each message")
-    with nothing_merged():
-        sent = many_senders(seconds, SENDERS, 1)
-        figures[f"{SENDERS} senders, one tx per message, 1 shard, msgs/s"] = sent.rate
-        figures["  ack p50 ms (one tx)"] = sent.p50_ms
+    sent = many_senders(seconds, SENDERS, 1, group_commit=False)
+    figures[f"{SENDERS} senders, one tx per message, 1 shard, msgs/s"] = sent.rate
+    figures["  ack p50 ms (one tx)"] = sent.p50_ms
     return figures
 
 
@@ -284,24 +281,13 @@ def through_the_door(seconds: float) -> Figures:
     return figures
 
 
-def in_mailbox(run: Callable[[Mailbox], Awaitable[T]], shards: int, *, journal: bool = True) -> T:
+def in_mailbox(run: Callable[[Mailbox], Awaitable[T]], shards: int, **settings: Any) -> T:
     async def in_place(place: Path) -> T:
-        async with opened(place, shards, journal=journal) as box:
+        async with opened(place, shards, **settings) as box:
             return await run(box)
 
     with directory() as place:
         return asyncio.run(in_place(place))
-
-
-@contextmanager
-def nothing_merged() -> Iterator[None]:
-    """Let the writer take one command for each transaction."""
-    usual = shard_module.DRAIN_COST
-    shard_module.DRAIN_COST = 1
-    try:
-        yield
-    finally:
-        shard_module.DRAIN_COST = usual
 
 
 if __name__ == "__main__":
