@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import anyio
 import pytest
@@ -62,15 +63,22 @@ class OneJob:
         self.ended = "cancelled"
 
 
+async def cancelled_after(jobs: Jobs, workers: Workers, last: Callable[[], None] = lambda: None) -> OneJob:
+    """Return a job that was cancelled as it waited, right after the last thing was done."""
+    job = jobs.held
+    workers.start(job)
+    await jobs.until(1)
+    last()
+    assert job.scope is not None
+    job.scope.cancel()
+    await jobs.until(1)
+    return job
+
+
 async def test_a_cancelled_job_is_told_and_its_worker_does_the_next_one():
     async with Workers() as workers:
         jobs = Jobs()
-        first = jobs.held
-        workers.start(first)
-        await jobs.until(1)
-        assert first.scope is not None
-        first.scope.cancel()
-        await jobs.until(1)
+        first = await cancelled_after(jobs, workers)
         assert first.ended == "cancelled"
         second = jobs.held
         workers.start(second)
@@ -86,25 +94,13 @@ async def test_a_cancelled_job_is_told_and_its_worker_does_the_next_one():
 async def test_the_end_comes_also_where_the_last_job_was_cancelled():
     with anyio.fail_after(5):
         async with Workers() as workers:
-            jobs = Jobs()
-            job = jobs.held
-            workers.start(job)
-            await jobs.until(1)
-            assert job.scope is not None
-            job.scope.cancel()
-            await jobs.until(1)
+            await cancelled_after(Jobs(), workers)
 
 
 async def test_a_job_that_ends_in_spite_of_its_cancellation_has_ended():
     async with Workers() as workers:
         jobs = Jobs()
-        job = jobs.held
-        workers.start(job)
-        await jobs.until(1)
-        jobs.gate.set()  # its task will run next, before the cancellation can reach it
-        assert job.scope is not None
-        job.scope.cancel()
-        await jobs.until(1)
+        job = await cancelled_after(jobs, workers, jobs.gate.set)  # its task runs before the cancellation can reach it
         assert job.ended == "done"
         workers.start(jobs.at_once)
         await jobs.until(2)
