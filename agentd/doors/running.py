@@ -146,15 +146,12 @@ class RunningStream(RunningCall):
                     await anyio.lowlevel.checkpoint()
 
     def _take(self, items: Items) -> bool:
-        count = len(items)
-        if self._credit < count or not self._writable():
+        if self._credit < len(items) or not self._writable():
             return False
         try:
-            self._send(items, self.call_id, self._seq + 1, True)
+            self._hand_out(items, at_once=True)
         except OverLimit:  # the stream comes to the one that is too large by itself
             return False
-        self._credit -= count
-        self._seq += count
         return True
 
     def _pack_and_hand_out(self, payloads: list[Any]) -> None:
@@ -166,7 +163,7 @@ class RunningStream(RunningCall):
             for payload in payloads:  # those before the one that is too large
                 self._hand_out(replies.items([payload]))
 
-    def _hand_out(self, items: Items) -> None:
-        self._send(items, self.call_id, self._seq + 1, False)
+    def _hand_out(self, items: Items, *, at_once: bool = False) -> None:
+        self._send(items, self.call_id, self._seq + 1, at_once)
         self._credit -= len(items)
         self._seq += len(items)
