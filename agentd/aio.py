@@ -13,7 +13,6 @@ from agentd.calling import (
     BATCH_SIZE,
     CONNECTIONS,
     DEFAULT_CREDIT,
-    DEFAULT_TIMEOUT_S,
     MOST_TRIES,
     RETURN_S,
     SILENCE_S,
@@ -42,7 +41,7 @@ from agentd.errors import AgentdError, DeadlineExceeded, Unavailable
 from agentd.line import CROWD, Line, connected
 from agentd.place import Place
 from agentd.records import Receipt
-from agentd.wire import CREDIT, ITEM
+from agentd.wire import CREDIT, DEFAULT_TIMEOUT_S, ITEM
 from agentd.wire.conversation import outcome
 from agentd.wire.frames import encode
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 CallError = AgentdError
 
-DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_CREDIT = 256  # items of a stream under way
 BACKOFF_S = (0.02, 0.05, 0.1, 0.2)  # pauses before connecting again
 MOST_TRIES = 4  # of one call, over broken connections: one that is dying may still take a connection

@@ -8,7 +8,6 @@ from agentd.calling import (
     BATCH_SIZE,
     CONNECTIONS,
     DEFAULT_CREDIT,
-    DEFAULT_TIMEOUT_S,
     RETURN_S,
     SILENCE_S,
     CallError,
@@ -31,7 +30,7 @@ from agentd.calling import (
 from agentd.connections import Connections
 from agentd.errors import AgentdError, DeadlineExceeded, Unavailable
 from agentd.place import Place
-from agentd.wire import CREDIT, ITEM
+from agentd.wire import CREDIT, DEFAULT_TIMEOUT_S, ITEM
 from agentd.wire.conversation import outcome
 from agentd.wire.frames import encode
 

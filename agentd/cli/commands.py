@@ -6,7 +6,6 @@ from agentd.cli.grammar import Argument, Command, Option
 from agentd.cli.usual import (
     AGENTS,
     DAEMON,
-    IDS,
     LEASE,
     LIMIT,
     MAYBE_TARGET,
@@ -22,6 +21,7 @@ MESSAGE_STATES = ("accepted", "delivering", "delivered", "acked", "expired", "de
 TEAMS, OBSERVING, OTHER = "Teams and profiles", "Observing", "Other"
 
 TARGETS = Argument("TARGET", many=True, completes="targets")
+IDS = Argument("ID", many=True, completes="messages")
 DEAD_IDS = Argument("ID", many=True, completes="dead")
 SET = Option(
     "--set", "KEY=VALUE", "a setting for this run of the daemon", kind="pair", repeat=True, completes="settings"

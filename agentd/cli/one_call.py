@@ -10,18 +10,28 @@ import os
 from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as Socket  # noqa: N812  the public class costs the hot commands 4 ms
 
-from agentd.errors import Unavailable, from_wire
+from agentd.errors import Unavailable
 from agentd.paths import socket_path
-from agentd.wire import CALL, ERROR, HELLO, MAX_REPLY_BYTES, PROTOCOL, RESULT, plain
+from agentd.wire import (
+    CALL,
+    DEFAULT_TIMEOUT_S,
+    ERROR,
+    HELLO,
+    MAX_REPLY_BYTES,
+    PROTOCOL,
+    RESULT,
+    SMALL_BYTES,
+    framed,
+    opening,
+    plain,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, NoReturn
+    from typing import Any
 
-TIMEOUT_S = 30.0  # the client's own
 _READ_BYTES = 65_536
-_SMALL_BYTES = 4096
 _ID = 1
 
 
@@ -35,13 +45,13 @@ def ask(method: str, params: dict[str, Any]) -> Any:
     Raises the error it ended with, and NotMade when the client is to make it.
     """
     try:
-        request = _opening() + _framed([CALL, _ID, method, params])
+        request = b"".join(framed(plain.packed(body)) for body in (opening(_token()), [CALL, _ID, method, params]))
         sock = Socket(AF_UNIX, SOCK_STREAM)
     except (OSError, UnicodeError, plain.NotPlain):
         raise NotMade from None
     try:
         try:
-            sock.settimeout(TIMEOUT_S)
+            sock.settimeout(DEFAULT_TIMEOUT_S)
             sock.connect(socket_path(os.environ))
             sock.sendall(request)
         except OSError:  # not all of it went out, so it is no call
@@ -51,21 +61,16 @@ def ask(method: str, params: dict[str, Any]) -> Any:
         sock.close()
 
 
-def _opening() -> bytes:
-    hello: dict[str, Any] = {"v": [PROTOCOL], "client": "agentd-python", "max_frame": MAX_REPLY_BYTES}
+def _token() -> str | None:
     token_file = os.environ.get("AGENTD_TOKEN_FILE")
-    if token_file:
-        with open(token_file, encoding="ascii") as file:
-            hello["token"] = file.read().strip()
-    return _framed([HELLO, hello])
-
-
-def _framed(body: list[Any]) -> bytes:
-    packed = plain.packed(body)
-    return len(packed).to_bytes(4, "big") + packed
+    if not token_file:
+        return None
+    with open(token_file, encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _answer(sock: Socket, method: str, params: dict[str, Any]) -> Any:
+    why: Unavailable | None = None
     try:
         for frame in _frames(sock):
             if frame[0] == RESULT and frame[1] == _ID:
@@ -73,22 +78,22 @@ def _answer(sock: Socket, method: str, params: dict[str, Any]) -> Any:
             if frame[0] == HELLO and frame[1].get("v") != PROTOCOL:
                 raise NotMade
             if frame[0] == ERROR:
-                raise from_wire(frame[2], frame[3], frame[4] if len(frame) > 4 else None)
+                from agentd.wire.conversation import outcome
+
+                outcome(frame)
     except TimeoutError:
         from agentd.calling import too_late
 
         raise too_late(method) from None
-    except (OSError, Unavailable) as error:
-        return _unless_repeatable(method, params, error)
-    return _unless_repeatable(method, params, None)
-
-
-def _unless_repeatable(method: str, params: dict[str, Any], error: Exception | None) -> NoReturn:
+    except OSError:  # as good as an end
+        pass
+    except Unavailable as error:
+        why = error
     from agentd.calling import may_repeat, outcome_unknown
 
     if may_repeat(method, params):
         raise NotMade
-    raise error if isinstance(error, Unavailable) else outcome_unknown()
+    raise why or outcome_unknown()
 
 
 def _frames(sock: Socket) -> Iterator[list[Any]]:
@@ -112,7 +117,7 @@ def _is_usual(body: list[Any]) -> bool:
 
 
 def _decoded(frame: bytes) -> list[Any]:
-    if len(frame) <= _SMALL_BYTES:
+    if len(frame) <= SMALL_BYTES:
         try:
             body = plain.unpacked(frame[4:])
         except plain.NotPlain:

@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     Spans = Sequence[Sequence[int]]  # from, to
@@ -60,26 +60,25 @@ def tell_notices(answer: dict[str, Any]) -> None:
         note(f"agentd: {text}")
 
 
-def quoted(text: str) -> str:
-    """Return a text as JSON."""
+def as_json(value: Any) -> str:
+    """Return a value made of maps, lists, texts and numbers as JSON without spaces to break lines at."""
     try:
         from _json import encode_basestring_ascii  # what json itself uses; json costs the hot commands 10 ms
     except ImportError:
         from json.encoder import py_encode_basestring_ascii as encode_basestring_ascii
 
-    return encode_basestring_ascii(text)
+    return _as_json(value, encode_basestring_ascii)
 
 
-def as_json(value: Any) -> str:
-    """Return a value made of maps, lists, texts and numbers as JSON without spaces to break lines at."""
+def _as_json(value: Any, quoted: Callable[[str], str]) -> str:
     if isinstance(value, str):
         return quoted(str(value))
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{quoted(str(k))}: {as_json(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{quoted(str(k))}: {_as_json(v, quoted)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(as_json, value)) + "]"
+        return "[" + ", ".join(_as_json(each, quoted) for each in value) + "]"
     if isinstance(value, int):
         return int.__repr__(value)
     if isinstance(value, float):

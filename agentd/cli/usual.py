@@ -12,7 +12,6 @@ DAEMON, AGENTS, MESSAGES = "Daemon", "Agents", "Messages"
 TARGET = Argument("TARGET", completes="agents")
 MAYBE_TARGET = Argument("TARGET", required=False, completes="targets")
 MAYBE_INBOX = Argument("TARGET", required=False, completes="inboxes")
-IDS = Argument("ID", many=True, completes="messages")
 TIMEOUT = Option("--timeout", "SECONDS", "how long to wait (300)", kind="number", high=YEAR_S)
 LEASE = Option("--lease", "SECONDS", "how long they are yours (60)", kind="number", low=0.1, high=86_400)
 LIMIT = Option("--limit", "N", "the most to show (100)", kind="int", low=1, high=10_000)

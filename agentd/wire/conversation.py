@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentd.errors import AgentdError, VersionMismatch, from_wire
-from agentd.wire import CALL, CANCEL, ERROR, HELLO, ITEM, MAX_REPLY_BYTES, NOTE, PING, PONG, PROTOCOL, RESULT
+from agentd.wire import CALL, CANCEL, ERROR, HELLO, ITEM, MAX_REPLY_BYTES, NOTE, PING, PONG, PROTOCOL, RESULT, opening
 from agentd.wire.frames import FrameReader, encode
 
 TYPE_CHECKING = False
@@ -15,10 +15,7 @@ class Conversation:
     """Turns requests to bytes, and bytes to each request's frames."""
 
     def __init__(self, token: str | None) -> None:
-        hello: dict[str, Any] = {"v": [PROTOCOL], "client": "agentd-python", "max_frame": MAX_REPLY_BYTES}
-        if token is not None:
-            hello["token"] = token
-        self._opening = encode([HELLO, hello])
+        self._opening = encode(opening(token))
         self._reader = FrameReader(MAX_REPLY_BYTES)
         self._last_id = 0
         self._waiting: dict[int, list[list[Any]]] = {}  # request -> its frames that nobody took yet

@@ -29,6 +29,8 @@ from agentd.wire import (
     PING,
     PONG,
     RESULT,
+    SMALL_BYTES,
+    framed,
     plain,
 )
 
@@ -74,7 +76,7 @@ def encode(body: list[Any], max_frame_bytes: int = MAX_FRAME_BYTES) -> bytes:
         raise OverLimit(
             f"the request is {len(packed)} bytes long and {max_frame_bytes} are allowed", hint="send it in parts"
         )
-    return len(packed).to_bytes(4, "big") + packed
+    return framed(packed)
 
 
 def pack(value: Any) -> bytes:
@@ -115,7 +117,7 @@ class FrameReader:
                 end = start + 4 + length
                 if end > size:
                     break
-                frame = quick(source[start + 4 : end]) if quick is not None and length <= _SMALL_BYTES else None
+                frame = quick(source[start + 4 : end]) if quick is not None and length <= SMALL_BYTES else None
                 frames.append(frame or _decode(source, start + 4, end, self.max_frame_bytes))
                 start = end
         except ProtocolError as error:
@@ -132,16 +134,15 @@ class FrameReader:
     @property
     def more(self) -> bool:
         """Tell whether a whole frame waits, because `most` stopped the last feed."""
-        return len(self.pending) >= 4 and len(self.pending) - 4 >= int.from_bytes(self.pending[:4], "big")
+        return len(self.pending) >= 4 and len(self.pending) - 4 >= _size_at(self.pending, 0)[0]
 
 
-_SMALL_BYTES = 4096
 _NOT_PLAIN = {*range(0x80, 0xA0), *range(0xDC, 0xE0), *range(0xC7, 0xCA), *range(0xD4, 0xD9)}
 _PLAIN = bytes(sorted({*range(256)} - _NOT_PLAIN))  # what cannot begin an array, a map or an extension
 
 
 def _decode(source: bytes | bytearray, start: int, end: int, max_frame_bytes: int) -> list[Any]:
-    if end - start > _SMALL_BYTES:
+    if end - start > SMALL_BYTES:
         with memoryview(source) as whole, whole[start:end] as view:
             _check_structure(view, max_frame_bytes)
             return _checked(_unpack(view))
@@ -175,7 +176,7 @@ def _first_packb(value: Any) -> bytes:
 
 
 def _first_unpackb(body: Buffer) -> Any:
-    if len(body) <= _SMALL_BYTES and _is_by_hand():
+    if len(body) <= SMALL_BYTES and _is_by_hand():
         try:
             return plain.unpacked(bytes(body))
         except plain.NotPlain:

@@ -88,7 +88,7 @@ def test_a_message_without_a_key_is_not_sent_twice(agentd, scripted):
 
 
 def test_a_late_answer_is_none(agentd, scripted, monkeypatch):
-    monkeypatch.setattr(one_call, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(one_call, "DEFAULT_TIMEOUT_S", 0.2)
     with scripted(say(encode([0, {"v": 1}]))):
         ran = agentd("send", "a", "hello")
     assert ran.code == 6
